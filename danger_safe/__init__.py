@@ -1,0 +1,1 @@
+"""What the pipeline's scripts share: sound files, tables, evaluation, pictures."""

@@ -1,0 +1,84 @@
+"""Sound files in, mono float32 at 32 kHz out: the only place where audio is decoded.
+
+    samples = read_clip("dog.wav")             # the whole clip, shape (samples,)
+    for block in read_blocks("day.flac", 30):  # at most 30 s at a time: memory does not grow with the recording
+
+Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), resampling is soxr's at high quality.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+_READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
+
+
+class AudioError(Exception):
+    """A sound file that cannot be used; the message is the reason, without the file's name."""
+
+
+def read_clip(path: str | Path) -> np.ndarray:
+    """Decode a clip that fits in memory: float32 of shape (samples,), mono, 32 kHz, nominally in [-1, 1].
+
+    Raises AudioError when the file cannot be read, has no samples, or holds NaN or infinite ones.
+    """
+    return np.concatenate(list(read_blocks(path, seconds=60.0)))
+
+
+def read_blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
+    """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
+
+    Each block is float32 of shape (seconds * 32,000,). Channels are averaged. Raises AudioError as ``read_clip``.
+    """
+    size = int(seconds * SAMPLE_RATE)
+    ready, held = [], 0  # resampled pieces that do not fill a block yet, and how many samples they hold
+    empty = True
+    for piece in _resampled_pieces(path):
+        empty = empty and not len(piece)
+        ready.append(piece)
+        held += len(piece)
+        if held >= size:
+            joined = np.concatenate(ready)
+            whole = held - held % size
+            yield from joined[:whole].reshape(-1, size)
+            ready, held = [joined[whole:]], held - whole
+    if empty:
+        raise AudioError("has no samples")
+    if held:
+        yield np.concatenate(ready)
+
+
+def _resampled_pieces(path: str | Path) -> Iterator[np.ndarray]:
+    """Decoded, mono, 32 kHz pieces of a file, as they come."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            resampler = None
+            if file.samplerate != SAMPLE_RATE:
+                resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+            for piece in file.blocks(_READ_FRAMES, dtype="float32", always_2d=True):
+                mono = piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32)
+                if not np.isfinite(mono).all():
+                    raise AudioError("holds NaN or infinite samples")
+                yield mono if resampler is None else resampler.resample_chunk(mono)
+            if resampler is not None:
+                yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise AudioError(_reason(path, error)) from error
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """What a person can act on, from libsndfile's or the system's words."""
+    path = Path(path)
+    if not path.exists():
+        return "is missing" if not path.is_symlink() else "is a link to a file that is not there"
+    if path.is_file() and path.stat().st_size == 0:
+        return "is an empty file"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    words = str(error).rsplit(": ", 1)[-1].rstrip(".")
+    return f"cannot be decoded: {words}"

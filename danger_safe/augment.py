@@ -1,0 +1,90 @@
+"""What a training clip may be turned into: the same sound, recorded by somebody else.
+
+Every function takes and returns a batch and draws from the generator it is given, so that a training can be
+repeated. Real clips betray their origin by level, bandwidth and bit depth; a network that can tell origins apart
+learns those instead of sounds (benchmarks/compact.md), hence gain, low-pass and bit depth beside the usual mixup and
+SpecAugment (Park et al. 2019, arXiv:1904.08779).
+"""
+
+import numpy as np
+import torch
+
+from danger_safe.audio import SAMPLE_RATE
+from models.models import N_FFT
+
+
+def random_crop(clip: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """``samples`` consecutive samples that contain sound: float32 in [-1, 1] from int16 of any length.
+
+    Many clips are a bark and four seconds of digital silence: a crop without a sample above a twentieth of the
+    clip's peak would teach that silence barks, so it is drawn again around a loud place.
+    """
+    if len(clip) <= samples:
+        crop = np.zeros(samples, np.float32)
+        start = rng.integers(0, samples - len(clip) + 1)
+        crop[start : start + len(clip)] = clip
+        return crop / 32768.0
+    peak = np.abs(clip.astype(np.int32)).max()
+    start = rng.integers(0, len(clip) - samples + 1)
+    crop = clip[start : start + samples]
+    if np.abs(crop.astype(np.int32)).max() < peak / 20:
+        loud = rng.choice(np.flatnonzero(np.abs(clip.astype(np.int32)) > peak / 4))
+        start = np.clip(loud - rng.integers(0, samples), 0, len(clip) - samples)
+        crop = clip[start : start + samples]
+    return crop.astype(np.float32) / 32768.0
+
+
+def change_speed(crop: np.ndarray, samples: int) -> np.ndarray:
+    """Stretch to ``samples`` by linear interpolation: tempo and pitch move together, as with another machine."""
+    positions = np.linspace(0, len(crop) - 1, samples, dtype=np.float32)
+    return np.interp(positions, np.arange(len(crop), dtype=np.float32), crop).astype(np.float32)
+
+
+def mix(waveform: torch.Tensor, target: torch.Tensor, share: float, rng: np.random.Generator):
+    """Mixup of sounds: each clip of ``share`` of the batch gets another one on top, its target too.
+
+    Waveforms (batch, samples) are mixed at the ratio of loudness that the target says, after both are brought to
+    one loudness (between-class learning, Tokozume et al. 2018, arXiv:1711.10282). Targets are (batch, classes).
+    """
+    size = len(waveform)
+    ratio = torch.from_numpy(np.where(rng.random(size) < share, rng.random(size), 1.0).astype(np.float32))[:, None]
+    other = torch.from_numpy(rng.permutation(size))
+    loudness = waveform.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-5)
+    level = waveform / loudness
+    mixed = (ratio * level + (1 - ratio) * level[other]) / torch.sqrt(ratio**2 + (1 - ratio) ** 2)
+    return mixed * loudness, ratio * target + (1 - ratio) * target[other]
+
+
+def change_depth(waveform: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Round ``share`` of the clips to 7 to 12 bits of their own peak."""
+    size = len(waveform)
+    bits = torch.from_numpy(np.where(rng.random(size) < share, rng.integers(7, 13, size), 24).astype(np.float32))
+    step = waveform.abs().amax(dim=1).clamp_min(1e-5) / 2 ** (bits - 1)
+    return torch.round(waveform / step[:, None]) * step[:, None]
+
+
+def change_gain(waveform: torch.Tensor, decibels: float, rng: np.random.Generator) -> torch.Tensor:
+    """Scale each clip by up to ``decibels`` down: after normalisation it moves the floor under the sound."""
+    gain = 10 ** (-rng.uniform(0, decibels, len(waveform)).astype(np.float32) / 20)
+    return waveform * torch.from_numpy(gain)[:, None]
+
+
+def low_pass(power: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Cut ``share`` of the clips off above 1.5 to 8 kHz, at 60 dB: power spectrograms (batch, frames, 513)."""
+    size = len(power)
+    cutoff = np.where(rng.random(size) < share, np.exp(rng.uniform(np.log(1500), np.log(8000), size)), SAMPLE_RATE)
+    frequency = np.arange(N_FFT // 2 + 1) * SAMPLE_RATE / N_FFT
+    gain = np.where(frequency[None, :] > cutoff[:, None], 1e-6, 1.0).astype(np.float32)
+    return power * torch.from_numpy(gain)[:, None, :]
+
+
+def mask(logmel: torch.Tensor, rng: np.random.Generator, frames: int = 24, bins: int = 8) -> torch.Tensor:
+    """SpecAugment: two stretches of time and two of frequency, each up to ``frames`` or ``bins``, become the mean."""
+    logmel = logmel.clone()  # (batch, 1, frames, bins)
+    for clip in logmel:
+        fill = clip.mean()
+        for axis, longest in ((1, frames), (1, frames), (2, bins), (2, bins)):
+            width = int(rng.integers(0, longest + 1))
+            start = int(rng.integers(0, clip.shape[axis] - width + 1))
+            clip.narrow(axis, start, width).fill_(fill)
+    return logmel

@@ -1,0 +1,132 @@
+"""A folder of sounds as a list of clips, however it is laid out.
+
+    clips = read_clips("dataset")             # what filterAudioToDangerousAndSafe.py wrote: manifest.csv
+    clips = read_clips("dataset/ESC-50-master")   # ESC-50 as downloaded: meta/esc50.csv
+    clips = read_clips("my_sounds")           # one folder a category, or Danger/ and Safe/
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from danger_safe.audio import SUFFIXES
+from danger_safe.errors import UserError
+
+SAFE, DANGER = 0, 1
+LABEL_NAMES = ("Safe", "Danger")
+NO_FOLD = 0  # ESC-50 counts its folds from 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file and what is known of it."""
+
+    file: str  # its name in tables: relative to the folder, with forward slashes
+    path: Path
+    label: int | None  # SAFE, DANGER, or None where nobody said
+    category: str
+    fold: int  # NO_FOLD where the folder has none
+    source: str  # the recording that the clip was cut from: clips of one source never sit on both sides of a split
+
+
+def read_clips(folder: str | Path) -> list[Clip]:
+    """The clips of a folder, in the order of its table, or by name.
+
+    Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if (folder / "manifest.csv").is_file():
+        clips = _from_manifest(folder)
+    elif (folder / "meta" / "esc50.csv").is_file():
+        clips = _from_esc50(folder)
+    else:
+        clips = _from_folders(folder)
+    if not clips:
+        raise UserError(
+            f"{folder}: no sounds in it. Expected manifest.csv, ESC-50's meta/esc50.csv, "
+            f"or folders of {', '.join(SUFFIXES)} files"
+        )
+    return clips
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV that must have ``columns``. Raises UserError that names what is missing."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            if missing:
+                raise UserError(f"{path}: column {', '.join(missing)} is missing (found: {reader.fieldnames or []})")
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from error
+    for number, row in enumerate(rows, start=2):
+        if any(row[name] is None for name in columns):
+            raise UserError(f"{path}, line {number}: too few columns")
+    return rows
+
+
+def _number(path: Path, text: str, name: str, allowed: range | None = None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or (allowed is not None and value not in allowed):
+        raise UserError(f"{path}: {name} {text!r} is not " + ("a whole number" if allowed is None else "0 or 1"))
+    return value
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive)."""
+    parts = name.replace("\\", "/").split("/")
+    if not name or ".." in parts or "" in parts or ":" in name or "\0" in name:
+        raise UserError(f"file name {name!r} would leave {folder}")
+    return folder.joinpath(*parts)
+
+
+def _from_manifest(folder: Path) -> list[Clip]:
+    table = folder / "manifest.csv"
+    return [
+        Clip(
+            row["file"],
+            inside(folder, row["file"]),
+            _number(table, row["label"], "label", range(2)),
+            row["category"],
+            _number(table, row["fold"], "fold"),
+            row["source"],
+        )
+        for row in read_table(table, ("file", "label", "category", "fold", "source"))
+    ]
+
+
+def _from_esc50(folder: Path) -> list[Clip]:
+    table = folder / "meta" / "esc50.csv"
+    return [
+        Clip(
+            row["filename"],
+            inside(folder / "audio", row["filename"]),
+            None,
+            row["category"],
+            _number(table, row["fold"], "fold"),
+            row["src_file"],
+        )
+        for row in read_table(table, ("filename", "fold", "category", "src_file"))
+    ]
+
+
+def _from_folders(folder: Path) -> list[Clip]:
+    """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources."""
+    sources = {}
+    if (folder / "clips.csv").is_file():
+        sources = {row["file"]: row["source"] for row in read_table(folder / "clips.csv", ("file", "source"))}
+    labels = {name: label for label, name in enumerate(LABEL_NAMES)}
+    clips = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() not in SUFFIXES or len(parts) < 2 or not path.is_file():
+            continue
+        file = "/".join(parts)
+        clips.append(Clip(file, path, labels.get(parts[0]), parts[-2], NO_FOLD, sources.get(file, path.stem)))
+    return clips

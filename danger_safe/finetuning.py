@@ -1,0 +1,197 @@
+"""The training loop behind finetune_cnn14.py: clips in, the weights of a Cnn14 out.
+
+Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole after every
+few minutes and at the end of a pass; it holds the settings, the weights, their running average, the optimiser and
+the pass. All randomness of a pass is drawn from (seed, pass), so a training that was killed goes on from its state
+to the same result, up to the rounding of parallel sums.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from danger_safe import augment
+from danger_safe.audio import SAMPLE_RATE
+from danger_safe.errors import UserError
+from danger_safe.files import whole_file
+from danger_safe.sound_store import SoundStore
+from models.logmel import LogMel
+from models.models import Cnn14
+
+SAVE_EVERY = 120.0  # seconds between two savings of the state
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result of a training, besides the clips and the network it starts from."""
+
+    epochs: int
+    seed: int = 0
+    batch_size: int = 32
+    crop_seconds: float = 2.0
+    long_crop_seconds: float = 4.5  # the last passes hear nearly whole clips, as extraction will
+    long_share: float = 0.15  # of the passes
+    per_category: int = 48  # clips of one category in one pass, at most
+    rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
+    weight_decay: float = 0.05
+    smoothing: float = 0.1  # of the targets
+    mixup: float = 0.6  # share of clips that get another one on top
+    average: float = 0.998  # memory of the running average of the weights, in steps
+    precision: str = "float32"  # or bfloat16: half the time on processors that have it
+
+
+class Training:
+    """One training: ``run()`` does all its passes, from the saved state if there is one."""
+
+    def __init__(
+        self,
+        model: Cnn14,
+        sounds: SoundStore,
+        targets: np.ndarray,
+        settings: Settings,
+        state_file: Path,
+        device: str = "cpu",
+    ):
+        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes."""
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval()
+        self.sounds, self.targets, self.settings = sounds, targets, settings
+        self.state_file, self.device = state_file, device
+        self.front_end = LogMel(self.model)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+
+    def run(self, after_epoch: Callable[["Training"], None]) -> Cnn14:
+        """Do the passes that are left; returns the averaged network. ``after_epoch`` may add to ``history[-1]``."""
+        self._resume()
+        saved = time.monotonic()
+        while self.epoch < self.settings.epochs:
+            started = time.monotonic()
+            loss = self._one_pass()
+            self.epoch += 1
+            self.history.append({"epoch": self.epoch, "loss": loss, "seconds": round(time.monotonic() - started, 2)})
+            after_epoch(self)
+            if time.monotonic() - saved > SAVE_EVERY or self.epoch == self.settings.epochs:
+                self._save()
+                saved = time.monotonic()
+        return self.average
+
+    def _one_pass(self) -> float:
+        """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**31)))
+        long = self.epoch >= settings.epochs * (1 - settings.long_share)
+        samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * SAMPLE_RATE)
+        order = self._draw(rng)
+        batches = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
+        batches = [batch for batch in batches if len(batch) > 1]  # batch norm cannot do with one clip
+        seeds = rng.integers(2**31, size=len(batches))
+        losses = []
+        self.model.train()
+        with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while the network learns from this one
+            waiting = ahead.submit(self._crops, batches[0], samples, seeds[0])
+            for step, batch in enumerate(batches):
+                waveform = waiting.result()
+                if step + 1 < len(batches):
+                    waiting = ahead.submit(self._crops, batches[step + 1], samples, seeds[step + 1])
+                self._set_rate(self.epoch + step / len(batches))
+                losses.append(self._one_step(waveform, self.targets[batch], np.random.default_rng(seeds[step] + 1)))
+                self._update_average(self.epoch * len(batches) + step)
+        return float(np.mean(losses))
+
+    def _one_step(self, waveform: torch.Tensor, classes: np.ndarray, rng: np.random.Generator) -> float:
+        settings = self.settings
+        count = self.model.settings["classes"]
+        target = torch.from_numpy(np.eye(count, dtype=np.float32)[classes])
+        waveform, target = augment.mix(waveform, target, settings.mixup, rng)
+        waveform = augment.change_depth(waveform, 0.3, rng)
+        front_end = self.front_end
+        with torch.no_grad():
+            waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
+            waveform = augment.change_gain(waveform, 12.0, rng)
+            power = augment.low_pass(front_end.power(waveform), 0.3, rng)
+            logmel = augment.mask(front_end.from_power(power), rng)
+        logmel, target = logmel.to(self.device), target.to(self.device)
+        lower = settings.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
+            logits = self.model.logits(self.model.embed(logmel)).float()
+        loss = F.cross_entropy(logits, target, label_smoothing=settings.smoothing)
+        if not torch.isfinite(loss):
+            raise UserError("the loss is not a number any more: lower --rate")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.item()
+
+    def _crops(self, batch: np.ndarray, samples: int, seed: int) -> torch.Tensor:
+        """One crop of each clip, half of them at another speed: (batch, samples)."""
+        rng = np.random.default_rng(seed)
+        crops = []
+        for index in batch:
+            if rng.random() < 0.5:
+                speed = 2 ** rng.uniform(-0.35, 0.35)
+                crop = augment.random_crop(self.sounds[index], int(samples * speed), rng)
+                crops.append(augment.change_speed(crop, samples))
+            else:
+                crops.append(augment.random_crop(self.sounds[index], samples, rng))
+        return torch.from_numpy(np.stack(crops))
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        drawn = []
+        for category in np.unique(self.targets):
+            members = rng.permutation(np.flatnonzero(self.targets == category))
+            drawn.append(members[: self.settings.per_category])
+        return rng.permutation(np.concatenate(drawn))
+
+    def _set_rate(self, epoch: float) -> None:
+        warm_up = max(1.0, 0.04 * self.settings.epochs)
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.settings.epochs))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate * min(1.0, (epoch + 0.05) / warm_up) * cosine
+
+    def _update_average(self, step: int) -> None:
+        """Exponential moving average of weights and batch-norm statistics; short memory at first."""
+        memory = min(self.settings.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(now, 1 - memory)
+
+    def _save(self) -> None:
+        state = {
+            "settings": asdict(self.settings), "network": self.model.settings, "clips": list(self.sounds.names),
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "history": self.history,
+        }  # fmt: skip
+        with whole_file(self.state_file) as part:
+            torch.save(state, part)
+
+    def _resume(self) -> None:
+        if not self.state_file.is_file():
+            return
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        same = (
+            state["settings"] == asdict(self.settings)
+            and state["network"] == self.model.settings
+            and state["clips"] == list(self.sounds.names)
+        )
+        if not same:
+            raise UserError(
+                f"{self.state_file} belongs to a training with other settings or clips: "
+                "delete it to start anew, or use the settings it was started with"
+            )
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.history = state["epoch"], state["history"]
