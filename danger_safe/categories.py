@@ -1,0 +1,45 @@
+"""categories.toml: which categories are Danger and which Safe."""
+
+import difflib
+import tomllib
+from pathlib import Path
+
+from danger_safe.clips import LABEL_NAMES
+from danger_safe.errors import UserError
+
+
+def read_categories(path: Path, valid: set[str]) -> dict[str, int]:
+    """Label (0 Safe, 1 Danger) by category, from a file with the lists ``Danger`` and ``Safe``.
+
+    ``valid`` holds the categories that the sounds have. Raises UserError for a file that is not such a mapping, an
+    unknown category (with the nearest valid ones), or one that is listed twice.
+    """
+    try:
+        mapping = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: not TOML: {error}. Expected lines like Danger = ["dog", "siren"]') from error
+    unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))
+    if unknown_keys:
+        raise UserError(f"{path}: unknown name {', '.join(unknown_keys)}; only the lists Danger and Safe are allowed")
+    labels: dict[str, int] = {}
+    for label, name in enumerate(LABEL_NAMES):
+        categories = mapping.get(name)
+        if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
+            raise UserError(f'{path}: {name} must be a list of categories, like {name} = ["dog", "siren"]')
+        for category in categories:
+            if category not in valid:
+                raise UserError(f"{path}: unknown category {category!r}. {_nearest(category, valid)}")
+            if category in labels:
+                where = "in both lists" if labels[category] != label else f"twice in {name}"
+                raise UserError(f"{path}: {category!r} is listed {where}; keep one")
+            labels[category] = label
+    return labels
+
+
+def _nearest(category: str, valid: set[str]) -> str:
+    near = difflib.get_close_matches(category.lower().replace(" ", "_"), sorted(valid), n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Valid ones: {', '.join(sorted(valid))}"

@@ -1,0 +1,109 @@
+"""Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is lost.
+
+What an earlier run placed is known from its manifest.csv and from placed.txt, which is written before the first clip
+is: a run that was interrupted leaves clips that the next one recognises as its own.
+"""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from danger_safe.clips import LABEL_NAMES, Clip, inside, read_table
+from danger_safe.errors import UserError
+from danger_safe.files import whole_file, write_whole
+
+COLUMNS = ("file", "label", "category", "fold", "source")
+
+
+def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
+    """Make ``output`` hold exactly ``clips`` (their ``file`` is Danger/… or Safe/…) and manifest.csv.
+
+    Clips are linked, or copied where ``copy`` asks for it or the system has no links. Files that no run placed are
+    left alone; one that is in the way is an error. Returns how many clips were placed and removed.
+    """
+    wanted = {clip.file: clip for clip in clips}
+    ours = _placed_before(output)
+    for file in wanted:
+        target = inside(output, file)
+        if file not in ours and os.path.lexists(target):
+            raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
+    for name in LABEL_NAMES:
+        (output / name).mkdir(parents=True, exist_ok=True)
+    journal = output / ".placed.txt"
+    write_whole(journal, "".join(f"{file}\n" for file in sorted(ours | set(wanted))))
+
+    removed = 0
+    for file in sorted(ours - set(wanted)):
+        target = inside(output, file)
+        if os.path.lexists(target):
+            target.unlink()
+            removed += 1
+    placed = 0
+    for clip in tqdm(clips, desc="Placing clips", unit="clip"):
+        placed += _place_one(clip.path, inside(output, clip.file), copy)
+    write_whole(output / "manifest.csv", manifest_text(clips))
+    write_whole(journal, "".join(f"{file}\n" for file in sorted(wanted)))
+    return placed, removed
+
+
+def manifest_text(clips: Iterable[Clip]) -> str:
+    """manifest.csv: file, label, category, fold, source."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([clip.file, clip.label, clip.category, clip.fold, clip.source] for clip in clips)
+    return text.getvalue()
+
+
+def _placed_before(output: Path) -> set[str]:
+    files = set()
+    if (output / "manifest.csv").is_file():
+        files |= {row["file"] for row in read_table(output / "manifest.csv", ("file",))}
+    if (output / ".placed.txt").is_file():
+        files |= set((output / ".placed.txt").read_text(encoding="utf-8").splitlines())
+    for file in files:
+        if inside(output, file).parent.name not in LABEL_NAMES:
+            raise UserError(f"{output / 'manifest.csv'}: {file!r} is not in Danger/ or Safe/: not written by this script")
+    return files
+
+
+def _place_one(source: Path, target: Path, copy: bool) -> bool:
+    """Link or copy one clip; False when it is there already."""
+    source = source.resolve()
+    if os.path.lexists(target):
+        linked = target.is_symlink() or os.path.samefile(source, target)
+        if linked and not copy and target.exists() and os.path.samefile(source, target):
+            return False
+        if not linked and copy and _same_content(source, target):
+            return False
+        if not linked and not copy and not _links_work(target.parent) and _same_content(source, target):
+            return False
+        target.unlink()
+    if not copy:
+        try:
+            target.symlink_to(os.path.relpath(source, target.parent.resolve()))
+            return True
+        except (OSError, NotImplementedError, ValueError):  # Windows without the right to link, another drive
+            pass
+    with whole_file(target) as part:
+        shutil.copyfile(source, part)
+    return True
+
+
+def _links_work(folder: Path) -> bool:
+    probe = folder / f".probe.{os.getpid()}.part"
+    try:
+        probe.symlink_to("nowhere")
+    except (OSError, NotImplementedError):
+        return False
+    probe.unlink()
+    return True
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()

@@ -1,0 +1,82 @@
+"""Step 1: sort the clips of ESC-50 into Danger and Safe.
+
+    python filterAudioToDangerousAndSafe.py             # ESC-50, downloaded when absent (600 MB)
+    python filterAudioToDangerousAndSafe.py --sample    # synthesised sounds instead: offline, in seconds
+
+In:   an ESC-50 folder (audio/*.wav, meta/esc50.csv) and dataset/categories.toml, which you may edit
+Out:  dataset/Danger/, dataset/Safe/ (links to the clips, or copies) and dataset/manifest.csv
+
+Running it twice changes nothing. After a change of the mapping it removes the clips that no longer belong, and only
+those that it placed itself. Next: extractEmbeddingCnn14.py
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from danger_safe import cli
+from danger_safe.categories import read_categories
+from danger_safe.clips import LABEL_NAMES, read_clips
+from danger_safe.errors import UserError
+from danger_safe.esc50 import download_esc50
+from danger_safe.placing import place
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+
+    folder = args.esc50
+    if args.sample:
+        folder = args.output / "sample-sounds"
+        if not (folder / "meta" / "esc50.csv").is_file():  # the table is written last
+            from danger_safe.samples import make_samples
+
+            make_samples(folder)
+    elif not folder.exists():
+        download_esc50(folder)
+    if not (folder / "meta" / "esc50.csv").is_file():
+        raise UserError(f"{folder} is not an ESC-50 folder: meta/esc50.csv is missing. Remove it to download ESC-50 anew")
+
+    found = read_clips(folder)
+    labels = read_categories(args.categories, {clip.category for clip in found})
+    chosen = [
+        replace(clip, label=labels[clip.category], file=f"{LABEL_NAMES[labels[clip.category]]}/{clip.path.name}")
+        for clip in sorted(found, key=lambda clip: clip.file)
+        if clip.category in labels
+    ]
+    twice = [file for file, count in Counter(clip.file for clip in chosen).items() if count > 1]
+    if twice:
+        raise UserError(f"{folder}: meta/esc50.csv lists {twice[0].split('/')[1]} twice")
+    missing = [clip for clip in chosen if not clip.path.is_file()]
+    present = [clip for clip in chosen if clip.path.is_file()]
+    if not present:
+        raise UserError(f"none of the {len(chosen)} clips is in {folder / 'audio'}")
+    placed, removed = place(present, args.output, copy=args.copy)
+
+    counts = Counter((clip.label, clip.category) for clip in present)
+    for (label, category), count in sorted(counts.items()):
+        print(f"{LABEL_NAMES[label]:<7} {category:<16} {count:>5}")
+    for label, name in enumerate(LABEL_NAMES):
+        print(f"{name:<7} {'total':<16} {sum(n for (which, _), n in counts.items() if which == label):>5}")
+    print(f"{placed} clips placed, {len(present) - placed} already there, {removed} removed")
+    print(f"Wrote {args.output / 'manifest.csv'}. Next: python extractEmbeddingCnn14.py")
+    for clip in missing:
+        cli.warn(f"{clip.path} is listed in meta/esc50.csv but missing")
+    return cli.SOME_FAILED if missing else cli.DONE
+
+
+def parse(arguments: list[str]):
+    parser = cli.new_parser(__doc__)
+    parser.add_argument("--esc50", type=Path, default=Path("dataset/ESC-50-master"), metavar="DIR",
+                        help="ESC-50 folder; downloaded when absent")  # fmt: skip
+    parser.add_argument("--sample", action="store_true",
+                        help="use synthesised sounds instead of ESC-50: they only show the pipeline working")  # fmt: skip
+    parser.add_argument("--categories", type=Path, default=Path("dataset/categories.toml"), metavar="FILE",
+                        help="which categories are Danger and which Safe")  # fmt: skip
+    parser.add_argument("--output", type=cli.folder, default=Path("dataset"), metavar="DIR", help="where to put them")
+    parser.add_argument("--copy", action="store_true", help="copy the clips instead of linking to them")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    cli.run(main)
