@@ -71,8 +71,8 @@ def _harmonics(frequency: np.ndarray, count: int, tilt: float) -> np.ndarray:
 
 def _place(sound: np.ndarray, piece: np.ndarray, start: int) -> None:
     """Add ``piece`` to ``sound`` from sample ``start``; what hangs over is cut."""
-    end = min(start + len(piece), len(sound))
-    sound[start:end] += piece[: end - start]
+    piece = piece[: max(0, len(sound) - start)]
+    sound[start : start + len(piece)] += piece
 
 
 def _siren(voice: Random, take: Random) -> np.ndarray:

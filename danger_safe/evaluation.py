@@ -1,0 +1,185 @@
+"""The one evaluation of every classifier: out-of-fold scores, an operating point, honest numbers.
+
+Clips of one recording never sit on both sides of a split. Every clip is scored once, by a model that saw neither it
+nor its recording; all numbers come from those scores.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline
+from tqdm import tqdm
+
+from danger_safe.errors import UserError
+from danger_safe.table import EmbeddingTable
+
+FOLDS = 5  # where the data brings none of its own
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Out-of-fold scores of one classifier. Arrays have one entry a clip, in the order of the table."""
+
+    labels: np.ndarray  # 0 Safe, 1 Danger
+    scores: np.ndarray  # the classifier's probability of Danger
+    folds: np.ndarray  # number of the fold that the clip was held out in
+    threshold: float  # the operating point
+    splitting: str  # how the folds were made, in words
+
+
+def evaluate(pipeline: Pipeline, table: EmbeddingTable, min_recall: float, seed: int) -> Evaluation:
+    """Cross-validate ``pipeline`` on ``table`` and choose its threshold (``choose_threshold``)."""
+    folds, splitting = assign_folds(table, seed)
+    scores = np.full(len(table.labels), np.nan)
+    for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
+        held_out = folds == fold
+        model = fit(clone(pipeline), table.features[~held_out], table.labels[~held_out])
+        scores[held_out] = danger_scores(model, table.features[held_out])
+    return Evaluation(table.labels, scores, folds, choose_threshold(table.labels, scores, min_recall), splitting)
+
+
+def assign_folds(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
+    """The fold in which each clip is held out, and how that was decided.
+
+    The data's own folds, with recordings that span two of them put whole into the first; where there are no folds,
+    or one of them would leave a side without Danger or Safe, StratifiedGroupKFold by source.
+    Raises UserError where there are too few recordings to split.
+    """
+    sources = table.clips["source"].fillna(table.clips["file"]).astype(str)
+    own = table.clips.groupby(sources.to_numpy())["fold"].transform("min").to_numpy()
+    labels = table.labels
+    if (own > 0).all() and len(np.unique(own)) > 1:
+        trainable = all(len(np.unique(labels[own != fold])) == 2 for fold in np.unique(own))
+        if trainable:
+            return own, f"the data's own {len(np.unique(own))} folds"
+    recordings = min(sources[labels == label].nunique() for label in (0, 1))
+    if recordings < 2:
+        raise UserError(
+            "too few recordings to evaluate: Danger and Safe need at least two each (column source), better twenty"
+        )
+    count = min(FOLDS, recordings)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    folds = np.zeros(len(labels), int)
+    for number, (train, test) in enumerate(splitter.split(table.features, labels, sources), start=1):
+        folds[test] = number
+        if len(np.unique(labels[train])) < 2:
+            raise UserError("the recordings (column source) cannot be split so that both labels are on both sides")
+    return folds, f"{count} folds by source (StratifiedGroupKFold)"
+
+
+def fit(pipeline: Pipeline, features: np.ndarray, labels: np.ndarray) -> Pipeline:
+    """Fit, with each label given half of the weight where the classifier does not balance them itself."""
+    step, classifier = pipeline.steps[-1]
+    if "class_weight" in classifier.get_params():
+        return pipeline.fit(features, labels)
+    counts = np.bincount(labels, minlength=2)
+    weights = len(labels) / (2 * counts[labels])
+    return pipeline.fit(features, labels, **{f"{step}__sample_weight": weights})
+
+
+def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
+    """Probability of Danger of each row, as the classifier states it."""
+    return model.predict_proba(features)[:, list(model.classes_).index(1)]
+
+
+def choose_threshold(labels: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
+    """The threshold with the highest specificity among those with Danger recall of at least ``min_recall``.
+
+    Of several with the same specificity, the one that finds most dangers; and of the gap between two scores, the
+    middle, so that neither side is favoured on new sounds. A clip is Danger when its score >= the threshold.
+    """
+    values = np.unique(scores)
+    edges = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    danger, safe = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    recall = 1 - np.searchsorted(danger, edges) / len(danger)
+    specificity = np.searchsorted(safe, edges) / len(safe)
+    allowed = recall >= min_recall - 1e-12
+    best = max(zip(specificity[allowed], recall[allowed], edges[allowed], strict=True))
+    return float(best[2])
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Counts, rows true and columns predicted: [[Safe as Safe, Safe as Danger], [Danger as Safe, Danger as Danger]]."""
+    return np.array([[int(((labels == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
+
+
+def scores_at(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """Accuracy, balanced accuracy, recall, precision and specificity of Danger at a threshold; shares, 0 to 1."""
+    (tn, fp), (fn, tp) = confusion(labels, (scores >= threshold).astype(int)).tolist()
+    recall, specificity = tp / max(tp + fn, 1), tn / max(tn + fp, 1)
+    return {
+        "accuracy": (tp + tn) / len(labels),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "danger_recall": recall,
+        "danger_precision": tp / (tp + fp) if tp + fp else 0.0,
+        "specificity": specificity,
+    }
+
+
+def ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """ROC-AUC and average precision: how well the scores sort Danger above Safe, whatever the threshold."""
+    return {
+        "roc_auc": float(roc_auc_score(labels, scores)),
+        "average_precision": float(average_precision_score(labels, scores)),
+    }
+
+
+def summarise(result: Evaluation) -> dict:
+    """Everything that a training reports, as plain numbers: for the table, the picture and *_metrics.json."""
+    labels, scores = result.labels, result.scores
+    summary = {
+        "clips": len(labels),
+        "danger": int(labels.sum()),
+        "safe": int((labels == 0).sum()),
+        "splitting": result.splitting,
+        "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
+        "threshold": result.threshold,
+        "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}, ranking),
+    }
+    for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):
+        at = _spread(result, lambda y, s, t=threshold: scores_at(y, s, t), lambda y, s, t=threshold: scores_at(y, s, t))
+        summary[name] = at | {"confusion": confusion(labels, (scores >= threshold).astype(int)).tolist()}
+    return summary
+
+
+def _spread(result: Evaluation, per_fold, overall) -> dict:
+    """Each number over all clips, and its mean and standard deviation over folds (of those that can state it)."""
+    numbers = [
+        per_fold(result.labels[result.folds == fold], result.scores[result.folds == fold])
+        for fold in np.unique(result.folds)
+    ]
+    spread = {}
+    for name, value in overall(result.labels, result.scores).items():
+        stated = [fold[name] for fold in numbers if name in fold]
+        stated = stated or [value]
+        spread[name] = {"all": float(value), "mean": float(np.mean(stated)), "std": float(np.std(stated))}
+    return spread
+
+
+def warnings_of(summary: dict, seen: int) -> list[str]:
+    """What nobody may overlook. The first is the failure that this project started from."""
+    warnings = []
+    clips = summary["clips"]
+    for name, words in (("at_0.5", "at 0.5"), ("at_threshold", "at the chosen threshold")):
+        found = summary[name]
+        (safe_as_safe, safe_as_danger), (missed, hit) = found["confusion"]
+        if safe_as_danger + hit == 0:
+            warnings.append(f"THE MODEL ANSWERS SAFE TO EVERYTHING {words}: it finds none of {missed} dangers. Do not use it")
+        elif safe_as_safe + missed == 0:
+            warnings.append(f"THE MODEL ANSWERS DANGER TO EVERYTHING {words}: it has learnt nothing. Do not use it")
+    no_better = summary["at_0.5"]["accuracy"]["all"] <= summary["majority_baseline"]
+    if no_better or summary["ranking"]["roc_auc"]["all"] <= 0.55:
+        warnings.append(
+            f"NO BETTER THAN GUESSING: accuracy {summary['at_0.5']['accuracy']['all']:.1%} at 0.5, "
+            f"baseline {summary['majority_baseline']:.1%} (always the more frequent label), "
+            f"ROC-AUC {summary['ranking']['roc_auc']['all']:.3f}. Check labels and embeddings"
+        )
+    if seen:
+        warnings.append(
+            f"OPTIMISTIC: {seen} of {clips} clips were in the embedding network's own training (column seen). "
+            "These scores are no results; score clips that the network never heard"
+        )
+    return warnings

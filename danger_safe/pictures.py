@@ -1,0 +1,94 @@
+"""Pictures that are read without the code: large type, numbers in every cell, fit for grey and the colour-blind."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen needed
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
+
+from danger_safe.clips import LABEL_NAMES  # noqa: E402
+from danger_safe.files import whole_file  # noqa: E402
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, safe for the colour-blind
+STYLES = ("-", "--", "-.", ":")
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)
+    plt.close(figure)
+
+
+def draw_confusion(path: Path, title: str, data: str, metrics: dict) -> None:
+    """Two confusion matrices side by side, at 0.5 and at the chosen threshold: counts and row percentages."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 6.2), layout="constrained")
+    ranking = metrics["ranking"]
+    figure.suptitle(
+        f"{title} – Danger or Safe?\n{data}\n"
+        f"ROC-AUC {ranking['roc_auc']['all']:.3f}   average precision {ranking['average_precision']['all']:.3f}   "
+        f"majority baseline {metrics['majority_baseline']:.1%}",
+        fontsize=13,
+    )
+    columns = (("at_0.5", "at 0.5"), ("at_threshold", f"at the chosen threshold {metrics['threshold']:.3f}"))
+    for axis, (name, words) in zip(axes, columns, strict=True):
+        at = metrics[name]
+        _draw_matrix(axis, np.array(at["confusion"]))
+        axis.set_title(
+            f"{words}\naccuracy {at['accuracy']['all']:.1%} · finds {at['danger_recall']['all']:.1%} of dangers\n"
+            f"{at['danger_precision']['all']:.1%} of alarms are right",
+            fontsize=12,
+        )
+    notes = [f"out of fold: {metrics['splitting']}; threshold finds at least {metrics['min_recall']:.0%} of dangers"]
+    notes += [f"WARNING: {warning}" for warning in metrics["warnings"]]
+    figure.supxlabel("\n".join(_wrap(note, 125) for note in notes), fontsize=9.5)
+    save(figure, path)
+
+
+def _draw_matrix(axis: plt.Axes, counts: np.ndarray) -> None:
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    remarks = (("left alone", "false alarm"), ("MISSED", "found"))
+    for row in (0, 1):
+        for column in (0, 1):
+            axis.text(
+                column, row, f"{counts[row, column]}\n{share[row, column]:.1%}\n{remarks[row][column]}",
+                ha="center", va="center", fontsize=15, color="white" if share[row, column] > 0.5 else "black",
+            )  # fmt: skip
+    axis.set_xticks((0, 1), [f"answered {name}" for name in LABEL_NAMES], fontsize=11)
+    axis.set_yticks((0, 1), [f"is {name}" for name in LABEL_NAMES], fontsize=11, rotation=90, va="center")
+
+
+def draw_comparison(path: Path, data: str, results: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> None:
+    """ROC and precision–recall curves of several models; ``results``: title -> (labels, out-of-fold scores, threshold)."""
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(12, 6.2), layout="constrained")
+    figure.suptitle(f"Models compared on out-of-fold scores\n{data}", fontsize=13)
+    for number, (title, (labels, scores, threshold)) in enumerate(results.items()):
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 2}
+        false_alarms, recall, _ = roc_curve(labels, scores)
+        roc.plot(false_alarms, recall, label=title, **look)
+        precision, found, _ = precision_recall_curve(labels, scores)
+        pr.plot(found, precision, label=title, **look)
+        alarms = scores >= threshold
+        recall_there = alarms[labels == 1].mean()
+        dot = {"marker": "o", "markersize": 9, "color": look["color"], "markeredgecolor": "black"}
+        roc.plot(alarms[labels == 0].mean(), recall_there, **dot)
+        pr.plot(recall_there, labels[alarms].mean() if alarms.any() else 1.0, **dot)
+    roc.plot((0, 1), (0, 1), color="grey", linewidth=1, label="guessing")
+    roc.set(xlabel="share of safe clips that raise an alarm", ylabel="share of dangers found", title="ROC")
+    pr.set(xlabel="share of dangers found (recall)", ylabel="share of alarms that are right (precision)")
+    pr.set_title("Precision–recall")
+    for axis in (roc, pr):
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower center" if axis is pr else "lower right", fontsize=10, title="dot: chosen threshold")
+    save(figure, path)
+
+
+def _wrap(text: str, width: int) -> str:
+    import textwrap
+
+    return textwrap.fill(text, width)

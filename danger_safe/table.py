@@ -1,0 +1,167 @@
+"""audio_embeddings.csv: written by extraction, read by every training, and refused when it cannot be trusted.
+
+The first version of this pipeline wrote ``str(array)`` into its table. NumPy shortens that to six numbers and
+``...``; every classifier trained on it answered Safe. ``read_table`` says so, and says it of anything alike.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from danger_safe.errors import UserError
+from danger_safe.files import whole_file, write_whole
+
+INFO_COLUMNS = ("file", "label", "category", "fold", "source", "seen")
+DIGITS = "%.9g"  # enough for a float32 to come back as it was
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """One row a clip. ``clips`` has the columns of INFO_COLUMNS; ``features`` is float32, (clips, dimensions)."""
+
+    clips: pd.DataFrame
+    features: np.ndarray
+    info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty where the file is absent
+    path: Path
+
+    @property
+    def labels(self) -> np.ndarray:
+        """0 Safe, 1 Danger."""
+        return self.clips["label"].to_numpy()
+
+    @property
+    def checkpoint(self) -> dict:
+        """Name and SHA-256 of the network that the embeddings come from."""
+        return self.info.get("checkpoint", {"name": "unknown", "sha256": "unknown"})
+
+
+def side_file(path: Path, ending: str) -> Path:
+    """``audio_embeddings.json`` for ``audio_embeddings.csv``."""
+    return path.with_name(path.stem + ending)
+
+
+def feature_names(dimensions: int) -> list[str]:
+    """feat_0000, feat_0001, …"""
+    return [f"feat_{number:04d}" for number in range(dimensions)]
+
+
+def write_table(path: Path, clips: pd.DataFrame, features: np.ndarray, info: dict) -> None:
+    """Write the table (CSV, or Parquet by its suffix) and its .json, each whole or not at all."""
+    table = pd.concat([clips, pd.DataFrame(features, columns=feature_names(features.shape[1]), index=clips.index)], axis=1)
+    with whole_file(path) as part:
+        if path.suffix == ".parquet":
+            _need_parquet()
+            table.to_parquet(part, index=False)
+        else:
+            table.to_csv(part, index=False, float_format=DIGITS, lineterminator="\n")
+    write_whole(side_file(path, ".json"), json.dumps(info, indent=2, sort_keys=True) + "\n")
+
+
+def read_table(path: Path) -> EmbeddingTable:
+    """Read and check a table. Raises UserError that says what is wrong with it and what to do."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such table. Make it with extractEmbeddingCnn14.py")
+    try:
+        if path.suffix == ".parquet":
+            _need_parquet()
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype={"file": str, "category": str, "source": str}, keep_default_na=True)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read as a table: {error}") from error
+    features = [name for name in table.columns if name.startswith("feat_")]
+    _check_columns(path, table, features)
+    labels = pd.to_numeric(table["label"], errors="coerce")
+    if not labels.isin([0, 1]).all():
+        raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")
+    if labels.nunique() < 2:
+        raise UserError(f"{path}: all clips have label {int(labels.iloc[0])}; both Danger and Safe are needed")
+    table["label"] = labels.astype(int)
+    table["seen"] = table["seen"].astype(str).str.lower().isin(["true", "1", "1.0"])
+    table["fold"] = pd.to_numeric(table["fold"], errors="coerce").fillna(0).astype(int)
+    values = _numbers(path, table, features)
+    _check_values(path, table, values)
+    return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path), path)
+
+
+def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None:
+    missing = [name for name in INFO_COLUMNS if name not in table.columns]
+    as_text = [
+        name for name in table.columns if table[name].dtype.kind not in "biuf" and _looks_like_array(table[name])
+    ]
+    if as_text:
+        raise UserError(
+            f"{path}: column {as_text[0]} holds whole arrays as text"
+            + (", shortened with '...': most numbers are lost" if _shortened(table[as_text[0]]) else "")
+            + ". Write one numeric column per dimension: run extractEmbeddingCnn14.py again"
+        )
+    if not len(table):
+        raise UserError(f"{path}: the table has no rows")
+    if not features:
+        raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with extractEmbeddingCnn14.py")
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with extractEmbeddingCnn14.py")
+    if table["file"].duplicated().any():
+        raise UserError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} has more than one row")
+
+
+def _looks_like_array(column: pd.Series) -> bool:
+    return column.astype(str).str.strip().str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _shortened(column)
+
+
+def _shortened(column: pd.Series) -> bool:
+    return column.astype(str).str.contains("...", regex=False).any() and column.name not in INFO_COLUMNS
+
+
+def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray:
+    for name in features:
+        if table[name].dtype.kind not in "biuf":
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            row = int(np.flatnonzero(numbers.isna())[0]) if numbers.isna().any() else 0
+            raise UserError(f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number")
+    return table[features].to_numpy(np.float32)
+
+
+def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{path}: {len(bad)} rows hold NaN or infinite numbers, first {table['file'].iloc[bad[0]]}. "
+            "Remove them, or extract again"
+        )
+    if len(values) > 1 and (values == values[0]).all():
+        raise UserError(f"{path}: all embeddings are the same (constant): nothing can be learnt. Extract again")
+    flat = np.flatnonzero(values.min(axis=1) == values.max(axis=1)) if values.shape[1] > 1 else []
+    if len(flat):
+        raise UserError(
+            f"{path}: the embedding of {table['file'].iloc[flat[0]]} is constant "
+            f"({values[flat[0], 0]:g} in every dimension): extraction failed for it. Extract again"
+        )
+    _, first, counts = np.unique(values, axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        twin = values[first[np.argmax(counts)]]
+        names = table["file"][(values == twin).all(axis=1)].tolist()
+        raise UserError(
+            f"{path}: {int((counts - 1).sum())} embeddings are duplicated; {names[0]} and {names[1]} are the same. "
+            "The same sound twice, or an extraction gone wrong: remove the copies"
+        )
+
+
+def _read_info(path: Path) -> dict:
+    file = side_file(path, ".json")
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
+
+
+def _need_parquet() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UserError("Parquet needs the optional package pyarrow: pip install pyarrow") from error

@@ -1,0 +1,142 @@
+"""Checkpoints by name or by file: found, verified, loaded without running any code that they could hold.
+
+    model, info = load_model("compact")              # the small network of this repository
+    model, info = load_model("cnn14")                # the official one, downloaded when absent (327 MB, CC BY 4.0)
+    model, info = load_model("my_network.pth")       # any file of either layout; its hash is recorded
+
+Two layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
+ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14), ``model`` (the learnt tensors,
+matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from danger_safe.download import download, file_sha256
+from danger_safe.errors import UserError
+from danger_safe.files import whole_file
+from models.models import Cnn14
+
+FORMAT = "danger-safe-cnn14/1"
+COMPACT = Path(__file__).with_name("cnn14_compact.pth")
+OFFICIAL = Path(__file__).with_name("Cnn14_mAP=0.431.pth")
+OFFICIAL_SIZE = 327_428_481  # bytes
+OFFICIAL_SHA256 = "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"
+# A test points this at a local server; the real address could not be tried where this was written.
+OFFICIAL_URL = os.environ.get(
+    "DANGER_SAFE_CNN14_URL", "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1"
+)
+NAMES = ("cnn14", "compact")
+# Computed from the settings, not learnt: the DFT and mel matrices.
+_COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What is known of a loaded checkpoint."""
+
+    name: str  # cnn14, compact, or the file's name
+    sha256: str
+    categories: tuple[str, ...] = ()  # of its last layer, where the file tells
+    clips: frozenset[str] = field(default_factory=frozenset)  # names of the clips it was trained on
+    licence: str = ""
+
+
+def checkpoint_path(checkpoint: str) -> Path:
+    """The file of a checkpoint given by name or path; the official one is downloaded when absent.
+
+    Raises UserError when there is no such file, or the official one is not what it should be.
+    """
+    if checkpoint == "compact":
+        if not COMPACT.is_file():
+            raise UserError(f"{COMPACT} is missing from this copy of the project: get it again")
+        return COMPACT
+    if checkpoint == "cnn14":
+        if not OFFICIAL.is_file():
+            download(OFFICIAL_URL, OFFICIAL, size=OFFICIAL_SIZE, sha256=OFFICIAL_SHA256)
+        return OFFICIAL
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint; give {' or '.join(NAMES)}, or the path of a file")
+    return path
+
+
+def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
+    """A Cnn14 in evaluation mode with a checkpoint's weights, and what is known of the file.
+
+    Raises UserError for a file that is missing, is no Cnn14 checkpoint, holds code, or lacks tensors.
+    """
+    path = checkpoint_path(checkpoint)
+    sha256 = file_sha256(path)
+    if checkpoint == "cnn14" and sha256 != OFFICIAL_SHA256:
+        raise UserError(f"{path} is not the official Cnn14 (other SHA-256): delete it, and it is downloaded anew")
+    content = _read(path)
+    try:
+        own = content.get("format") == FORMAT
+        model = Cnn14(**content["settings"]) if own else _official_network(content["model"])
+        state = content["model"]
+        if own:  # the computed matrices are not in the file
+            computed = {k: v for k, v in model.state_dict().items() if k.startswith(_COMPUTED)}
+            state = computed | {name: tensor.float() for name, tensor in state.items()}
+        model.load_state_dict(state, strict=True)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} is not a Cnn14 checkpoint: {str(error).splitlines()[0]}") from error
+    info = CheckpointInfo(
+        name=checkpoint if checkpoint in NAMES else path.name,
+        sha256=sha256,
+        categories=tuple(content.get("categories", ())),
+        clips=frozenset(content.get("clips", ())),
+        licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
+    )
+    return model.eval(), info
+
+
+def save_checkpoint(
+    path: Path, model: Cnn14, *, categories: list[str], clips: list[str], licence: str, training: dict
+) -> None:
+    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter."""
+    state = {
+        name: tensor.half() if tensor.ndim > 1 else tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_COMPUTED)
+    }
+    content = {
+        "format": FORMAT, "settings": model.settings, "model": state, "categories": categories,
+        "clips": sorted(clips), "licence": licence, "training": training,
+    }  # fmt: skip
+    with whole_file(path) as part:
+        torch.save(content, part)
+
+
+def _official_network(state: dict[str, torch.Tensor]) -> Cnn14:
+    """The network whose shapes a state dict of PANNs' layout has; the front end is the official one."""
+    classes, dimensions = state["fc_audioset.weight"].shape
+    return Cnn14(classes=classes, width=dimensions // 32)
+
+
+def _read(path: Path) -> dict:
+    """The dict in a checkpoint file. Only tensors, numbers and text are built: no code of the file is run.
+
+    PANNs' file also holds NumPy index arrays, under their NumPy 1 names; the few functions that rebuild an array are
+    allowed for it and nothing else is.
+    """
+    rebuild = np._core.multiarray._reconstruct  # private, and the only name that pickled arrays know it by
+    allowed = [
+        (rebuild, "numpy.core.multiarray._reconstruct"), (rebuild, "numpy._core.multiarray._reconstruct"),
+        np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "bhilqBHILQfd?O"},
+    ]  # fmt: skip
+    try:
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is not a checkpoint, or holds code and was not loaded (weights_only)") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise UserError(f"{path} is not a Cnn14 checkpoint: it has no entry named model")
+    return content

@@ -1,0 +1,33 @@
+"""Step 3: train a Logistic Regression on the embeddings. The simplest of the three, and often the best.
+
+    python train_logreg_model.py
+    python train_logreg_model.py --embeddings my.csv --output-dir results --min-recall 0.98
+
+In:   audio_embeddings.csv
+Out:  logreg_model.joblib          scaler and classifier, with the chosen threshold and all that was measured
+      logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      logreg_metrics.json          the same numbers, for programs
+
+Scores are out of fold: no clip is judged by a model that knew its recording.
+"""
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from danger_safe import cli
+from danger_safe.training import run_training
+
+
+def build(seed: int, jobs: int) -> Pipeline:
+    """Strongly regularised: there are more dimensions than clips."""
+    classifier = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000, random_state=seed)
+    return make_pipeline(StandardScaler(), classifier)
+
+
+def main(arguments: list[str]) -> int:
+    return run_training(arguments, __doc__, "logreg", "Logistic Regression", build)
+
+
+if __name__ == "__main__":
+    cli.run(main)
