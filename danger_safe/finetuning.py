@@ -39,7 +39,7 @@ class Settings:
     crop_seconds: float = 2.0
     long_crop_seconds: float = 4.5  # the last passes hear nearly whole clips, as extraction will
     long_share: float = 0.15  # of the passes
-    per_category: int = 48  # clips of one category in one pass, at most
+    per_category: int = 32  # clips of one category in one pass, at most
     rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
     weight_decay: float = 0.05
     smoothing: float = 0.1  # of the targets
@@ -61,11 +61,11 @@ class Training:
         device: str = "cpu",
     ):
         """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes."""
+        self.front_end = LogMel(model)  # sounds are changed and transformed on the CPU, whatever learns from them
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         self.sounds, self.targets, self.settings = sounds, targets, settings
         self.state_file, self.device = state_file, device
-        self.front_end = LogMel(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
         self.epoch = 0
@@ -85,6 +85,10 @@ class Training:
                 self._save()
                 saved = time.monotonic()
         return self.average
+
+    def describe(self) -> dict:
+        """What a checkpoint tells of its training."""
+        return {"settings": asdict(self.settings), "history": self.history}
 
     def _one_pass(self) -> float:
         """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
@@ -195,3 +199,31 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
+
+
+def best_precision(device: str) -> str:
+    """bfloat16 where the processor computes with it, else float32."""
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = "amx_bf16" in (flags := _cpu_flags()) or "avx512_bf16" in flags
+    return "bfloat16" if fast else "float32"
+
+
+def _cpu_flags() -> str:
+    """The processor's features, where the system tells (Linux); elsewhere float32 is the safe choice."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def held_out_accuracy(model: Cnn14, sounds: SoundStore, targets: np.ndarray, device: str) -> float:
+    """Share of held-out clips whose class gets the highest score, each heard whole."""
+    right = 0
+    front_end = LogMel(model)
+    with torch.inference_mode():
+        for clip, target in zip(sounds, targets, strict=True):
+            waveform = torch.from_numpy(clip.astype(np.float32) / 32768.0)[None].to(device)
+            right += int(model.logits(model.embed(front_end(waveform))).argmax()) == target
+    return right / len(targets)

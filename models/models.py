@@ -126,6 +126,14 @@ class Cnn14(nn.Module):
         """(batch, 32 * width) -> (batch, classes), before sigmoid or softmax."""
         return self.fc_audioset(self._drop(embedding, self.dropout[1]))
 
+    def replace_classes(self, classes: int) -> None:
+        """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
+        self.fc_audioset = nn.Linear(self.dimensions, classes)
+        nn.init.xavier_uniform_(self.fc_audioset.weight)
+        nn.init.zeros_(self.fc_audioset.bias)
+        self.multilabel = False
+        self.settings |= {"classes": classes, "multilabel": False}
+
     def _drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
         return F.dropout(x, share, training=True) if self.training and share else x
 

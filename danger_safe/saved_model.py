@@ -1,0 +1,41 @@
+"""Opening a *_model.joblib. Such a file can run code when opened: only open files that you made yourself."""
+
+import warnings
+from pathlib import Path
+
+import joblib
+from sklearn.exceptions import InconsistentVersionWarning
+
+from danger_safe.errors import UserError
+
+KEYS = ("pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions")
+
+
+def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
+    """The dict of a saved model, checked to belong to embeddings of ``checkpoint`` (name, sha256) and ``dimensions``.
+
+    Raises UserError when it cannot be opened, is no such dict, or belongs to another checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such model; make it with one of the train scripts")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            saved = joblib.load(path)
+    except InconsistentVersionWarning as error:
+        raise UserError(
+            f"{path} was made with scikit-learn {error.original_sklearn_version}, "
+            f"here is {error.current_sklearn_version}: train it again, or install that version"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(f"{path} cannot be opened as a model: {type(error).__name__}: {error}. Train it again") from error
+    if not isinstance(saved, dict) or any(key not in saved for key in KEYS):
+        raise UserError(f"{path} is not a model of this project: it must be a dict with {', '.join(KEYS)}")
+    theirs = saved["checkpoint"]
+    if theirs["sha256"] != checkpoint["sha256"] or saved["dimensions"] != dimensions:
+        raise UserError(
+            f"{path} was trained on embeddings of checkpoint {theirs['name']} ({theirs['sha256'][:12]}…, "
+            f"{saved['dimensions']} dimensions), these are of {checkpoint['name']} ({checkpoint['sha256'][:12]}…, "
+            f"{dimensions} dimensions): train it again on this table"
+        )
+    return saved
