@@ -29,7 +29,9 @@ def main(arguments: list[str]) -> int:
     args = parse(arguments)
     files = args.models or sorted(args.output_dir.glob("*_model.joblib"))
     if not files:
-        raise UserError(f"no *_model.joblib in {args.output_dir}: run the train scripts first, or name files with --models")
+        raise UserError(
+            f"no *_model.joblib in {args.output_dir}: run the train scripts first, or name files with --models"
+        )
     table = read_table(args.embeddings)
 
     rows, curves, warnings = [], {}, []
@@ -45,7 +47,9 @@ def main(arguments: list[str]) -> int:
 
     seen = int(table.clips["seen"].sum())
     if seen:
-        warnings.append(f"OPTIMISTIC: {seen} of {len(table.labels)} clips were in the network's own training (column seen)")
+        warnings.append(
+            f"OPTIMISTIC: {seen} of {len(table.labels)} clips were in the network's own training (column seen)"
+        )
     comparison = pd.DataFrame(rows).sort_values("roc_auc", ascending=False)
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
     with whole_file(table_file) as part:

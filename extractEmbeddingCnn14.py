@@ -80,7 +80,9 @@ def parse(arguments: list[str]):
                         help="table to write; .parquet too (needs pyarrow)")  # fmt: skip
     parser.add_argument("--checkpoint", default="cnn14", metavar="NAME|FILE",
                         help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one"
+    )
     parser.add_argument("--batch-size", type=cli.whole_number(1), default=8, metavar="N", help="clips in one step")
     parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="clips decoded at once")
     return parser.parse_args(arguments)

@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
     elif not folder.exists():
         download_esc50(folder)
     if not (folder / "meta" / "esc50.csv").is_file():
-        raise UserError(f"{folder} is not an ESC-50 folder: meta/esc50.csv is missing. Remove it to download ESC-50 anew")
+        raise UserError(
+            f"{folder} is not an ESC-50 folder: meta/esc50.csv is missing. Remove it to download ESC-50 anew"
+        )
 
     found = read_clips(folder)
     labels = read_categories(args.categories, {clip.category for clip in found})

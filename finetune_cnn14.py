@@ -129,7 +129,7 @@ def parse(arguments: list[str]):
     add("--target", choices=("label", "category"), default="category", help="what to learn")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--holdout-fold", type=cli.whole_number(0), default=0, metavar="N", help="score on this fold, do not learn it")
-    add("--same", type=Path, default=None, metavar="FILE", help="TOML: categories that mean another, dog_bark = \"dog\"")
+    add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1), default=32, metavar="N", help="clips of one category in a pass")
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
     add("--rate", type=float, default=2e-3, metavar="R", help="learning rate at its highest")

@@ -1,8 +1,8 @@
 """A folder of sounds as a list of clips, however it is laid out.
 
-    clips = read_clips("dataset")             # what filterAudioToDangerousAndSafe.py wrote: manifest.csv
-    clips = read_clips("dataset/ESC-50-master")   # ESC-50 as downloaded: meta/esc50.csv
-    clips = read_clips("my_sounds")           # one folder a category, or Danger/ and Safe/
+clips = read_clips("dataset")             # what filterAudioToDangerousAndSafe.py wrote: manifest.csv
+clips = read_clips("dataset/ESC-50-master")   # ESC-50 as downloaded: meta/esc50.csv
+clips = read_clips("my_sounds")           # one folder a category, or Danger/ and Safe/
 """
 
 import csv

@@ -39,7 +39,9 @@ def download_esc50(folder: Path) -> None:
     except (zipfile.BadZipFile, EOFError, UserError) as error:
         shutil.rmtree(unpacked, ignore_errors=True)
         archive.unlink()
-        raise UserError(f"the downloaded ESC-50 is not usable and was removed: {error}. Run again to fetch it") from error
+        raise UserError(
+            f"the downloaded ESC-50 is not usable and was removed: {error}. Run again to fetch it"
+        ) from error
     unpacked.replace(folder)
     archive.unlink()
 

@@ -167,7 +167,9 @@ def warnings_of(summary: dict, seen: int) -> list[str]:
         found = summary[name]
         (safe_as_safe, safe_as_danger), (missed, hit) = found["confusion"]
         if safe_as_danger + hit == 0:
-            warnings.append(f"THE MODEL ANSWERS SAFE TO EVERYTHING {words}: it finds none of {missed} dangers. Do not use it")
+            warnings.append(
+                f"THE MODEL ANSWERS SAFE TO EVERYTHING {words}: it finds none of {missed} dangers. Do not use it"
+            )
         elif safe_as_safe + missed == 0:
             warnings.append(f"THE MODEL ANSWERS DANGER TO EVERYTHING {words}: it has learnt nothing. Do not use it")
     no_better = summary["at_0.5"]["accuracy"]["all"] <= summary["majority_baseline"]

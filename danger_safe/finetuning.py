@@ -226,4 +226,4 @@ def held_out_accuracy(model: Cnn14, sounds: SoundStore, targets: np.ndarray, dev
         for clip, target in zip(sounds, targets, strict=True):
             waveform = torch.from_numpy(clip.astype(np.float32) / 32768.0)[None].to(device)
             right += int(model.logits(model.embed(front_end(waveform))).argmax()) == target
-    return right / len(targets)
+    return float(right / len(targets))

@@ -68,7 +68,9 @@ def _placed_before(output: Path) -> set[str]:
         files |= set((output / ".placed.txt").read_text(encoding="utf-8").splitlines())
     for file in files:
         if inside(output, file).parent.name not in LABEL_NAMES:
-            raise UserError(f"{output / 'manifest.csv'}: {file!r} is not in Danger/ or Safe/: not written by this script")
+            raise UserError(
+                f"{output / 'manifest.csv'}: {file!r} is not in Danger/ or Safe/: not written by this script"
+            )
     return files
 
 

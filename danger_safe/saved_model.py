@@ -28,7 +28,9 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
             f"here is {error.current_sklearn_version}: train it again, or install that version"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path} cannot be opened as a model: {type(error).__name__}: {error}. Train it again") from error
+        raise UserError(
+            f"{path} cannot be opened as a model: {type(error).__name__}: {error}. Train it again"
+        ) from error
     if not isinstance(saved, dict) or any(key not in saved for key in KEYS):
         raise UserError(f"{path} is not a model of this project: it must be a dict with {', '.join(KEYS)}")
     theirs = saved["checkpoint"]

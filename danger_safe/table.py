@@ -50,7 +50,9 @@ def feature_names(dimensions: int) -> list[str]:
 
 def write_table(path: Path, clips: pd.DataFrame, features: np.ndarray, info: dict) -> None:
     """Write the table (CSV, or Parquet by its suffix) and its .json, each whole or not at all."""
-    table = pd.concat([clips, pd.DataFrame(features, columns=feature_names(features.shape[1]), index=clips.index)], axis=1)
+    table = pd.concat(
+        [clips, pd.DataFrame(features, columns=feature_names(features.shape[1]), index=clips.index)], axis=1
+    )
     with whole_file(path) as part:
         if path.suffix == ".parquet":
             _need_parquet()
@@ -109,7 +111,9 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
 
 
 def _looks_like_array(column: pd.Series) -> bool:
-    return column.astype(str).str.strip().str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _shortened(column)
+    return column.astype(str).str.strip().str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _shortened(
+        column
+    )
 
 
 def _shortened(column: pd.Series) -> bool:
@@ -121,7 +125,9 @@ def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray
         if table[name].dtype.kind not in "biuf":
             numbers = pd.to_numeric(table[name], errors="coerce")
             row = int(np.flatnonzero(numbers.isna())[0]) if numbers.isna().any() else 0
-            raise UserError(f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number")
+            raise UserError(
+                f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number"
+            )
     return table[features].to_numpy(np.float32)
 
 

@@ -55,7 +55,8 @@ def save_model(path: Path, model: Pipeline, table: EmbeddingTable, metrics: dict
     """Write a model as a plain dict. Opening it can run code, as with every joblib file: open only your own."""
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     categories = {
-        name: sorted(set(table.clips["category"][table.labels == label])) for label, name in ((1, "Danger"), (0, "Safe"))
+        name: sorted(set(table.clips["category"][table.labels == label]))
+        for label, name in ((1, "Danger"), (0, "Safe"))
     }
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
@@ -69,7 +70,9 @@ def describe_data(table: EmbeddingTable) -> str:
     """One line for titles: how many clips of what, seen through which network."""
     danger = int(table.labels.sum())
     seen = int(table.clips["seen"].sum())
-    words = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
+    words = (
+        f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
+    )
     return words + (f", {seen} SEEN by the network" if seen else "")
 
 

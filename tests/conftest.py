@@ -1,0 +1,58 @@
+"""Sounds and helpers of the tests. Scripts are run as users run them: in a process of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT))
+
+
+def run(script, *arguments, cwd=None, status=0, env=None):
+    """Run a script; assert its exit status and that no traceback is shown. Returns the finished process."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd or ROOT, capture_output=True, text=True, env=os.environ | (env or {}), timeout=280,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def write_esc50(folder, clips, seconds=0.5):
+    """A small ESC-50 folder: ``clips`` are (category, fold, source) and each gets noise of its own."""
+    (folder / "audio").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for number, (category, fold, source) in enumerate(clips):
+        name = f"{fold}-{source}-A-{number}.wav"
+        noise = np.random.default_rng(number).standard_normal(int(44_100 * seconds)) * 0.1
+        soundfile.write(folder / "audio" / name, noise, 44_100, subtype="PCM_16")
+        rows.append(f"{name},{fold},{number},{category},False,{source},A")
+    (folder / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """The sample sounds, filtered: the folder that --output names."""
+    folder = tmp_path_factory.mktemp("sample")
+    run("filterAudioToDangerousAndSafe.py", "--sample", "--output", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embeddings(sample):
+    """Compact embeddings of the sample sounds: the table's path."""
+    table = sample / "audio_embeddings.csv"
+    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table)
+    return table
+
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (real clips, reference network) is not here")

@@ -1,0 +1,131 @@
+"""The network against the reference implementation's embeddings, and the checkpoints' loading."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from conftest import SHARED, needs_shared, run
+
+from danger_safe.errors import UserError
+from models.checkpoints import load_model
+from models.engine import Engine
+from models.logmel import LogMel
+from models.models import MIN_SAMPLES, Cnn14
+
+REFERENCE = SHARED / "cnn14_reference"
+
+
+def reference_module():
+    spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory):
+    """The stand-in checkpoint, in the official file's layout."""
+    path = tmp_path_factory.mktemp("standin") / "Cnn14_standin.pth"
+    subprocess.run([sys.executable, REFERENCE / "weights.py", "make-checkpoint", path], check=True)
+    return path
+
+
+@needs_shared
+def test_embeddings_are_the_reference_implementation_s(standin):
+    model, info = load_model(str(standin))
+    engine = Engine(model)
+    expected = np.load(REFERENCE / "expected_seed0.npz")
+    for name, clip in reference_module().signals().items():
+        want = expected[name]
+        with torch.inference_mode():
+            output = model(torch.from_numpy(clip)[None])
+        assert set(output) == {"clipwise_output", "embedding"}
+        for got in (output["embedding"][0].numpy(), engine.embed([clip])[0]):
+            assert np.abs(got - want).max() < 1e-4 * want.mean(), name
+
+
+@needs_shared
+def test_parameter_names_are_the_official_state_dict_s():
+    state = Cnn14().state_dict()
+    for name, shape in reference_module().manifest():
+        assert tuple(state.pop(name).shape) == shape
+    assert not state
+
+
+@needs_shared
+def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
+    clip = reference_module().signals()["sweep_5s"]
+    for label in ("Danger", "Safe"):
+        (tmp_path / "d" / label).mkdir(parents=True)
+        soundfile.write(tmp_path / "d" / label / f"{label}.wav", clip, 32_000, subtype="FLOAT")
+    table = tmp_path / "table.csv"
+    run("extractEmbeddingCnn14.py", "--dataset", tmp_path / "d", "--checkpoint", standin, "--output", table)
+    got = pd.read_csv(table).filter(like="feat_").to_numpy()
+    want = np.load(REFERENCE / "expected_seed0.npz")["sweep_5s"]
+    assert got.shape == (2, 2048)
+    assert np.abs(got - want).max() < 1e-4 * want.mean()
+
+
+@pytest.mark.parametrize("settings", [{}, {"fmax": 7000.0, "floor": 10**-3.5, "normalise": True}])
+def test_fast_log_mel_has_torchlibrosa_s_values(settings):
+    model = Cnn14(classes=2, width=1, **settings)
+    waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(LogMel(model)(waveform), model.logmel(waveform), atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 5_000, MIN_SAMPLES, MIN_SAMPLES + 1, 100_000])
+def test_clips_of_any_length(samples):
+    model = Cnn14(classes=3, width=2).eval()
+    output = model(torch.ones(2, samples))
+    assert output["embedding"].shape == (2, 64)
+    assert output["clipwise_output"].shape == (2, 3)
+
+
+def test_engine_batches_of_mixed_lengths_equal_single_clips():
+    torch.manual_seed(0)
+    model = Cnn14(classes=3, width=4).eval()
+    engine = Engine(model)
+    clips = [np.random.default_rng(n).standard_normal(n).astype(np.float32) * 0.1 for n in (9_000, 32_000, 20_000, 32_000)]
+    together = engine.embed(clips)
+    for clip, row in zip(clips, together, strict=True):
+        with torch.inference_mode():
+            alone = model(torch.from_numpy(clip)[None])["embedding"][0].numpy()
+        assert np.allclose(row, alone, atol=1e-4 * np.abs(alone).max())
+
+
+def test_compact_checkpoint_is_small_and_says_what_it_is():
+    from models.checkpoints import COMPACT
+
+    assert COMPACT.stat().st_size <= 12 * 2**20
+    model, info = load_model("compact")
+    assert model.dimensions == 512
+    assert "BY-NC" in info.licence
+    assert len(info.clips) > 1_500
+    assert len(info.categories) == model.settings["classes"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize("content", ["text", "empty", "code", "other", "truncated"])
+def test_files_that_are_no_checkpoints_are_refused(tmp_path, content, capsys):
+    path = tmp_path / "bad.pth"
+    if content == "text":
+        path.write_text("no checkpoint")
+    elif content == "empty":
+        path.touch()
+    elif content == "truncated":
+        torch.save({"model": {"fc1.weight": torch.zeros(9, 9)}}, path)
+        path.write_bytes(path.read_bytes()[:-300])
+    else:
+        torch.save({"model": Evil()} if content == "code" else {"model": {"x": torch.zeros(1)}}, path)
+    with pytest.raises(UserError, match="checkpoint"):
+        load_model(str(path))
+    assert "code ran" not in capsys.readouterr().out

@@ -1,0 +1,146 @@
+"""Step 1 through its script: the mapping, what is placed and removed, bad tables, the sample sounds."""
+
+import csv
+import hashlib
+import sys
+
+import pytest
+import soundfile
+from conftest import SHARED, needs_shared, run, write_esc50
+
+SCRIPT = "filterAudioToDangerousAndSafe.py"
+CLIPS = [("dog", 1, 11), ("siren", 2, 12), ("rain", 1, 13), ("wind", 2, 14), ("cat", 3, 15)]
+
+
+@pytest.fixture
+def esc50(tmp_path):
+    return write_esc50(tmp_path / "esc", CLIPS)
+
+
+def mapping(tmp_path, danger, safe):
+    path = tmp_path / "categories.toml"
+    path.write_text(f"Danger = {danger!r}\nSafe = {safe!r}\n".replace("'", '"'))
+    return path
+
+
+def placed(folder):
+    return sorted(f"{p.parent.name}/{p.name}" for name in ("Danger", "Safe") for p in (folder / name).glob("*"))
+
+
+def filtered(tmp_path, esc50, *flags, danger=("dog", "siren"), safe=("rain", "wind"), status=0):
+    categories = mapping(tmp_path, list(danger), list(safe))
+    return run(SCRIPT, "--esc50", esc50, "--categories", categories, "--output", tmp_path / "out", *flags, status=status)
+
+
+@pytest.mark.parametrize("flags", [[], ["--copy"]])
+def test_twice_changes_nothing_and_a_new_mapping_removes_only_its_own(tmp_path, esc50, flags):
+    out = tmp_path / "out"
+    first = filtered(tmp_path, esc50, *flags)
+    assert "4 clips placed" in first.stdout
+    manifest = (out / "manifest.csv").read_bytes()
+    assert "0 clips placed, 4 already there, 0 removed" in filtered(tmp_path, esc50, *flags).stdout
+    assert (out / "manifest.csv").read_bytes() == manifest
+    (out / "Danger" / "mine.wav").write_text("the user's own")
+    filtered(tmp_path, esc50, *flags, danger=["dog"], safe=["rain", "cat"])
+    assert placed(out) == ["Danger/1-11-A-0.wav", "Danger/mine.wav", "Safe/1-13-A-2.wav", "Safe/3-15-A-4.wav"]
+    assert (out / "Danger" / "mine.wav").read_text() == "the user's own"
+
+
+def test_copies_are_the_clips_and_links_give_way_to_them(tmp_path, esc50):
+    filtered(tmp_path, esc50)
+    filtered(tmp_path, esc50, "--copy")
+    clip = tmp_path / "out" / "Danger" / "1-11-A-0.wav"
+    assert not clip.is_symlink()
+    assert clip.read_bytes() == (esc50 / "audio" / clip.name).read_bytes()
+
+
+def test_half_copied_run_is_completed(tmp_path, esc50):
+    filtered(tmp_path, esc50, "--copy")
+    out = tmp_path / "out"
+    clip = out / "Danger" / "1-11-A-0.wav"
+    clip.write_bytes(clip.read_bytes()[:100])  # as a killed copy of another tool would leave it
+    (out / "Safe" / "1-13-A-2.wav").unlink()
+    (out / "manifest.csv").unlink()
+    assert "2 clips placed, 2 already there" in filtered(tmp_path, esc50, "--copy").stdout
+    assert clip.read_bytes() == (esc50 / "audio" / clip.name).read_bytes()
+
+
+def test_foreign_file_in_the_way_is_not_overwritten(tmp_path, esc50):
+    target = tmp_path / "out" / "Danger" / "1-11-A-0.wav"
+    target.parent.mkdir(parents=True)
+    target.write_text("the user's own")
+    assert "not placed by this script" in filtered(tmp_path, esc50, status=1).stderr
+    assert target.read_text() == "the user's own"
+
+
+def test_missing_clip_is_listed_and_the_rest_goes_on(tmp_path, esc50):
+    (esc50 / "audio" / "1-11-A-0.wav").unlink()
+    done = filtered(tmp_path, esc50, status=3)
+    assert "1-11-A-0.wav" in done.stderr
+    assert len(placed(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("danger", "safe", "words"),
+    [
+        (["dgo"], ["rain"], "Did you mean dog"),
+        (["gun_shot"], ["rain"], "unknown category 'gun_shot'"),
+        (["dog"], ["rain", "dog"], "in both lists"),
+        (["dog", "dog"], ["rain"], "twice in Danger"),
+        ([], ["rain"], "Danger must be a list"),
+    ],
+)
+def test_bad_mapping_is_explained(tmp_path, esc50, danger, safe, words):
+    assert words in filtered(tmp_path, esc50, danger=danger, safe=safe, status=1).stderr
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil.wav", "/evil.wav", "C:\\evil.wav", "..\\evil.wav"])
+def test_file_names_that_leave_the_folder_are_refused(tmp_path, esc50, name):
+    table = esc50 / "meta" / "esc50.csv"
+    table.write_text(table.read_text().replace("1-11-A-0.wav", name))
+    assert "would leave" in filtered(tmp_path, esc50, status=1).stderr
+
+
+def test_missing_column_is_named(tmp_path, esc50):
+    table = esc50 / "meta" / "esc50.csv"
+    table.write_text(table.read_text().replace("category", "kind"))
+    assert "column category is missing" in filtered(tmp_path, esc50, status=1).stderr
+
+
+def test_table_with_bom_and_crlf_is_read(tmp_path, esc50):
+    table = esc50 / "meta" / "esc50.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
+    filtered(tmp_path, esc50)
+
+
+def test_sample_sounds_are_the_same_bytes_every_time_and_laid_out_as_esc50(sample, tmp_path):
+    made = sample / "sample-sounds"
+    rows = list(csv.DictReader(open(made / "meta" / "esc50.csv")))
+    assert len(rows) == 180
+    assert len({row["category"] for row in rows}) == 9
+    assert {row["fold"] for row in rows} == set("12345")
+    assert len({row["src_file"] for row in rows}) == 90
+    script = "import sys; from pathlib import Path; from danger_safe.samples import make_samples; make_samples(Path(sys.argv[1]))"
+    import subprocess
+
+    from conftest import ROOT
+
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "again")], cwd=ROOT, check=True, capture_output=True)
+    for row in rows[::7]:
+        one, other = (folder / "audio" / row["filename"] for folder in (made, tmp_path / "again"))
+        assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
+        info = soundfile.info(one)
+        assert (info.samplerate, info.frames, info.channels) == (44_100, 220_500, 1)
+
+
+@needs_shared
+def test_default_mapping_on_real_clips(tmp_path):
+    unpack = SHARED / "esc50" / "unpack.py"
+    only = "dog,crying_baby,siren,chainsaw,rain,clock_tick,wind,sea_waves,keyboard_typing"
+    import subprocess
+
+    subprocess.run([sys.executable, str(unpack), str(tmp_path / "esc"), "--only", only], check=True, capture_output=True)
+    done = run(SCRIPT, "--esc50", tmp_path / "esc", "--output", tmp_path / "out")
+    totals = [line.split() for line in done.stdout.splitlines() if " total " in line]
+    assert totals == [["Safe", "total", "160"], ["Danger", "total", "128"]]  # 4/5 of ESC-50's 200 and 160
