@@ -21,7 +21,7 @@ from danger_safe.training import run_training
 
 def build(seed: int, jobs: int) -> Pipeline:
     """One hidden layer and much weight decay. No early stopping: it would split recordings at random."""
-    classifier = MLPClassifier((64,), alpha=1.0, max_iter=200, learning_rate_init=1e-3, random_state=seed)
+    classifier = MLPClassifier((64,), alpha=1.0, max_iter=1000, learning_rate_init=1e-3, random_state=seed)
     return make_pipeline(StandardScaler(), classifier)
 
 

@@ -125,7 +125,7 @@ def _from_folders(folder: Path) -> list[Clip]:
     clips = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or len(parts) < 2 or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or len(parts) < 2 or path.is_dir():
             continue
         file = "/".join(parts)
         clips.append(Clip(file, path, labels.get(parts[0]), parts[-2], NO_FOLD, sources.get(file, path.stem)))

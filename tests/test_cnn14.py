@@ -37,14 +37,16 @@ def standin(tmp_path_factory):
 
 @needs_shared
 def test_embeddings_are_the_reference_implementation_s(standin):
-    model, info = load_model(str(standin))
+    model, _ = load_model(str(standin))
     engine = Engine(model)
     expected = np.load(REFERENCE / "expected_seed0.npz")
     for name, clip in reference_module().signals().items():
-        want = expected[name]
+        want = expected[f"{name}/embedding"]
         with torch.inference_mode():
             output = model(torch.from_numpy(clip)[None])
+        scores = output["clipwise_output"][0].numpy()
         assert set(output) == {"clipwise_output", "embedding"}
+        assert np.abs(scores - expected[f"{name}/clipwise_output"]).max() < 1e-4, name
         for got in (output["embedding"][0].numpy(), engine.embed([clip])[0]):
             assert np.abs(got - want).max() < 1e-4 * want.mean(), name
 
@@ -66,7 +68,7 @@ def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
     table = tmp_path / "table.csv"
     run("extractEmbeddingCnn14.py", "--dataset", tmp_path / "d", "--checkpoint", standin, "--output", table)
     got = pd.read_csv(table).filter(like="feat_").to_numpy()
-    want = np.load(REFERENCE / "expected_seed0.npz")["sweep_5s"]
+    want = np.load(REFERENCE / "expected_seed0.npz")["sweep_5s/embedding"]
     assert got.shape == (2, 2048)
     assert np.abs(got - want).max() < 1e-4 * want.mean()
 
@@ -90,7 +92,9 @@ def test_engine_batches_of_mixed_lengths_equal_single_clips():
     torch.manual_seed(0)
     model = Cnn14(classes=3, width=4).eval()
     engine = Engine(model)
-    clips = [np.random.default_rng(n).standard_normal(n).astype(np.float32) * 0.1 for n in (9_000, 32_000, 20_000, 32_000)]
+    clips = [
+        np.random.default_rng(n).standard_normal(n).astype(np.float32) * 0.1 for n in (9_000, 32_000, 20_000, 32_000)
+    ]
     together = engine.embed(clips)
     for clip, row in zip(clips, together, strict=True):
         with torch.inference_mode():

@@ -2,11 +2,12 @@
 
 import csv
 import hashlib
+import subprocess
 import sys
 
 import pytest
 import soundfile
-from conftest import SHARED, needs_shared, run, write_esc50
+from conftest import ROOT, SHARED, needs_shared, run, write_esc50
 
 SCRIPT = "filterAudioToDangerousAndSafe.py"
 CLIPS = [("dog", 1, 11), ("siren", 2, 12), ("rain", 1, 13), ("wind", 2, 14), ("cat", 3, 15)]
@@ -29,7 +30,9 @@ def placed(folder):
 
 def filtered(tmp_path, esc50, *flags, danger=("dog", "siren"), safe=("rain", "wind"), status=0):
     categories = mapping(tmp_path, list(danger), list(safe))
-    return run(SCRIPT, "--esc50", esc50, "--categories", categories, "--output", tmp_path / "out", *flags, status=status)
+    return run(
+        SCRIPT, "--esc50", esc50, "--categories", categories, "--output", tmp_path / "out", *flags, status=status
+    )
 
 
 @pytest.mark.parametrize("flags", [[], ["--copy"]])
@@ -116,16 +119,12 @@ def test_table_with_bom_and_crlf_is_read(tmp_path, esc50):
 
 def test_sample_sounds_are_the_same_bytes_every_time_and_laid_out_as_esc50(sample, tmp_path):
     made = sample / "sample-sounds"
-    rows = list(csv.DictReader(open(made / "meta" / "esc50.csv")))
+    rows = list(csv.DictReader((made / "meta" / "esc50.csv").read_text().splitlines()))
     assert len(rows) == 180
     assert len({row["category"] for row in rows}) == 9
     assert {row["fold"] for row in rows} == set("12345")
     assert len({row["src_file"] for row in rows}) == 90
     script = "import sys; from pathlib import Path; from danger_safe.samples import make_samples; make_samples(Path(sys.argv[1]))"
-    import subprocess
-
-    from conftest import ROOT
-
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "again")], cwd=ROOT, check=True, capture_output=True)
     for row in rows[::7]:
         one, other = (folder / "audio" / row["filename"] for folder in (made, tmp_path / "again"))
@@ -138,9 +137,9 @@ def test_sample_sounds_are_the_same_bytes_every_time_and_laid_out_as_esc50(sampl
 def test_default_mapping_on_real_clips(tmp_path):
     unpack = SHARED / "esc50" / "unpack.py"
     only = "dog,crying_baby,siren,chainsaw,rain,clock_tick,wind,sea_waves,keyboard_typing"
-    import subprocess
-
-    subprocess.run([sys.executable, str(unpack), str(tmp_path / "esc"), "--only", only], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(unpack), str(tmp_path / "esc"), "--only", only], check=True, capture_output=True
+    )
     done = run(SCRIPT, "--esc50", tmp_path / "esc", "--output", tmp_path / "out")
     totals = [line.split() for line in done.stdout.splitlines() if " total " in line]
     assert totals == [["Safe", "total", "160"], ["Danger", "total", "128"]]  # 4/5 of ESC-50's 200 and 160

@@ -1,0 +1,106 @@
+"""Step 2 through its script: the table and its side files, bad sounds, long and short ones."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import run
+
+SCRIPT = "extractEmbeddingCnn14.py"
+COLUMNS = ["file", "label", "category", "fold", "source", "seen"]
+
+
+def noise(seconds, rate, channels=1, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((int(seconds * rate), channels))
+
+
+def extracted(folder, tmp_path, *flags, status=0):
+    table = tmp_path / "table.csv"
+    done = run(SCRIPT, "--dataset", folder, "--checkpoint", "compact", "--output", table, *flags, status=status)
+    return done, pd.read_csv(table)
+
+
+def test_table_of_the_contract(embeddings, sample):
+    table = pd.read_csv(embeddings)
+    assert list(table.columns) == COLUMNS + [f"feat_{n:04d}" for n in range(512)]
+    assert table["file"].tolist() == pd.read_csv(sample / "manifest.csv")["file"].tolist()
+    assert not table["seen"].any()
+    assert np.isfinite(table.filter(like="feat_").to_numpy()).all()
+    info = json.loads(embeddings.with_suffix(".json").read_text())
+    assert info["counts"] == {"clips": 180, "failures": 0, "danger": 80, "safe": 100, "seen": 0}
+    assert info["checkpoint"]["name"] == "compact"
+    assert len(info["checkpoint"]["sha256"]) == 64
+    assert info["sample_rate"] == 32_000
+    assert (sample / "audio_embeddings_failures.csv").read_text() == "file,reason\n"
+
+
+def test_unreadable_clips_are_listed_and_the_rest_goes_on(tmp_path):
+    folder = tmp_path / "sounds"
+    for name in ("Danger", "Safe"):
+        (folder / name).mkdir(parents=True)
+    soundfile.write(folder / "Danger" / "còi báo động, 1.flac", noise(1, 48_000, channels=2), 48_000)
+    soundfile.write(folder / "Safe" / "short.wav", noise(0.01, 8_000), 8_000)
+    soundfile.write(folder / "Safe" / "long.ogg", noise(70, 16_000), 16_000)
+    (folder / "Safe" / "empty.wav").touch()
+    (folder / "Safe" / "text.wav").write_text("not a sound at all")
+    soundfile.write(folder / "Danger" / "no_samples.wav", noise(0, 8_000), 8_000)
+    bad = noise(1, 32_000)
+    bad[7] = np.nan
+    soundfile.write(folder / "Danger" / "nan.wav", bad, 32_000, subtype="FLOAT")
+    (folder / "Danger" / "nowhere.wav").symlink_to("missing.wav")
+
+    done, table = extracted(folder, tmp_path, status=3)
+    assert table["file"].tolist() == ["Danger/còi báo động, 1.flac", "Safe/long.ogg", "Safe/short.wav"]
+    failures = pd.read_csv(tmp_path / "table_failures.csv").set_index("file")["reason"]
+    assert "empty" in failures["Safe/empty.wav"]
+    assert "decoded" in failures["Safe/text.wav"]
+    assert "no samples" in failures["Danger/no_samples.wav"]
+    assert "NaN" in failures["Danger/nan.wav"]
+    assert "link" in failures["Danger/nowhere.wav"]
+    assert "3 clips in" in done.stdout
+    assert "5 failures" in done.stdout
+
+
+def test_same_bytes_again_and_rows_do_not_depend_on_batches(sample, tmp_path):
+    folder = tmp_path / "sounds"
+    for name in ("Danger", "Safe"):
+        (folder / name).mkdir(parents=True)
+        for path in sorted((sample / name).glob("*.wav"))[:5]:
+            (folder / name / path.name).write_bytes(path.read_bytes())
+    _, first = extracted(folder, tmp_path)
+    content = (tmp_path / "table.csv").read_bytes()
+    extracted(folder, tmp_path)
+    assert (tmp_path / "table.csv").read_bytes() == content
+    _, single = extracted(folder, tmp_path, "--batch-size", "1")
+    assert np.allclose(single.filter(like="feat_"), first.filter(like="feat_"), atol=1e-4)
+
+
+def test_clips_that_the_network_was_trained_on_are_marked(sample, tmp_path):
+    from models.checkpoints import load_model
+
+    name = sorted(name for name in load_model("compact")[1].clips if name.endswith(".wav"))[0]
+    folder = tmp_path / "sounds"
+    for label, clip in (("Danger", name), ("Safe", "new.wav")):
+        (folder / label).mkdir(parents=True)
+        soundfile.write(folder / label / clip, noise(1, 32_000), 32_000)
+    done, table = extracted(folder, tmp_path)
+    assert table["seen"].tolist() == [True, False]
+    assert "optimistic" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "status"),
+    [
+        (["--dataset", "nowhere"], "no such folder", 1),
+        (["--checkpoint", "nothing.pth"], "no such checkpoint", 1),
+        (["--output", "table.xlsx"], "must be named .csv or .parquet", 1),
+        (["--batch-size", "0"], "must be 1 or more", 2),
+        (["--device", "gpu"], "invalid choice", 2),
+    ],
+)
+def test_wrong_usage_is_explained(sample, tmp_path, flags, words, status):
+    done = run(SCRIPT, "--dataset", sample, "--checkpoint", "compact", *flags, cwd=tmp_path, status=status)
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())

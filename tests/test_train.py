@@ -1,0 +1,196 @@
+"""Step 3 and 4 through their scripts: what is reported and saved, the old failure, tables that cannot be trusted."""
+
+import json
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run
+
+from danger_safe.evaluation import assign_folds, choose_threshold
+from danger_safe.table import read_table
+
+SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
+
+
+def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=0):
+    """A table of random embeddings whose labels are ``apart`` standard deviations from each other in one dimension."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(clips) // takes % 2
+    features = rng.standard_normal((clips, dimensions))
+    features[:, 0] += apart * labels
+    source = np.arange(clips) // takes
+    table = pd.DataFrame(
+        {
+            "file": [f"{n}.wav" for n in range(clips)], "label": labels, "category": np.where(labels, "siren", "rain"),
+            "fold": source // 2 % folds + 1 if folds else 0, "source": source, "seen": False,
+        }
+    )  # fmt: skip
+    table = pd.concat([table, pd.DataFrame(features, columns=[f"feat_{n:04d}" for n in range(dimensions)])], axis=1)
+    table.to_csv(path, index=False)
+    return table
+
+
+@pytest.fixture(scope="module")
+def trained(embeddings):
+    """All three models trained on the sample sounds, and the comparison."""
+    for script in SCRIPTS.values():
+        run(script, "--embeddings", embeddings, "--output-dir", embeddings.parent)
+    done = run("compare_models.py", "--embeddings", embeddings, "--output-dir", embeddings.parent)
+    return embeddings.parent, done
+
+
+@pytest.mark.parametrize("key", SCRIPTS)
+def test_model_numbers_and_picture(trained, key, embeddings):
+    folder, _ = trained
+    saved = joblib.load(folder / f"{key}_model.joblib")
+    assert set(saved) == {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
+    assert saved["checkpoint"]["name"] == "compact"
+    metrics = json.loads((folder / f"{key}_metrics.json").read_text())
+    assert metrics["threshold"] == saved["threshold"]
+    assert np.sum(metrics["at_0.5"]["confusion"]) == 180  # every clip once
+    assert metrics["at_threshold"]["danger_recall"]["all"] >= 0.95
+    assert metrics["ranking"]["roc_auc"]["all"] > 0.9  # synthetic sounds are easy
+    assert (folder / f"{key}_confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    table = read_table(embeddings)
+    assert (saved["pipeline"].predict(table.features) == table.labels).mean() > 0.95
+
+
+def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
+    folder, done = trained
+    rows = pd.read_csv(folder / "model_comparison.csv").set_index("file")
+    assert len(rows) == 3
+    for key in SCRIPTS:
+        metrics = json.loads((folder / f"{key}_metrics.json").read_text())
+        assert rows.loc[f"{key}_model.joblib", "roc_auc"] == pytest.approx(metrics["ranking"]["roc_auc"]["all"], 1e-4)
+        assert f"{key}_confusion_matrix.png" in done.stdout
+    assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_model_of_another_checkpoint_is_refused(trained, tmp_path):
+    make_table(tmp_path / "t.csv", dimensions=512)
+    done = run(
+        "compare_models.py", "--embeddings", tmp_path / "t.csv", "--models", trained[0] / "rf_model.joblib",
+        "--output-dir", tmp_path, status=1,
+    )  # fmt: skip
+    assert "checkpoint" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values())
+def test_a_classifier_that_answers_safe_to_everything_is_called_out(tmp_path, script):
+    """The failure that this project started from: embeddings without information, few dangers."""
+    table = make_table(tmp_path / "t.csv", apart=0.0, clips=80)
+    table.loc[:, [name for name in table if name.startswith("feat_")]] = 1.0 + 1e-6 * np.random.default_rng(
+        1
+    ).standard_normal((80, 16))
+    table.to_csv(tmp_path / "t.csv", index=False)
+    done = run(script, "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path, "--jobs", "1")
+    assert "NO BETTER THAN GUESSING" in done.stderr or "TO EVERYTHING" in done.stderr
+
+
+def test_all_safe_has_its_own_warning():
+    from danger_safe.evaluation import Evaluation, summarise, warnings_of
+
+    labels = np.array([0, 0, 0, 1] * 5)
+    folds = np.repeat(np.arange(5), 4)
+    result = Evaluation(labels, np.full(20, 0.1), folds, 0.5, "test")
+    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
+
+
+def test_seen_clips_are_called_optimistic(tmp_path):
+    table = make_table(tmp_path / "t.csv")
+    table["seen"] = True
+    table.to_csv(tmp_path / "t.csv", index=False)
+    done = run("train_logreg_model.py", "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
+    assert "OPTIMISTIC: 60 of 60" in done.stderr
+
+
+def features(table):
+    return [name for name in table if name.startswith("feat_")]
+
+
+def as_text(table):
+    """What the first version wrote: str(array), shortened by NumPy."""
+    arrays = [str(np.random.default_rng(n).standard_normal(2048)) for n in range(len(table))]
+    return table.drop(columns=features(table)).assign(embedding=arrays)
+
+
+def as_text_in_feature(table):
+    return table.assign(feat_0000=[str(np.zeros(2048) + n) for n in range(len(table))])
+
+
+def with_nan(table):
+    return table.assign(feat_0003=[np.nan] + [1.0] * (len(table) - 1))
+
+
+def constant(table):
+    return table.assign(**dict.fromkeys(features(table), 0.5))
+
+
+def one_constant(table):
+    table.loc[3, features(table)] = 0.0
+    return table
+
+
+def duplicated(table):
+    table.loc[5, features(table)] = table.loc[4, features(table)]
+    return table
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values())
+def test_the_old_table_is_refused_by_every_script(tmp_path, script):
+    path = tmp_path / "t.csv"
+    as_text(make_table(path)).to_csv(path, index=False)
+    done = run(script, "--embeddings", path, "--output-dir", tmp_path, status=1)
+    assert "whole arrays as text, shortened with '...'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (as_text_in_feature, "whole arrays as text"),
+        (with_nan, "NaN"),
+        (constant, "constant"),
+        (one_constant, "constant"),
+        (duplicated, "duplicated"),
+        (lambda t: t.assign(label=0), "both Danger and Safe"),
+        (lambda t: t.assign(label="danger"), "0 (Safe) or 1 (Danger)"),
+        (lambda t: t.drop(columns="source"), "column source is missing"),
+        (lambda t: t[t.index < 0], "no rows"),
+        (lambda t: pd.concat([t, t]), "more than one row"),
+        (lambda t: t.assign(source=1), "too few recordings"),
+    ],
+)
+def test_tables_that_cannot_be_trusted_are_refused(tmp_path, spoil, words):
+    path = tmp_path / "t.csv"
+    table = make_table(path)
+    if words == "too few recordings":
+        table["fold"] = 0
+    spoil(table).to_csv(path, index=False)
+    done = run("train_logreg_model.py", "--embeddings", path, "--output-dir", tmp_path, status=1)
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("*.joblib"))
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_clips_of_one_recording_stay_together(tmp_path, folds):
+    make_table(tmp_path / "t.csv", folds=folds, takes=3)
+    table = read_table(tmp_path / "t.csv")
+    assigned, _ = assign_folds(table, seed=0)
+    assert pd.Series(assigned).groupby(table.clips["source"]).nunique().max() == 1
+    assert len(np.unique(assigned)) == 5
+
+
+def test_threshold_has_the_highest_specificity_that_the_recall_allows():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = rng.integers(0, 2, 40)
+        scores = np.round(rng.random(40), 1)  # with ties
+        chosen = choose_threshold(labels, scores, min_recall=0.9)
+        assert (scores[labels == 1] >= chosen).mean() >= 0.9
+        specificity = (scores[labels == 0] < chosen).mean()
+        for other in np.linspace(0, 1, 101):
+            if (scores[labels == 1] >= other).mean() >= 0.9:
+                assert (scores[labels == 0] < other).mean() <= specificity
