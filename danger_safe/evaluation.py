@@ -88,11 +88,14 @@ def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
 def choose_threshold(labels: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
     """The threshold with the highest specificity among those with Danger recall of at least ``min_recall``.
 
-    Of several with the same specificity, the one that finds most dangers; and of the gap between two scores, the
-    middle, so that neither side is favoured on new sounds. A clip is Danger when its score >= the threshold.
+    Of several with the same specificity, the one that finds most dangers. Of the gap between two scores, the middle,
+    but not above 0.5 where 0.5 lies in the gap too: a wrong Safe is the worse mistake. A clip is Danger when its
+    score >= the threshold.
     """
     values = np.unique(scores)
-    edges = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [1.0]])
+    middle = (values[:-1] + values[1:]) / 2
+    middle = np.where((values[:-1] < 0.5) & (middle > 0.5), 0.5, middle)
+    edges = np.concatenate([[0.0], middle, [1.0]])
     danger, safe = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     recall = 1 - np.searchsorted(danger, edges) / len(danger)
     specificity = np.searchsorted(safe, edges) / len(safe)

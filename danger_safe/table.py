@@ -92,7 +92,9 @@ def read_table(path: Path) -> EmbeddingTable:
 def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None:
     missing = [name for name in INFO_COLUMNS if name not in table.columns]
     as_text = [
-        name for name in table.columns if table[name].dtype.kind not in "biuf" and _looks_like_array(table[name])
+        name
+        for name in table.columns
+        if name not in INFO_COLUMNS and table[name].dtype.kind not in "biuf" and _looks_like_array(table[name])
     ]
     if as_text:
         raise UserError(
@@ -117,7 +119,7 @@ def _looks_like_array(column: pd.Series) -> bool:
 
 
 def _shortened(column: pd.Series) -> bool:
-    return column.astype(str).str.contains("...", regex=False).any() and column.name not in INFO_COLUMNS
+    return column.astype(str).str.contains("...", regex=False).any()
 
 
 def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray:
