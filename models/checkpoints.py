@@ -85,7 +85,7 @@ def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a Cnn14 checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a Cnn14 checkpoint: {_first_line(error)}") from error
     info = CheckpointInfo(
         name=checkpoint if checkpoint in NAMES else path.name,
         sha256=sha256,
@@ -136,7 +136,12 @@ def _read(path: Path) -> dict:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not a checkpoint, or holds code and was not loaded (weights_only)") from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a Cnn14 checkpoint: it has no entry named model")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    """PyTorch's errors run over many lines, and some have none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
