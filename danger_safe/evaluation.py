@@ -31,14 +31,21 @@ class Evaluation:
 
 
 def evaluate(pipeline: Pipeline, table: EmbeddingTable, min_recall: float, seed: int) -> Evaluation:
-    """Cross-validate ``pipeline`` on ``table`` and choose its threshold (``choose_threshold``)."""
+    """Cross-validate ``pipeline`` on ``table`` and choose its threshold (``choose_threshold``).
+
+    On clips that the network was trained on, scores are further apart than they will be on new sounds, and a threshold
+    above 0.5 would trade dangers for false alarms that it only seems to know: there it is held at 0.5 or below.
+    """
     folds, splitting = assign_folds(table, seed)
     scores = np.full(len(table.labels), np.nan)
     for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
         held_out = folds == fold
         model = fit(clone(pipeline), table.features[~held_out], table.labels[~held_out])
         scores[held_out] = danger_scores(model, table.features[held_out])
-    return Evaluation(table.labels, scores, folds, choose_threshold(table.labels, scores, min_recall), splitting)
+    threshold = choose_threshold(table.labels, scores, min_recall)
+    if table.clips["seen"].any():
+        threshold = min(threshold, 0.5)
+    return Evaluation(table.labels, scores, folds, threshold, splitting)
 
 
 def assign_folds(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
@@ -185,6 +192,7 @@ def warnings_of(summary: dict, seen: int) -> list[str]:
     if seen:
         warnings.append(
             f"OPTIMISTIC: {seen} of {clips} clips were in the embedding network's own training (column seen). "
-            "These scores are no results; score clips that the network never heard"
+            "These scores are no results; score clips that the network never heard. "
+            "The threshold was therefore held at 0.5 or below"
         )
     return warnings

@@ -100,10 +100,14 @@ def test_all_safe_has_its_own_warning():
 
 def test_seen_clips_are_called_optimistic(tmp_path):
     table = make_table(tmp_path / "t.csv")
+    arguments = ["--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path, "--min-recall", "0.5"]
+    run("train_logreg_model.py", *arguments)
+    assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] > 0.5
     table["seen"] = True
     table.to_csv(tmp_path / "t.csv", index=False)
-    done = run("train_logreg_model.py", "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
+    done = run("train_logreg_model.py", *arguments)
     assert "OPTIMISTIC: 60 of 60" in done.stderr
+    assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] <= 0.5
 
 
 def features(table):
