@@ -12,15 +12,13 @@ Out:  audio_embeddings.csv           file, label, category, fold, source, seen, 
 Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
 
-import csv
-import io
 import time
 from pathlib import Path
 
 from danger_safe import cli
 from danger_safe.clips import read_clips
 from danger_safe.errors import UserError
-from danger_safe.files import write_whole
+from danger_safe.files import write_csv
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +35,7 @@ def main(arguments: list[str]) -> int:
 
     # PyTorch takes seconds to load: only now is it certain to be needed.
     from danger_safe.extraction import describe, extract
+    from danger_safe.table import side_file, write_table
     from models.checkpoints import load_model
     from models.engine import Engine, choose_device
 
@@ -47,14 +46,10 @@ def main(arguments: list[str]) -> int:
     table, features, failures = extract(clips, engine, checkpoint.clips, args.batch_size, args.jobs)
     seconds = time.monotonic() - started
 
-    failures_file = args.output.with_name(f"{args.output.stem}_failures.csv")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *failures])
-    write_whole(failures_file, text.getvalue())
+    failures_file = side_file(args.output, "_failures.csv")
+    write_csv(failures_file, ("file", "reason"), failures)
     if not len(table):
         raise UserError(f"none of the {len(clips)} clips could be read; the reasons are in {failures_file}")
-    from danger_safe.table import write_table
-
     write_table(args.output, table, features, describe(checkpoint, engine, table, failures))
 
     for file, reason in failures:

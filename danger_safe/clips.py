@@ -14,6 +14,7 @@ from danger_safe.errors import UserError
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
+MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
 NO_FOLD = 0  # ESC-50 counts its folds from 1
 
 
@@ -97,7 +98,7 @@ def _from_manifest(folder: Path) -> list[Clip]:
             _number(table, row["fold"], "fold"),
             row["source"],
         )
-        for row in read_table(table, ("file", "label", "category", "fold", "source"))
+        for row in read_table(table, MANIFEST_COLUMNS)
     ]
 
 

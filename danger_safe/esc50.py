@@ -25,7 +25,7 @@ CLIP_BYTES = 441_044  # of each WAV file
 def download_esc50(folder: Path) -> None:
     """Make ``folder`` the complete ESC-50. It gets its name only when every clip is there in full size.
 
-    Raises UserError when the download or the check fails; the downloaded archive is kept for the next try.
+    Raises UserError when the download or the check fails; an archive that is not usable is removed.
     """
     archive = folder.with_name(folder.name + ".zip")
     if not archive.is_file():

@@ -147,24 +147,23 @@ def summarise(result: Evaluation) -> dict:
         "splitting": result.splitting,
         "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
         "threshold": result.threshold,
-        "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}, ranking),
+        "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}),
     }
     for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):
-        at = _spread(result, lambda y, s, t=threshold: scores_at(y, s, t), lambda y, s, t=threshold: scores_at(y, s, t))
+        at = _spread(result, lambda y, s, t=threshold: scores_at(y, s, t))
         summary[name] = at | {"confusion": confusion(labels, (scores >= threshold).astype(int)).tolist()}
     return summary
 
 
-def _spread(result: Evaluation, per_fold, overall) -> dict:
+def _spread(result: Evaluation, measure) -> dict:
     """Each number over all clips, and its mean and standard deviation over folds (of those that can state it)."""
     numbers = [
-        per_fold(result.labels[result.folds == fold], result.scores[result.folds == fold])
+        measure(result.labels[result.folds == fold], result.scores[result.folds == fold])
         for fold in np.unique(result.folds)
     ]
     spread = {}
-    for name, value in overall(result.labels, result.scores).items():
-        stated = [fold[name] for fold in numbers if name in fold]
-        stated = stated or [value]
+    for name, value in measure(result.labels, result.scores).items():
+        stated = [fold[name] for fold in numbers if name in fold] or [value]
         spread[name] = {"all": float(value), "mean": float(np.mean(stated)), "std": float(np.std(stated))}
     return spread
 

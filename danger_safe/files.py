@@ -1,7 +1,9 @@
 """Files appear whole or not at all: written beside, then renamed."""
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,3 +31,10 @@ def write_whole(path: str | Path, text: str) -> None:
     """Write a text file, UTF-8 with Unix line ends, whole or not at all."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write a CSV table, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_whole(path, text.getvalue())

@@ -1,5 +1,6 @@
 """Pictures that are read without the code: large type, numbers in every cell, fit for grey and the colour-blind."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -44,7 +45,7 @@ def draw_confusion(path: Path, title: str, data: str, metrics: dict) -> None:
         )
     notes = [f"out of fold: {metrics['splitting']}; threshold finds at least {metrics['min_recall']:.0%} of dangers"]
     notes += [f"WARNING: {warning}" for warning in metrics["warnings"]]
-    figure.supxlabel("\n".join(_wrap(note, 125) for note in notes), fontsize=9.5)
+    figure.supxlabel("\n".join(textwrap.fill(note, 125) for note in notes), fontsize=9.5)
     save(figure, path)
 
 
@@ -86,9 +87,3 @@ def draw_comparison(path: Path, data: str, results: dict[str, tuple[np.ndarray, 
         axis.grid(alpha=0.3)
         axis.legend(loc="lower center" if axis is pr else "lower right", fontsize=10, title="dot: chosen threshold")
     save(figure, path)
-
-
-def _wrap(text: str, width: int) -> str:
-    import textwrap
-
-    return textwrap.fill(text, width)

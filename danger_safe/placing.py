@@ -1,23 +1,18 @@
 """Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is lost.
 
-What an earlier run placed is known from its manifest.csv and from placed.txt, which is written before the first clip
+What an earlier run placed is known from its manifest.csv and from .placed.txt, which is written before the first clip
 is: a run that was interrupted leaves clips that the next one recognises as its own.
 """
 
-import csv
-import io
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.clips import LABEL_NAMES, Clip, inside, read_table
+from danger_safe.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside, read_table
 from danger_safe.errors import UserError
-from danger_safe.files import whole_file, write_whole
-
-COLUMNS = ("file", "label", "category", "fold", "source")
+from danger_safe.files import whole_file, write_csv, write_whole
 
 
 def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
@@ -43,21 +38,14 @@ def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
         if os.path.lexists(target):
             target.unlink()
             removed += 1
+    copy = copy or not _can_link(clips[0].path, output)
     placed = 0
     for clip in tqdm(clips, desc="Placing clips", unit="clip"):
         placed += _place_one(clip.path, inside(output, clip.file), copy)
-    write_whole(output / "manifest.csv", manifest_text(clips))
+    rows = [(clip.file, clip.label, clip.category, clip.fold, clip.source) for clip in clips]
+    write_csv(output / "manifest.csv", MANIFEST_COLUMNS, rows)
     write_whole(journal, "".join(f"{file}\n" for file in sorted(wanted)))
     return placed, removed
-
-
-def manifest_text(clips: Iterable[Clip]) -> str:
-    """manifest.csv: file, label, category, fold, source."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([clip.file, clip.label, clip.category, clip.fold, clip.source] for clip in clips)
-    return text.getvalue()
 
 
 def _placed_before(output: Path) -> set[str]:
@@ -78,30 +66,25 @@ def _place_one(source: Path, target: Path, copy: bool) -> bool:
     """Link or copy one clip; False when it is there already."""
     source = source.resolve()
     if os.path.lexists(target):
-        linked = target.is_symlink() or os.path.samefile(source, target)
-        if linked and not copy and target.exists() and os.path.samefile(source, target):
-            return False
-        if not linked and copy and _same_content(source, target):
-            return False
-        if not linked and not copy and not _links_work(target.parent) and _same_content(source, target):
+        is_source = target.exists() and os.path.samefile(source, target)
+        is_copy = not is_source and not target.is_symlink() and _same_content(source, target)
+        if is_copy if copy else is_source:
             return False
         target.unlink()
-    if not copy:
-        try:
-            target.symlink_to(os.path.relpath(source, target.parent.resolve()))
-            return True
-        except (OSError, NotImplementedError, ValueError):  # Windows without the right to link, another drive
-            pass
-    with whole_file(target) as part:
-        shutil.copyfile(source, part)
+    if copy:
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
+    else:
+        target.symlink_to(os.path.relpath(source, target.parent.resolve()))
     return True
 
 
-def _links_work(folder: Path) -> bool:
+def _can_link(source: Path, folder: Path) -> bool:
+    """Whether the system lets this user link from ``folder`` to ``source``: not every Windows does."""
     probe = folder / f".probe.{os.getpid()}.part"
     try:
-        probe.symlink_to("nowhere")
-    except (OSError, NotImplementedError):
+        probe.symlink_to(os.path.relpath(source.resolve(), folder.resolve()))
+    except (OSError, NotImplementedError, ValueError):  # ValueError: another drive
         return False
     probe.unlink()
     return True

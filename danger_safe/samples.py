@@ -4,8 +4,6 @@ They show the pipeline working on a machine without internet, and nothing else: 
 synthetic rain is easy, and a score on them says nothing about real sound. The same bytes every time.
 """
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import soundfile
 from scipy.signal import butter, sosfilt
 from tqdm import tqdm
 
-from danger_safe.files import write_whole
+from danger_safe.files import write_csv
 
 RATE = 44_100  # Hz, as ESC-50
 SECONDS = 5
@@ -34,9 +32,7 @@ TIME = np.arange(FRAMES) / RATE  # seconds
 
 def make_samples(folder: Path) -> None:
     """Write meta/esc50.csv and audio/*.wav under ``folder``; 180 clips, 79 MB."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+    rows = []
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     jobs = [(category, number) for category in TARGETS for number in range(CLIPS_PER_CATEGORY)]
     for category, number in tqdm(jobs, desc="Making sample sounds", unit="clip"):
@@ -49,8 +45,9 @@ def make_samples(folder: Path) -> None:
         sound = _SYNTHESISERS[category](voice, np.random.default_rng([50, target, source, take]))
         sound = 0.8 * sound / np.abs(sound).max()
         soundfile.write(folder / "audio" / name, np.round(sound * 32_767).astype(np.int16), RATE, subtype="PCM_16")
-        writer.writerow([name, fold, target, category, False, src_file, TAKES[take]])
-    write_whole(folder / "meta" / "esc50.csv", table.getvalue())
+        rows.append((name, fold, target, category, False, src_file, TAKES[take]))
+    columns = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+    write_csv(folder / "meta" / "esc50.csv", columns, rows)
 
 
 def _band(noise: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import joblib
 from sklearn.pipeline import Pipeline
 
 from danger_safe import cli
+from danger_safe.clips import LABEL_NAMES
 from danger_safe.evaluation import evaluate, fit, summarise, warnings_of
 from danger_safe.files import whole_file, write_whole
 from danger_safe.table import EmbeddingTable, read_table
@@ -55,8 +56,7 @@ def save_model(path: Path, model: Pipeline, table: EmbeddingTable, metrics: dict
     """Write a model as a plain dict. Opening it can run code, as with every joblib file: open only your own."""
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     categories = {
-        name: sorted(set(table.clips["category"][table.labels == label]))
-        for label, name in ((1, "Danger"), (0, "Safe"))
+        name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)
     }
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,

@@ -86,7 +86,7 @@ class Cnn14(nn.Module):
         self.conv_block6 = ConvBlock(width * 16, width * 32)
         self.fc1 = nn.Linear(width * 32, width * 32)
         self.fc_audioset = nn.Linear(width * 32, classes)
-        self._initialise()
+        _initialise(self)
 
     @property
     def dimensions(self) -> int:
@@ -129,21 +129,21 @@ class Cnn14(nn.Module):
     def replace_classes(self, classes: int) -> None:
         """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
         self.fc_audioset = nn.Linear(self.dimensions, classes)
-        nn.init.xavier_uniform_(self.fc_audioset.weight)
-        nn.init.zeros_(self.fc_audioset.bias)
+        _initialise(self.fc_audioset)
         self.multilabel = False
         self.settings |= {"classes": classes, "multilabel": False}
 
     def _drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
         return F.dropout(x, share, training=True) if self.training and share else x
 
-    def _initialise(self) -> None:
-        """Xavier weights, zero biases: as PANNs begin their training."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+
+def _initialise(network: nn.Module) -> None:
+    """Xavier weights, zero biases in every layer: as PANNs begin their training."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def prepare(waveform: torch.Tensor, normalise: bool) -> torch.Tensor:
