@@ -20,7 +20,7 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/.dev-installed: requirements.txt requirements-dev.txt
+.venv/.dev-installed: requirements.txt requirements-dev.txt requirements-cluster.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ .venv/.run-installed

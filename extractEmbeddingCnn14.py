@@ -7,80 +7,119 @@ In:   dataset/ as written by step 1, or any folder with Danger/ and Safe/ folder
 Out:  audio_embeddings.csv           file, label, category, fold, source, seen, feat_0000 …: one row a clip
       audio_embeddings.json          checkpoint and its hash, settings, versions, counts
       audio_embeddings_failures.csv  clips that could not be read, and why
+      audio_embeddings.journal       what is finished: stop whenever you like, the same command goes on from there
 
 ``seen`` is True for clips that the checkpoint was itself trained on: scores on those are too good to be true.
+On several computers: start a Dask cluster as the README shows, and give --scheduler tcp://HOST:8786.
 Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
 
+import os
 import time
 from pathlib import Path
 
-from danger_safe import cli
-from danger_safe.clips import read_clips
+from danger_safe import addresses, cli
+from danger_safe.clips import Clip, read_clips
 from danger_safe.errors import UserError
-from danger_safe.files import write_csv
+from danger_safe.journal import Journal
+from danger_safe.preflight import survey
+from danger_safe.table_files import SUFFIXES, TableFiles
+from models.checkpoint_files import checkpoint_path, verified_sha256
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    clips = read_clips(args.dataset)
-    unlabelled = [clip.file for clip in clips if clip.label is None]
-    if unlabelled:
-        raise UserError(
-            f"{args.dataset}: {unlabelled[0]} is neither Danger nor Safe. "
-            "Run filterAudioToDangerousAndSafe.py first, or put the sounds into folders named Danger and Safe"
-        )
-    if args.output.suffix not in (".csv", ".parquet"):
-        raise UserError(f"{args.output}: the table must be named .csv or .parquet")
+    clips = labelled_clips(args.dataset)
+    table = TableFiles(args.output, args.rows_per_part)
+    sha256 = verified_sha256(args.checkpoint, checkpoint_path(args.checkpoint))
+    with Journal(table.journal) as journal:
+        if journal.damaged:
+            cli.warn(f"{journal.path} was damaged: starting anew")
+        known = journal.results() if journal.made_with.get("checkpoint") == sha256 else {}
+        found = survey(clips, known, args.jobs)
+        request = table.request(clips, sha256)
+        if found.nothing_new and journal.note("table") == {"request": request, "files": table.stamps()}:
+            print(f"Nothing new: {args.output} has all {len(clips)} clips already")
+            return report_failures({clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason})
 
-    # PyTorch takes seconds to load: only now is it certain to be needed.
-    from danger_safe.extraction import describe, extract
-    from danger_safe.table import side_file, write_table
-    from models.checkpoints import load_model
-    from models.engine import Engine, choose_device
+        # The network's libraries take time to load: only now are they certain to be needed.
+        from danger_safe.extraction import embed_here
+        from models.engine import open_engine
 
-    device = choose_device(args.device)
-    model, checkpoint = load_model(args.checkpoint)
-    engine = Engine(model, device)
-    started = time.monotonic()
-    table, features, failures = extract(clips, engine, checkpoint.clips, args.batch_size, args.jobs)
-    seconds = time.monotonic() - started
+        started = time.monotonic()
+        with open_engine(args.checkpoint, args.device, args.jobs) as engine:
+            if journal.begin({"checkpoint": sha256, "engine": "cluster" if args.scheduler else engine.kind}):
+                cli.warn(f"{journal.path} was made with another checkpoint or engine: starting anew")
+                found = survey(clips, {}, args.jobs)
+            print(found.describe())
+            journal.add(found.unreadable)
+            if args.scheduler:
+                from danger_safe.cluster import embed_on_cluster
 
-    failures_file = side_file(args.output, "_failures.csv")
-    write_csv(failures_file, ("file", "reason"), failures)
-    if not len(table):
-        raise UserError(f"none of the {len(clips)} clips could be read; the reasons are in {failures_file}")
-    write_table(args.output, table, features, describe(checkpoint, engine, table, failures))
+                name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, args.batch_size)
+            else:
+                name = engine.name
+                embed_here(engine, found.tasks, journal, args.jobs, args.batch_size)
+            info = engine.info
+        seconds = time.monotonic() - started
 
-    for file, reason in failures:
-        cli.warn(f"{file} {reason}")
-    seen = int(table["seen"].sum())
-    if seen:
+        failures = table.write(clips, journal, info, name)
+        journal.set_note("table", {"request": request, "files": table.stamps()})
+    status = report_failures(failures)
+    if seen := sum(Path(clip.file).name in info.clips for clip in clips):
         cli.warn(
-            f"{seen} of {len(table)} clips were in the checkpoint's own training (column seen): "
+            f"{seen} of {len(clips)} clips were in the checkpoint's own training (column seen): "
             "scores on them are optimistic"
         )
     print(f"Wrote {args.output}. Next: python train_logreg_model.py --embeddings {args.output}")
+    new = sum(task.clip.file not in failures for task in found.tasks)
     print(
-        f"{len(table)} clips in {seconds:.1f} s, {len(table) / seconds:.1f} clips per second, "
-        f"{len(failures)} failures ({engine.name}, {checkpoint.name})"
+        f"{new} clips in {seconds:.1f} s, {new / seconds:.1f} clips per second, {len(failures)} failures "
+        f"({name}, {info.name})" + (f"; {found.known} clips were done before" if found.known else "")
     )
+    return status
+
+
+def labelled_clips(dataset: addresses.Place) -> list[Clip]:
+    """The clips of a dataset, each of which somebody has called Danger or Safe."""
+    clips = read_clips(dataset)
+    unlabelled = [clip.file for clip in clips if clip.label is None]
+    if unlabelled:
+        raise UserError(
+            f"{dataset}: {unlabelled[0]} is neither Danger nor Safe. "
+            "Run filterAudioToDangerousAndSafe.py first, or put the sounds into folders named Danger and Safe"
+        )
+    return clips
+
+
+def report_failures(failures: dict[str, str]) -> int:
+    """Name the clips that could not be read; returns the exit status."""
+    for file, reason in failures.items():
+        cli.warn(f"{file} {reason}")
     return cli.SOME_FAILED if failures else cli.DONE
 
 
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
-    parser.add_argument("--dataset", type=Path, default=Path("dataset"), metavar="DIR", help="folder of step 1")
-    parser.add_argument("--output", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
-                        help="table to write; .parquet too (needs pyarrow)")  # fmt: skip
-    parser.add_argument("--checkpoint", default="cnn14", metavar="NAME|FILE",
-                        help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one"
-    )
-    parser.add_argument("--batch-size", type=cli.whole_number(1), default=8, metavar="N", help="clips in one step")
-    parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="clips decoded at once")
-    return parser.parse_args(arguments)
+    add = parser.add_argument
+    add("--dataset", type=addresses.place, default=Path("dataset"), metavar="DIR",
+        help="folder of step 1, or an address such as s3://bucket/dataset")  # fmt: skip
+    add("--output", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
+        help="table to write; .parquet too (needs pyarrow)")  # fmt: skip
+    add("--rows-per-part", type=cli.whole_number(0), default=0, metavar="N",
+        help="make the Parquet table a folder of parts of N clips; 0: one file")  # fmt: skip
+    add("--checkpoint", default="cnn14", metavar="NAME|FILE",
+        help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
+    add("--batch-size", type=cli.whole_number(1), default=16, metavar="N", help="clips of 5 s in one step")
+    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
+    args = parser.parse_args(arguments)
+    if args.output.suffix not in SUFFIXES:
+        raise UserError(f"{args.output}: the table must be named .csv or .parquet")
+    if args.rows_per_part and args.output.suffix != ".parquet":
+        parser.error("--rows-per-part is for a table named .parquet")
+    return args
 
 
 if __name__ == "__main__":

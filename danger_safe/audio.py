@@ -6,6 +6,7 @@
 Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), resampling is soxr's at high quality.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import numpy as np
 import soundfile
 import soxr
 
+from danger_safe.addresses import Place, is_address, open_file
+
 SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
+WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+MISSING = "is missing"
 _READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
 
 
@@ -22,7 +27,7 @@ class AudioError(Exception):
     """A sound file that cannot be used; the message is the reason, without the file's name."""
 
 
-def read_clip(path: str | Path) -> np.ndarray:
+def read_clip(path: Place) -> np.ndarray:
     """Decode a clip that fits in memory: float32 of shape (samples,), mono, 32 kHz, nominally in [-1, 1].
 
     Raises AudioError when the file cannot be read, has no samples, or holds NaN or infinite ones.
@@ -30,7 +35,7 @@ def read_clip(path: str | Path) -> np.ndarray:
     return np.concatenate(list(read_blocks(path, seconds=60.0)))
 
 
-def read_blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
+def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
     """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
 
     Each block is float32 of shape (seconds * 32,000,). Channels are averaged. Raises AudioError as ``read_clip``.
@@ -53,10 +58,24 @@ def read_blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
         yield np.concatenate(ready)
 
 
-def _resampled_pieces(path: str | Path) -> Iterator[np.ndarray]:
+def read_header(path: Place) -> tuple[int, int]:
+    """(frames, Hz) as a file's header has them: fast, and not to be trusted. Raises AudioError as ``read_clip``."""
+    try:
+        with _opened(path) as source, soundfile.SoundFile(source) as file:
+            return file.frames, file.samplerate
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise AudioError(_reason(path, error)) from error
+
+
+def _opened(path: Place):
+    """What libsndfile can open: the path itself, or an open file for an address."""
+    return open_file(path) if is_address(path) else contextlib.nullcontext(path)
+
+
+def _resampled_pieces(path: Place) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with _opened(path) as source, soundfile.SoundFile(source) as file:
             resampler = None
             if file.samplerate != SAMPLE_RATE:
                 resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
@@ -71,12 +90,14 @@ def _resampled_pieces(path: str | Path) -> Iterator[np.ndarray]:
         raise AudioError(_reason(path, error)) from error
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(path: Place, error: Exception) -> str:
     """What a person can act on, from libsndfile's or the system's words."""
-    path = Path(path)
-    if not path.exists():
-        return "is missing" if not path.is_symlink() else "is a link to a file that is not there"
-    if path.is_file() and path.stat().st_size == 0:
+    if is_address(path):
+        if isinstance(error, FileNotFoundError):
+            return MISSING
+    elif not Path(path).exists():
+        return MISSING if not Path(path).is_symlink() else "is a link to a file that is not there"
+    elif Path(path).is_file() and Path(path).stat().st_size == 0:
         return "is an empty file"
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"

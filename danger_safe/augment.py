@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from danger_safe.audio import SAMPLE_RATE
-from models.models import N_FFT
+from models.logmel import N_FFT
 
 
 def random_crop(clip: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -70,10 +70,10 @@ def change_gain(waveform: torch.Tensor, decibels: float, rng: np.random.Generato
 
 
 def low_pass(power: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Cut ``share`` of the clips off above 1.5 to 8 kHz, at 60 dB: power spectrograms (batch, frames, 513)."""
+    """Cut ``share`` of the clips off above 1.5 to 8 kHz, at 60 dB: power spectrograms (batch, frames, bins)."""
     size = len(power)
     cutoff = np.where(rng.random(size) < share, np.exp(rng.uniform(np.log(1500), np.log(8000), size)), SAMPLE_RATE)
-    frequency = np.arange(N_FFT // 2 + 1) * SAMPLE_RATE / N_FFT
+    frequency = np.arange(power.shape[-1]) * SAMPLE_RATE / N_FFT
     gain = np.where(frequency[None, :] > cutoff[:, None], 1e-6, 1.0).astype(np.float32)
     return power * torch.from_numpy(gain)[:, None, :]
 

@@ -6,9 +6,11 @@ clips = read_clips("my_sounds")           # one folder a category, or Danger/ an
 """
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from danger_safe.addresses import Place, exists, is_address, join, list_files, open_file
 from danger_safe.audio import SUFFIXES
 from danger_safe.errors import UserError
 
@@ -23,24 +25,25 @@ class Clip:
     """One sound file and what is known of it."""
 
     file: str  # its name in tables: relative to the folder, with forward slashes
-    path: Path
+    path: Place
     label: int | None  # SAFE, DANGER, or None where nobody said
     category: str
     fold: int  # NO_FOLD where the folder has none
     source: str  # the recording that the clip was cut from: clips of one source never sit on both sides of a split
 
 
-def read_clips(folder: str | Path) -> list[Clip]:
-    """The clips of a folder, in the order of its table, or by name.
+def read_clips(folder: Place) -> list[Clip]:
+    """The clips of a folder (a path, or an address such as s3://…), in the order of its table, or by name.
 
     Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    if (folder / "manifest.csv").is_file():
+    if not is_address(folder):
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+    if exists(join(folder, "manifest.csv")):
         clips = _from_manifest(folder)
-    elif (folder / "meta" / "esc50.csv").is_file():
+    elif exists(join(folder, "meta/esc50.csv")):
         clips = _from_esc50(folder)
     else:
         clips = _from_folders(folder)
@@ -52,10 +55,10 @@ def read_clips(folder: str | Path) -> list[Clip]:
     return clips
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Rows of a CSV that must have ``columns``. Raises UserError that names what is missing."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open_file(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or [])]
             if missing:
@@ -69,7 +72,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def _number(path: Path, text: str, name: str, allowed: range | None = None) -> int:
+def _number(path: Place, text: str, name: str, allowed: range | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -79,16 +82,16 @@ def _number(path: Path, text: str, name: str, allowed: range | None = None) -> i
     return value
 
 
-def inside(folder: Path, name: str) -> Path:
+def inside(folder: Place, name: str) -> Place:
     """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive)."""
     parts = name.replace("\\", "/").split("/")
     if not name or ".." in parts or "" in parts or ":" in name or "\0" in name:
         raise UserError(f"file name {name!r} would leave {folder}")
-    return folder.joinpath(*parts)
+    return join(folder, "/".join(parts))
 
 
-def _from_manifest(folder: Path) -> list[Clip]:
-    table = folder / "manifest.csv"
+def _from_manifest(folder: Place) -> list[Clip]:
+    table = join(folder, "manifest.csv")
     return [
         Clip(
             row["file"],
@@ -102,12 +105,12 @@ def _from_manifest(folder: Path) -> list[Clip]:
     ]
 
 
-def _from_esc50(folder: Path) -> list[Clip]:
-    table = folder / "meta" / "esc50.csv"
+def _from_esc50(folder: Place) -> list[Clip]:
+    table = join(folder, "meta/esc50.csv")
     return [
         Clip(
             row["filename"],
-            inside(folder / "audio", row["filename"]),
+            inside(join(folder, "audio"), row["filename"]),
             None,
             row["category"],
             _number(table, row["fold"], "fold"),
@@ -117,17 +120,17 @@ def _from_esc50(folder: Path) -> list[Clip]:
     ]
 
 
-def _from_folders(folder: Path) -> list[Clip]:
+def _from_folders(folder: Place) -> list[Clip]:
     """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources."""
     sources = {}
-    if (folder / "clips.csv").is_file():
-        sources = {row["file"]: row["source"] for row in read_table(folder / "clips.csv", ("file", "source"))}
+    if exists(join(folder, "clips.csv")):
+        sources = {row["file"]: row["source"] for row in read_table(join(folder, "clips.csv"), ("file", "source"))}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or len(parts) < 2 or path.is_dir():
+    for file, path in list_files(folder):
+        *folders, name = file.split("/")
+        stem, dot, suffix = name.rpartition(".")
+        if not folders or not stem or (dot + suffix).lower() not in SUFFIXES:
             continue
-        file = "/".join(parts)
-        clips.append(Clip(file, path, labels.get(parts[0]), parts[-2], NO_FOLD, sources.get(file, path.stem)))
+        clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
     return clips

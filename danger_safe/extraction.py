@@ -1,120 +1,172 @@
-"""Clips through the engine: decoded in threads ahead of the network; one unreadable clip never stops the rest."""
+"""Clips through the engine: decoded and transformed in threads ahead of the network, which never waits.
 
-import platform
+Clips go through the network in groups of one length, and groups are what the journal keeps. Which clips form a group
+depends on the clips alone, so that a run that was killed and goes on forms the groups that it would have formed: the
+last digits of an embedding depend on its group.
+"""
+
+from __future__ import annotations
+
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from danger_safe.audio import SAMPLE_RATE, AudioError, read_blocks
-from danger_safe.clips import Clip
-from danger_safe.table import INFO_COLUMNS
-from models.checkpoints import CheckpointInfo
-from models.engine import WINDOW_SECONDS, Engine
+from danger_safe.audio import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
+from danger_safe.journal import Journal, Result
+from danger_safe.preflight import Task
+from danger_safe.speed import Speed
+from models.engine import Engine
+from models.logmel import HOP_LENGTH
 
-PACKAGES = ("torch", "torchlibrosa", "numpy", "soundfile", "soxr")
-Failure = tuple[str, str]  # file, reason
+CLIP_SECONDS = 5.0  # --batch-size counts clips of this length
+MOST_IN_GROUP = 128
+GROUPS_AHEAD = 3  # decoded before the network asks for them
 
 
-def extract(
-    clips: list[Clip], engine: Engine, seen: frozenset[str], batch_size: int, jobs: int
-) -> tuple[pd.DataFrame, np.ndarray, list[Failure]]:
-    """Embed ``clips``: the table's first columns, float32 features (clips, dimensions), and the failures.
+def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
+    """Groups of equal length by the headers, each about ``batch_size`` clips of five seconds, in the tasks' order.
 
-    Rows keep the order of ``clips``. ``seen`` holds the names of clips that the network was trained on.
+    A recording longer than a window is a group of its own. The same clips give the same groups whether those of
+    whole groups are left out or not.
     """
-    rows, features, failures = [], [], []
-    batch: list[tuple[Clip, np.ndarray]] = []
+    waiting: dict[tuple[int, int], list[Task]] = {}
+    for task in tasks:
+        if task.seconds > WINDOW_SECONDS:
+            yield [task]
+            continue
+        key = (task.frames, task.rate)
+        members = waiting.setdefault(key, [])
+        members.append(task)
+        if len(members) >= clips_at_once(task.seconds or CLIP_SECONDS, batch_size):
+            yield waiting.pop(key)
+    yield from waiting.values()
 
-    def finish_batch() -> None:
-        if batch:
-            features.append(engine.embed([samples for _, samples in batch]))
-            rows.extend(clip for clip, _ in batch)
-            batch.clear()
 
-    with tqdm(total=len(clips), desc="Extracting", unit="clip", file=sys.stderr) as bar:
-        for clip, samples in decode_ahead(clips, jobs, ahead=2 * batch_size):
-            bar.update()
-            if isinstance(samples, AudioError):
-                failures.append((clip.file, str(samples)))
-            elif isinstance(samples, Recording):
-                finish_batch()
-                try:
-                    features.append(samples.embed(engine))
-                    rows.append(clip)
-                except AudioError as error:  # a long file that breaks off in the middle
-                    failures.append((clip.file, str(error)))
+def clips_at_once(seconds: float, batch_size: int) -> int:
+    """How many clips of a length take the memory of ``batch_size`` clips of five seconds."""
+    return min(max(1, round(batch_size * CLIP_SECONDS / max(seconds, 0.1))), MOST_IN_GROUP)
+
+
+class Extractor:
+    """Embeds groups of clips with one engine."""
+
+    def __init__(self, engine: Engine, jobs: int, batch_size: int):
+        """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
+        self.engine, self.batch_size = engine, batch_size
+        engine.network.start()
+        self._pool = ThreadPoolExecutor(jobs)
+        self._lanes = ThreadPoolExecutor(engine.lanes)
+        self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores
+
+    def close(self) -> None:
+        """Stop decoding; a ``with`` block does so. The engine stays open."""
+        self._lanes.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+        self._limits.restore_original_limits()
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def results(self, groups: Iterable[list[Task]]) -> Iterator[list[Result]]:
+        """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
+        ahead: deque[Future] = deque()
+        for members in groups:
+            transformed = [self._pool.submit(self._transform, task) for task in members]
+            ahead.append(self._lanes.submit(self._embed, members, transformed))
+            if len(ahead) > self.engine.lanes + GROUPS_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _transform(self, task: Task) -> np.ndarray | AudioError | None:
+        """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""
+        if task.seconds > WINDOW_SECONDS:
+            return None
+        try:
+            blocks = read_blocks(task.clip.path, WINDOW_SECONDS)
+            first = next(blocks)
+            if next(blocks, None) is not None:  # longer than its header says
+                return None
+            return self.engine.front_end(first)
+        except AudioError as error:
+            return error
+
+    def _embed(self, members: list[Task], transformed: list[Future]) -> list[Result]:
+        results: dict[Task, Result] = {}
+        by_length: dict[int, list[tuple[Task, np.ndarray]]] = {}
+        for task, future in zip(members, transformed, strict=True):
+            logmel = future.result()
+            if isinstance(logmel, AudioError):
+                results[task] = Result(task.clip.file, task.signature, task.seconds, None, str(logmel))
+            elif logmel is None:
+                results[task] = self._embed_recording(task)
             else:
-                batch.append((clip, samples))
-                if len(batch) == batch_size:
-                    finish_batch()
-        finish_batch()
-    table = pd.DataFrame(
-        [(c.file, c.label, c.category, c.fold, c.source, Path(c.file).name in seen) for c in rows],
-        columns=list(INFO_COLUMNS),
-    )
-    values = np.concatenate(features) if features else np.empty((0, engine.dimensions), np.float32)
-    return table, values, failures
+                by_length.setdefault(len(logmel), []).append((task, logmel))
+        for frames, batch in by_length.items():
+            size = clips_at_once(frames * HOP_LENGTH / SAMPLE_RATE, self.batch_size)  # headers may have lied
+            for start in range(0, len(batch), size):
+                part = batch[start : start + size]
+                embeddings = self.engine.embed(np.stack([logmel for _, logmel in part]))
+                for (task, _), embedding in zip(part, embeddings, strict=True):
+                    results[task] = Result(task.clip.file, task.signature, task.seconds, embedding)
+        return [results[task] for task in members]
+
+    def _embed_recording(self, task: Task) -> Result:
+        """The mean of a recording's windows, weighted by length; the next window is decoded meanwhile."""
+        windows = read_blocks(task.clip.path, WINDOW_SECONDS)
+
+        def next_window() -> tuple[int, np.ndarray] | None:
+            samples = next(windows, None)
+            return None if samples is None else (len(samples), self.engine.front_end(samples))
+
+        total, heard = np.zeros(self.engine.info.dimensions), 0
+        try:
+            waiting = self._pool.submit(next_window)
+            while (window := waiting.result()) is not None:
+                waiting = self._pool.submit(next_window)
+                samples, logmel = window
+                total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
+                heard += samples
+        except AudioError as error:  # a long file that breaks off in the middle
+            return Result(task.clip.file, task.signature, task.seconds, None, str(error))
+        return Result(task.clip.file, task.signature, heard / SAMPLE_RATE, (total / heard).astype(np.float32))
 
 
-class Recording:
-    """A file longer than one window: it is read and embedded window by window, so that memory stays bounded."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def embed(self, engine: Engine) -> np.ndarray:
-        """(1, dimensions): the mean of its windows of 30 s, weighted by length; the last one may be short."""
-        total, samples = np.zeros((1, engine.dimensions)), 0
-        for block in read_blocks(self.path, WINDOW_SECONDS):
-            total += engine.embed([block]) * len(block)
-            samples += len(block)
-        return (total / samples).astype(np.float32)
-
-
-def decode_ahead(
-    clips: list[Clip], jobs: int, ahead: int
-) -> Iterator[tuple[Clip, np.ndarray | Recording | AudioError]]:
-    """Each clip with its samples, in order, decoded by ``jobs`` threads at most ``ahead`` clips before it is needed."""
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = deque()
-        for clip in clips:
-            waiting.append((clip, pool.submit(_decode, clip.path)))
-            if len(waiting) > ahead:
-                first, samples = waiting.popleft()
-                yield first, samples.result()
-        for first, samples in waiting:
-            yield first, samples.result()
+def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, batch_size: int) -> None:
+    """Embed clips on this computer; every group of clips is in the journal as soon as it is done."""
+    if not tasks:
+        return
+    sound = sum(task.seconds for task in tasks)
+    speed = Speed(engine.info.sha256, engine.kind, jobs)
+    with Extractor(engine, jobs, batch_size) as extractor:
+        guess = 0.0 if speed.known else _time_silence(engine)
+        print(f"{speed.estimate(sound, guess)} with {engine.name}", flush=True)
+        started = time.monotonic()
+        keep(extractor.results(group(tasks, batch_size)), len(tasks), journal)
+    speed.remember(sound, time.monotonic() - started)
 
 
-def _decode(path: Path) -> np.ndarray | Recording | AudioError:
-    try:
-        blocks = read_blocks(path, WINDOW_SECONDS)
-        first = next(blocks)
-        return first if next(blocks, None) is None else Recording(path)
-    except AudioError as error:
-        return error
+def _time_silence(engine: Engine) -> float:
+    """Seconds that the engine needs for a second of sound: a first guess for a checkpoint that never ran here."""
+    silence = np.zeros(int(CLIP_SECONDS * SAMPLE_RATE), np.float32)
+    engine.embed(engine.front_end(silence)[None])  # the first run loads and prepares
+    started = time.monotonic()
+    engine.embed(engine.front_end(silence)[None])
+    return (time.monotonic() - started) / CLIP_SECONDS / engine.lanes
 
 
-def describe(checkpoint: CheckpointInfo, engine: Engine, table: pd.DataFrame, failures: list[Failure]) -> dict:
-    """audio_embeddings.json: how the table came to be. Nothing in it changes between equal runs."""
-    return {
-        "checkpoint": {"name": checkpoint.name, "sha256": checkpoint.sha256, "licence": checkpoint.licence},
-        "sample_rate": SAMPLE_RATE,
-        "settings": engine.model.settings | {"dimensions": engine.dimensions, "window_seconds": WINDOW_SECONDS},
-        "engine": engine.name,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "counts": {
-            "clips": len(table),
-            "failures": len(failures),
-            "danger": int((table["label"] == 1).sum()),
-            "safe": int((table["label"] == 0).sum()),
-            "seen": int(table["seen"].sum()),
-        },
-    }
+def keep(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
+    """Put results into the journal as they come, with a progress bar."""
+    with tqdm(total=clips, desc="Extracting", unit="clip", file=sys.stderr) as bar:
+        for done in results:
+            journal.add(done)
+            bar.update(len(done))

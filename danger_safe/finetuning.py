@@ -61,7 +61,7 @@ class Training:
         device: str = "cpu",
     ):
         """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes."""
-        self.front_end = LogMel(model)  # sounds are changed and transformed on the CPU, whatever learns from them
+        self.front_end = LogMel.of(model)  # sounds are changed and transformed on the CPU, whatever learns from them
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
         self.sounds, self.targets, self.settings = sounds, targets, settings
@@ -124,8 +124,8 @@ class Training:
         with torch.no_grad():
             waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
             waveform = augment.change_gain(waveform, 12.0, rng)
-            power = augment.low_pass(front_end.power(waveform), 0.3, rng)
-            logmel = augment.mask(front_end.from_power(power), rng)
+            power = augment.low_pass(torch.from_numpy(front_end.power(waveform.numpy())), 0.3, rng)
+            logmel = augment.mask(torch.from_numpy(front_end.from_power(power.numpy()))[:, None], rng)
         logmel, target = logmel.to(self.device), target.to(self.device)
         lower = settings.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
@@ -221,9 +221,9 @@ def _cpu_flags() -> str:
 def held_out_accuracy(model: Cnn14, sounds: SoundStore, targets: np.ndarray, device: str) -> float:
     """Share of held-out clips whose class gets the highest score, each heard whole."""
     right = 0
-    front_end = LogMel(model)
+    front_end = LogMel.of(model)
     with torch.inference_mode():
         for clip, target in zip(sounds, targets, strict=True):
-            waveform = torch.from_numpy(clip.astype(np.float32) / 32768.0)[None].to(device)
-            right += int(model.logits(model.embed(front_end(waveform))).argmax()) == target
+            logmel = torch.from_numpy(front_end(clip.astype(np.float32) / 32768.0))[None, None].to(device)
+            right += int(model.logits(model.embed(logmel)).argmax()) == target
     return float(right / len(targets))

@@ -1,4 +1,4 @@
-"""audio_embeddings.csv: written by extraction, read by every training, and refused when it cannot be trusted.
+"""audio_embeddings.csv: read by every training, and refused when it cannot be trusted.
 
 The first version of this pipeline wrote ``str(array)`` into its table. NumPy shortens that to six numbers and
 ``...``; every classifier trained on it answered Safe. ``read_table`` says so, and says it of anything alike.
@@ -12,10 +12,7 @@ import numpy as np
 import pandas as pd
 
 from danger_safe.errors import UserError
-from danger_safe.files import whole_file, write_whole
-
-INFO_COLUMNS = ("file", "label", "category", "fold", "source", "seen")
-DIGITS = "%.9g"  # enough for a float32 to come back as it was
+from danger_safe.table_writing import INFO_COLUMNS, need_parquet, side_file
 
 
 @dataclass(frozen=True)
@@ -38,37 +35,13 @@ class EmbeddingTable:
         return self.info.get("checkpoint", {"name": "unknown", "sha256": "unknown"})
 
 
-def side_file(path: Path, ending: str) -> Path:
-    """``audio_embeddings.json`` for ``audio_embeddings.csv``."""
-    return path.with_name(path.stem + ending)
-
-
-def feature_names(dimensions: int) -> list[str]:
-    """feat_0000, feat_0001, …"""
-    return [f"feat_{number:04d}" for number in range(dimensions)]
-
-
-def write_table(path: Path, clips: pd.DataFrame, features: np.ndarray, info: dict) -> None:
-    """Write the table (CSV, or Parquet by its suffix) and its .json, each whole or not at all."""
-    table = pd.concat(
-        [clips, pd.DataFrame(features, columns=feature_names(features.shape[1]), index=clips.index)], axis=1
-    )
-    with whole_file(path) as part:
-        if path.suffix == ".parquet":
-            _need_parquet()
-            table.to_parquet(part, index=False)
-        else:
-            table.to_csv(part, index=False, float_format=DIGITS, lineterminator="\n")
-    write_whole(side_file(path, ".json"), json.dumps(info, indent=2, sort_keys=True) + "\n")
-
-
 def read_table(path: Path) -> EmbeddingTable:
     """Read and check a table. Raises UserError that says what is wrong with it and what to do."""
-    if not path.is_file():
+    if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):  # Parquet may be a folder of parts
         raise UserError(f"{path}: no such table. Make it with extractEmbeddingCnn14.py")
     try:
         if path.suffix == ".parquet":
-            _need_parquet()
+            need_parquet()
             table = pd.read_parquet(path)
         else:
             table = pd.read_csv(path, dtype={"file": str, "category": str, "source": str}, keep_default_na=True)
@@ -166,10 +139,3 @@ def _read_info(path: Path) -> dict:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
-
-
-def _need_parquet() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise UserError("Parquet needs the optional package pyarrow: pip install pyarrow") from error

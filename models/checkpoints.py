@@ -1,4 +1,4 @@
-"""Checkpoints by name or by file: found, verified, loaded without running any code that they could hold.
+"""Checkpoints loaded without running any code that they could hold, and saved.
 
     model, info = load_model("compact")              # the small network of this repository
     model, info = load_model("cnn14")                # the official one, downloaded when absent (327 MB, CC BY 4.0)
@@ -9,61 +9,20 @@ ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of C
 matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
 """
 
-import os
 import pickle
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from danger_safe.download import download, file_sha256
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
+from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.models import Cnn14
 
 FORMAT = "danger-safe-cnn14/1"
-COMPACT = Path(__file__).with_name("cnn14_compact.pth")
-OFFICIAL = Path(__file__).with_name("Cnn14_mAP=0.431.pth")
-OFFICIAL_SIZE = 327_428_481  # bytes
-OFFICIAL_SHA256 = "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"
-# A test points this at a local server; the real address could not be tried where this was written.
-OFFICIAL_URL = os.environ.get(
-    "DANGER_SAFE_CNN14_URL", "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1"
-)
-NAMES = ("cnn14", "compact")
 # Computed from the settings, not learnt: the DFT and mel matrices.
 _COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What is known of a loaded checkpoint."""
-
-    name: str  # cnn14, compact, or the file's name
-    sha256: str
-    categories: tuple[str, ...] = ()  # of its last layer, where the file tells
-    clips: frozenset[str] = field(default_factory=frozenset)  # names of the clips it was trained on
-    licence: str = ""
-
-
-def checkpoint_path(checkpoint: str) -> Path:
-    """The file of a checkpoint given by name or path; the official one is downloaded when absent.
-
-    Raises UserError when there is no such file, or the official one is not what it should be.
-    """
-    if checkpoint == "compact":
-        if not COMPACT.is_file():
-            raise UserError(f"{COMPACT} is missing from this copy of the project: get it again")
-        return COMPACT
-    if checkpoint == "cnn14":
-        if not OFFICIAL.is_file():
-            download(OFFICIAL_URL, OFFICIAL, size=OFFICIAL_SIZE, sha256=OFFICIAL_SHA256)
-        return OFFICIAL
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint; give {' or '.join(NAMES)}, or the path of a file")
-    return path
 
 
 def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
@@ -72,9 +31,7 @@ def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
     Raises UserError for a file that is missing, is no Cnn14 checkpoint, holds code, or lacks tensors.
     """
     path = checkpoint_path(checkpoint)
-    sha256 = file_sha256(path)
-    if checkpoint == "cnn14" and sha256 != OFFICIAL_SHA256:
-        raise UserError(f"{path} is not the official Cnn14 (other SHA-256): delete it, and it is downloaded anew")
+    sha256 = verified_sha256(checkpoint, path)
     content = _read(path)
     try:
         own = content.get("format") == FORMAT
@@ -87,8 +44,9 @@ def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a Cnn14 checkpoint: {_first_line(error)}") from error
     info = CheckpointInfo(
-        name=checkpoint if checkpoint in NAMES else path.name,
+        name=checkpoint_name(checkpoint),
         sha256=sha256,
+        settings=model.settings,
         categories=tuple(content.get("categories", ())),
         clips=frozenset(content.get("clips", ())),
         licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),

@@ -1,72 +1,116 @@
-"""The engine: sounds in, embeddings out, on CPU or GPU. The hot path of extraction, in one place.
+"""The engine: sounds in, embeddings out, by the fastest means that this computer has.
 
-On a CPU the batch norm is folded into the convolutions, memory is laid out channels-last, and the log-mel uses a real
-FFT: the same function as models.models.Cnn14, to rounding (tests/test_cnn14.py).
+    with open_engine("compact") as engine:
+        logmel = engine.front_end(samples)             # (frames, 64); threads may do this ahead
+        embeddings = engine.embed(logmel[None])        # (1, dimensions)
+
+``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else PyTorch on the CPU; ``engine.name`` says which.
+models.models.Cnn14 remains the reference: tests/test_engine.py holds every engine against it.
 """
 
-import copy
+import ctypes
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from danger_safe.errors import UserError
+from danger_safe.cli import warn
+from models.checkpoint_files import CheckpointInfo
+from models.converted import ConversionError, find_or_convert
 from models.logmel import LogMel
-from models.models import MIN_SAMPLES, Cnn14, ConvBlock
+from models.mnn_network import MnnNetwork
 
-WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
-
-
-def choose_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is one. Raises UserError when CUDA is asked for in vain."""
-    available = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if available else "cpu"
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: this PyTorch sees no CUDA GPU; use --device cpu, or install a CUDA build")
-    return device
+DEVICES = ("auto", "cpu", "cuda")
 
 
+class Network(Protocol):
+    """What computes: one object for one checkpoint."""
+
+    name: str  # library, version, device
+    kind: str  # what decides the last digits of an embedding
+    lanes: int  # batches that may be computed at once
+
+    def embed(self, logmel: np.ndarray) -> np.ndarray:
+        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+
+    def start(self) -> None:
+        """Begin to load, if that was not done yet; the first batch waits for it."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+@dataclass(frozen=True)
 class Engine:
-    """Embeds batches of clips with one network."""
+    """A front end and a network of one checkpoint."""
 
-    def __init__(self, model: Cnn14, device: str = "cpu"):
-        self.device = device
-        self.model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
-        self.front_end = LogMel(self.model)
-        self.dimensions = model.dimensions
-        self.name = f"PyTorch {torch.__version__} on {device}"
+    info: CheckpointInfo
+    front_end: LogMel
+    network: Network
 
-    def embed(self, clips: list[np.ndarray]) -> np.ndarray:
-        """Mono float32 clips at 32 kHz, of one length or several: float32 of shape (clips, dimensions).
+    @property
+    def name(self) -> str:
+        """Library, version, device."""
+        return self.network.name
 
-        Clips under 9,920 samples are padded with silence. Memory grows with the longest clip: what is longer than
-        WINDOW_SECONDS comes here in windows (danger_safe/extraction.py).
-        """
-        result = np.empty((len(clips), self.dimensions), np.float32)
-        by_length: dict[int, list[int]] = {}
-        for index, clip in enumerate(clips):
-            by_length.setdefault(max(len(clip), MIN_SAMPLES), []).append(index)
-        for length, members in by_length.items():
-            batch = np.zeros((len(members), length), np.float32)
-            for row, index in zip(batch, members, strict=True):
-                row[: len(clips[index])] = clips[index]
-            result[members] = self._run(batch)
-        return result
+    @property
+    def kind(self) -> str:
+        """What decides the last digits of an embedding."""
+        return self.network.kind
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        """(batch, samples) -> (batch, dimensions)."""
-        with torch.inference_mode():
-            waveform = torch.from_numpy(batch).to(self.device)
-            logmel = self.front_end(waveform).contiguous(memory_format=torch.channels_last)
-            return self.model.embed(logmel).float().cpu().numpy()
+    @property
+    def lanes(self) -> int:
+        """How many batches may be computed at once, by as many threads."""
+        return self.network.lanes
+
+    def embed(self, logmel: np.ndarray) -> np.ndarray:
+        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+        return self.network.embed(logmel)
+
+    def close(self) -> None:
+        """Release what it holds; a ``with`` block does so."""
+        self.network.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
 
-def fold_batch_norm(model: Cnn14) -> Cnn14:
-    """A copy of an evaluated network whose convolutions have their batch norm in them: a quarter less work."""
-    folded = copy.deepcopy(model).eval()
-    for block in folded.children():
-        if isinstance(block, ConvBlock):
-            block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), torch.nn.Identity()
-            block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), torch.nn.Identity()
-    return folded
+def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine:
+    """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
+
+    Raises UserError for a checkpoint that is none, or for a GPU that is not there.
+    """
+    if device == "cuda" or (device == "auto" and has_cuda()):
+        return _torch_engine(checkpoint, device, cores)
+    if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
+        return _torch_engine(checkpoint, "cpu", cores)
+    try:
+        converted = find_or_convert(checkpoint)
+    except ConversionError as error:
+        warn(f"PyTorch runs instead of MNN, slower: {error}")
+        return _torch_engine(checkpoint, "cpu", cores)
+    return Engine(converted.info, converted.front_end, MnnNetwork(converted.file, cores, converted.winograd))
+
+
+def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
+    from models.checkpoints import load_model  # PyTorch takes seconds to load
+    from models.torch_network import TorchNetwork, choose_device
+
+    device = choose_device(device)
+    model, info = load_model(checkpoint)
+    return Engine(info, LogMel.of(model), TorchNetwork(model, device, cores))
+
+
+def has_cuda() -> bool:
+    """Whether an NVIDIA driver with a GPU is here: asked of the driver, without loading PyTorch."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False

@@ -1,35 +1,72 @@
 """The log-mel spectrogram by a real FFT: the values of torchlibrosa's convolution, in a fraction of its time.
 
-torchlibrosa multiplies each frame with a 1,024 x 1,026 matrix; torch.stft gives the same numbers from an FFT.
-tests/test_cnn14.py holds the two against each other.
+    front_end = LogMel.of(model)
+    logmel = front_end(samples)     # (samples,) at 32 kHz -> (frames, 64), in dB
+
+torchlibrosa multiplies each frame with a 1,024 x 1,026 matrix; an FFT gives the same numbers. Nothing here needs
+PyTorch, which takes seconds to load. tests/test_cnn14.py holds the two against each other.
 """
 
-import torch
+from __future__ import annotations
 
-from models.models import HOP_LENGTH, N_FFT, Cnn14, prepare
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from models.models import Cnn14
+
+N_FFT = 1024  # samples: 32 ms
+HOP_LENGTH = 320  # samples: 10 ms, so 100 frames a second
+MEL_BINS = 64
+MIN_SAMPLES = 31 * HOP_LENGTH  # 9,920 (0.31 s): 32 frames, the fewest that survive Cnn14's five poolings
+QUIETEST_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
+_WINDOW = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
 
 
+@dataclass(frozen=True)
 class LogMel:
-    """The front end of one network, with that network's mel bank, floor and normalisation."""
+    """The front end of one network. Every method takes one clip, or a batch as further leading axes."""
 
-    def __init__(self, model: Cnn14):
-        self.mel_bank = model.logmel_extractor.melW.detach()  # (513, 64)
-        self.window = torch.hann_window(N_FFT, device=self.mel_bank.device)
-        self.floor = model.settings["floor"]
-        self.normalise = model.normalise
+    mel_bank: np.ndarray  # (513, 64)
+    floor: float  # the least mel power
+    normalise: bool  # scale each clip to a peak of 1 first
 
-    def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) at 32 kHz -> log-mel power in dB, (batch, 1, frames, 64)."""
-        return self.from_power(self.power(prepare(waveform, self.normalise)))
+    @classmethod
+    def of(cls, model: Cnn14) -> LogMel:
+        """The front end that a network was trained with."""
+        mel_bank = model.logmel_extractor.melW.detach().cpu().numpy()
+        return cls(mel_bank, model.settings["floor"], model.settings["normalise"])
 
-    def power(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) -> power spectrogram, (batch, frames, 513)."""
-        spectrum = torch.stft(
-            waveform, N_FFT, HOP_LENGTH, window=self.window, center=True, pad_mode="reflect", return_complex=True
-        )
-        return torch.view_as_real(spectrum).square().sum(dim=-1).transpose(1, 2)
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) float32 at 32 kHz -> log-mel power in dB, (frames, 64). Short clips are padded with silence."""
+        if samples.shape[-1] < MIN_SAMPLES:
+            samples = _pad(samples, 0, MIN_SAMPLES - samples.shape[-1], "constant")
+        if self.normalise:
+            samples = samples / np.maximum(np.abs(samples).max(axis=-1, keepdims=True), np.float32(QUIETEST_PEAK))
+        return self.from_power(self.power(samples))
 
-    def from_power(self, power: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, 513) -> log-mel power in dB, (batch, 1, frames, 64)."""
-        mel = (power @ self.mel_bank).clamp_min(self.floor)
-        return (10.0 * torch.log10(mel)).unsqueeze(1)
+    def power(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) -> power spectrogram up to the last mel bin's end, (samples // 320 + 1, at most 513)."""
+        from scipy import fft  # half a second to load: threads do it while the network starts
+
+        padded = _pad(samples, N_FFT // 2, N_FFT // 2, "reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT, axis=-1)[..., ::HOP_LENGTH, :]
+        spectrum = fft.rfft(frames * _WINDOW)[..., : self._used]
+        return spectrum.real**2 + spectrum.imag**2
+
+    def from_power(self, power: np.ndarray) -> np.ndarray:
+        """What ``power`` returned -> log-mel power in dB, (frames, 64)."""
+        mel = power @ self.mel_bank[: self._used]
+        return np.float32(10.0) * np.log10(np.maximum(mel, np.float32(self.floor)))
+
+    @property
+    def _used(self) -> int:
+        """FFT bins that any mel bin hears."""
+        return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
+
+
+def _pad(samples: np.ndarray, before: int, after: int, mode: str) -> np.ndarray:
+    """Pad the last axis alone."""
+    return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(before, after)], mode)

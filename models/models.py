@@ -16,13 +16,7 @@ from torch import nn
 from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from danger_safe.audio import SAMPLE_RATE
-
-N_FFT = 1024  # samples: 32 ms
-HOP_LENGTH = 320  # samples: 10 ms, so 100 frames a second
-MEL_BINS = 64
-POOLINGS = 5  # each halves time and frequency
-MIN_SAMPLES = 31 * HOP_LENGTH  # 9,920 (0.31 s): 32 frames, the fewest that survive five poolings
-QUIETEST_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK
 
 
 class ConvBlock(nn.Module):
@@ -97,7 +91,7 @@ class Cnn14(nn.Module):
         """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
 
         Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
-        (about 20 MB a second at width 64), so the engine cuts long recordings (models/engine.py).
+        (about 20 MB a second at width 64), so extraction cuts long recordings (danger_safe/extraction.py).
         Returns clipwise_output (batch, classes) and embedding (batch, 32 * width).
         """
         embedding = self.embed(self.logmel(waveform))

@@ -1,5 +1,6 @@
 """Sounds and helpers of the tests. Scripts are run as users run them: in a process of their own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+REFERENCE = SHARED / "cnn14_reference"
 sys.path.insert(0, str(ROOT))
 
 
@@ -53,6 +55,28 @@ def embeddings(sample):
     table = sample / "audio_embeddings.csv"
     run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table)
     return table
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Converted networks go to a folder of the tests."""
+    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def reference_module():
+    """The stand-in's weights and test signals, from ../shared."""
+    spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory):
+    """The stand-in checkpoint, in the official file's layout."""
+    path = tmp_path_factory.mktemp("standin") / "Cnn14_standin.pth"
+    subprocess.run([sys.executable, REFERENCE / "weights.py", "make-checkpoint", path], check=True)
+    return path
 
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (real clips, reference network) is not here")

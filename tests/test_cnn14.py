@@ -1,44 +1,22 @@
-"""The network against the reference implementation's embeddings, and the checkpoints' loading."""
-
-import importlib.util
-import subprocess
-import sys
+"""models.py against the reference implementation's embeddings, and the checkpoints' loading."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, needs_shared, run
+from conftest import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.errors import UserError
+from models.checkpoint_files import COMPACT
 from models.checkpoints import load_model
-from models.engine import Engine
-from models.logmel import LogMel
-from models.models import MIN_SAMPLES, Cnn14
-
-REFERENCE = SHARED / "cnn14_reference"
-
-
-def reference_module():
-    spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory):
-    """The stand-in checkpoint, in the official file's layout."""
-    path = tmp_path_factory.mktemp("standin") / "Cnn14_standin.pth"
-    subprocess.run([sys.executable, REFERENCE / "weights.py", "make-checkpoint", path], check=True)
-    return path
+from models.logmel import MIN_SAMPLES
+from models.models import Cnn14
 
 
 @needs_shared
 def test_embeddings_are_the_reference_implementation_s(standin):
     model, _ = load_model(str(standin))
-    engine = Engine(model)
     expected = np.load(REFERENCE / "expected_seed0.npz")
     for name, clip in reference_module().signals().items():
         want = expected[f"{name}/embedding"]
@@ -47,8 +25,7 @@ def test_embeddings_are_the_reference_implementation_s(standin):
         scores = output["clipwise_output"][0].numpy()
         assert set(output) == {"clipwise_output", "embedding"}
         assert np.abs(scores - expected[f"{name}/clipwise_output"]).max() < 1e-4, name
-        for got in (output["embedding"][0].numpy(), engine.embed([clip])[0]):
-            assert np.abs(got - want).max() < 1e-4 * want.mean(), name
+        assert np.abs(output["embedding"][0].numpy() - want).max() < 1e-4 * want.mean(), name
 
 
 @needs_shared
@@ -73,13 +50,6 @@ def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
     assert np.abs(got - want).max() < 1e-4 * want.mean()
 
 
-@pytest.mark.parametrize("settings", [{}, {"fmax": 7000.0, "floor": 10**-3.5, "normalise": True}])
-def test_fast_log_mel_has_torchlibrosa_s_values(settings):
-    model = Cnn14(classes=2, width=1, **settings)
-    waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(LogMel(model)(waveform), model.logmel(waveform), atol=1e-3)
-
-
 @pytest.mark.parametrize("samples", [1, 5_000, MIN_SAMPLES, MIN_SAMPLES + 1, 100_000])
 def test_clips_of_any_length(samples):
     model = Cnn14(classes=3, width=2).eval()
@@ -88,23 +58,7 @@ def test_clips_of_any_length(samples):
     assert output["clipwise_output"].shape == (2, 3)
 
 
-def test_engine_batches_of_mixed_lengths_equal_single_clips():
-    torch.manual_seed(0)
-    model = Cnn14(classes=3, width=4).eval()
-    engine = Engine(model)
-    clips = [
-        np.random.default_rng(n).standard_normal(n).astype(np.float32) * 0.1 for n in (9_000, 32_000, 20_000, 32_000)
-    ]
-    together = engine.embed(clips)
-    for clip, row in zip(clips, together, strict=True):
-        with torch.inference_mode():
-            alone = model(torch.from_numpy(clip)[None])["embedding"][0].numpy()
-        assert np.allclose(row, alone, atol=1e-4 * np.abs(alone).max())
-
-
 def test_compact_checkpoint_is_small_and_says_what_it_is():
-    from models.checkpoints import COMPACT
-
     assert COMPACT.stat().st_size <= 12 * 2**20
     model, info = load_model("compact")
     assert model.dimensions == 512

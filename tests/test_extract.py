@@ -69,11 +69,11 @@ def test_same_bytes_again_and_rows_do_not_depend_on_batches(sample, tmp_path):
         (folder / name).mkdir(parents=True)
         for path in sorted((sample / name).glob("*.wav"))[:5]:
             (folder / name / path.name).write_bytes(path.read_bytes())
-    _, first = extracted(folder, tmp_path)
-    content = (tmp_path / "table.csv").read_bytes()
-    extracted(folder, tmp_path)
-    assert (tmp_path / "table.csv").read_bytes() == content
-    _, single = extracted(folder, tmp_path, "--batch-size", "1")
+    _, first = extracted(folder, tmp_path / "a")
+    extracted(folder, tmp_path / "b")
+    for name in ("table.csv", "table.json", "table_failures.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    _, single = extracted(folder, tmp_path / "c", "--batch-size", "1")
     assert np.allclose(single.filter(like="feat_"), first.filter(like="feat_"), atol=1e-4)
 
 

@@ -1,0 +1,75 @@
+"""Where sounds are: a path on this computer, or an address such as s3://bucket/dataset (through fsspec).
+
+Addresses let a cluster's workers read what no disk of theirs holds. fsspec comes with PyTorch; for s3:// it needs
+s3fs, for gs:// gcsfs, for https:// aiohttp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from danger_safe.errors import UserError
+
+Place = Path | str  # a path, or an address
+
+
+def is_address(place: Place) -> bool:
+    """Whether it is an address and not a path."""
+    return isinstance(place, str) and "://" in place
+
+
+def place(text: str) -> Place:
+    """An argparse type: an address stays text, anything else is a path."""
+    return text.rstrip("/") if "://" in text else Path(text)
+
+
+def join(folder: Place, name: str) -> Place:
+    """A file of a folder."""
+    return f"{folder}/{name}" if is_address(folder) else Path(folder, *name.split("/"))
+
+
+def filesystem(address: str) -> Any:
+    """The fsspec file system of an address. Raises UserError where its package is missing."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(address)[0]
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{address}: {error}") from error
+
+
+def open_file(file: Place) -> BinaryIO:
+    """Open for reading, in binary."""
+    return filesystem(file).open(file, "rb") if is_address(file) else open(file, "rb")
+
+
+def exists(file: Place) -> bool:
+    """Whether there is such a file."""
+    return filesystem(file).isfile(file) if is_address(file) else Path(file).is_file()
+
+
+def list_files(folder: Place) -> list[tuple[str, Place]]:
+    """All files under a folder, by name: (name relative to the folder with forward slashes, file)."""
+    if not is_address(folder):
+        paths = (path for path in sorted(Path(folder).rglob("*")) if not path.is_dir())
+        return [("/".join(path.relative_to(folder).parts), path) for path in paths]
+    system = filesystem(folder)
+    root = system._strip_protocol(folder).rstrip("/")
+    names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
+    return [(name, join(folder, name)) for name in names]
+
+
+def signature(file: Place) -> str:
+    """Text that changes when the file does: its size and its time or tag. Raises OSError when there is none."""
+    if not is_address(file):
+        status = os.stat(file)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    information = filesystem(file).info(file)
+    stamps = []
+    for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "created"):
+        with contextlib.suppress(KeyError):
+            stamps.append(str(information[key]))
+    return " ".join([str(information.get("size")), *stamps])

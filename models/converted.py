@@ -1,0 +1,151 @@
+"""Networks converted for MNN, kept in the user's cache folder: a checkpoint is converted once on a computer.
+
+    converted = find_or_convert("compact")
+    network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
+
+Files: CACHE/SHA256-mnnVERSION/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
+so it is whole or not there. info.json holds the size and the CRC of network.mnn; where they do not fit, the folder is
+made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
+algorithm is kept for the networks whose embeddings it does not change.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from danger_safe.errors import UserError
+from models.cache import cache_folder
+from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
+from models.logmel import LogMel
+from models.mnn_network import MnnNetwork, NetworkError
+from models.parity import PARITY, largest_error
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+class ConversionError(Exception):
+    """This network cannot be converted on this computer; PyTorch can run it."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network that MNN can run."""
+
+    file: Path
+    info: CheckpointInfo
+    front_end: LogMel
+    winograd: int  # MNN's level of Winograd's algorithm that keeps the embeddings
+
+
+def find_or_convert(checkpoint: str) -> Converted:
+    """The converted network of a checkpoint given by name or path.
+
+    Raises UserError for a checkpoint that is none, ConversionError where MNN cannot take its place.
+    """
+    path = checkpoint_path(checkpoint)
+    sha256 = verified_sha256(checkpoint, path)
+    folder = cache_folder() / f"{sha256}-mnn{version('MNN')}"
+    if not _is_whole(folder):
+        try:
+            _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
+        except (OSError, NetworkError, subprocess.SubprocessError) as error:
+            raise ConversionError(str(error)) from error
+    known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    info = CheckpointInfo(
+        checkpoint_name(checkpoint), sha256, known["settings"], tuple(known["categories"]),
+        frozenset(known["clips"]), known["licence"],
+    )  # fmt: skip
+    if known["winograd"] is None:
+        raise ConversionError(f"MNN's embeddings are {known['error']:.1e} away from the reference's")
+    with np.load(folder / "front_end.npz", allow_pickle=False) as arrays:
+        front_end = LogMel(arrays["mel_bank"], info.settings["floor"], info.settings["normalise"])
+    return Converted(folder / "network.mnn", info, front_end, known["winograd"])
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+        return known["files"] == {name: _fingerprint(folder / name) for name in ("network.mnn", "front_end.npz")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _fingerprint(file: Path) -> list[int]:
+    """Size and CRC-32: against damage, not against malice; the folder is the user's own."""
+    crc = 0
+    with open(file, "rb") as content:
+        while block := content.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return [file.stat().st_size, crc]
+
+
+def _convert(checkpoint: str, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent, ignore_cleanup_errors=True) as made,
+        tqdm(total=3, desc="Preparing the network (once)", unit="step", file=sys.stderr) as bar,
+    ):
+        new = Path(made) / "new"
+        new.mkdir()
+        _run("-m", "models.export", checkpoint, str(new))
+        bar.update()
+        # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.
+        call = "import _tools, sys; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+        source, target = new / "network.onnx", new / "network.mnn"
+        _run("-c", call, "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target), "--bizCode", "none")
+        source.unlink()
+        bar.update()
+        known = json.loads((new / "info.json").read_text(encoding="utf-8"))
+        known["winograd"], known["error"] = _fastest_with_parity(new)
+        known["files"] = {name: _fingerprint(new / name) for name in ("network.mnn", "front_end.npz")}
+        (new / "probes.npz").unlink()
+        (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
+        for file in new.iterdir():  # on the disk before the folder gets its name
+            with open(file, "rb+") as content:
+                os.fsync(content.fileno())
+        if folder.exists():  # damaged
+            shutil.rmtree(folder)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if not _is_whole(folder):  # else another process was quicker
+                raise
+        bar.update()
+
+
+def _fastest_with_parity(folder: Path) -> tuple[int | None, float]:
+    """MNN's fastest setting that keeps the embeddings of the probe sounds, or None; and its largest error."""
+    with np.load(folder / "probes.npz", allow_pickle=False) as probes:
+        logmel, expected = probes["logmel"], probes["embedding"]
+    error = float("inf")
+    for level in (3, 1, 0):  # from the fastest to the most exact; 2 is 1 on every processor that was tried
+        network = MnnNetwork(folder / "network.mnn", os.cpu_count() or 1, level)
+        try:
+            error = largest_error(network.embed(logmel), expected)
+        finally:
+            network.close()
+        if error <= PARITY:
+            return level, error
+    return None, error
+
+
+def _run(*arguments: str) -> None:
+    """A step in a Python of its own. Raises UserError with its words, or ConversionError."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=_PROJECT, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        if last.startswith("error: ") and "unexpected" not in last:
+            raise UserError(last.removeprefix("error: "))
+        raise ConversionError(last)

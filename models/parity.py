@@ -1,0 +1,39 @@
+"""How far an engine's embeddings may be from the reference's, and the sounds that it is tried on before it is used."""
+
+import numpy as np
+
+from danger_safe.audio import SAMPLE_RATE
+from models.logmel import LogMel
+
+# The promise is 0.05 % of the mean embedding on every sound. Real clips go further astray than the probes do, so an
+# engine has to stay under a fifth of that on the probes (benchmarks/speed.md has both, for every setting).
+PROMISE = 5e-4
+PARITY = PROMISE / 5
+
+
+def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference in any clip, as a share of that clip's mean expected embedding; both (clips, dims)."""
+    if not np.isfinite(embeddings).all():
+        return float("inf")
+    return float((np.abs(embeddings - expected).max(axis=1) / expected.mean(axis=1)).max())
+
+
+def probe_batch(front_end: LogMel) -> np.ndarray:
+    """Log-mels, (16, 501, 64), of eight sounds of five seconds at two levels: the same on every machine."""
+    time = np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE  # seconds
+    rng = np.random.default_rng(14)
+    noise = rng.standard_normal(len(time))
+    bursts = (time % 1.0 < 0.15) * np.exp(-20 * (time % 1.0))
+    wail = np.sin(2 * np.pi * np.cumsum(900 + 500 * np.sin(2 * np.pi * 0.5 * time)) / SAMPLE_RATE)
+    sounds = [
+        noise,
+        np.cumsum(noise) / 200,  # deep rumble
+        noise * bursts,
+        np.sin(2 * np.pi * (50 + 1_500 * time) * time),  # a sweep up to the band's end
+        wail,
+        sum(np.sin(2 * np.pi * 437 * k * time) / k for k in range(1, 12)) * bursts,  # barks
+        np.where(rng.random(len(time)) < 3e-4, 8.0, 0.0),  # clicks
+        np.sign(np.sin(2 * np.pi * 95 * time)) + 0.1 * noise,  # a motor
+    ]
+    waveforms = np.stack([level * sound / np.abs(sound).max() for sound in sounds for level in (0.9, 0.01)])
+    return front_end(waveforms.astype(np.float32))

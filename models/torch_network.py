@@ -1,0 +1,90 @@
+"""The network on PyTorch: on a GPU, and on a CPU where the faster engine is not to be had.
+
+Batch norm is folded into the convolutions and memory is laid out channels-last: the same function as
+models.models.Cnn14, to rounding. On a GPU, half precision is used only after it has proved itself on this GPU with
+these weights (``PARITY``), transfers are pinned, and a batch is as large as the memory that is free allows.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from danger_safe.errors import UserError
+from models.logmel import LogMel
+from models.models import Cnn14, ConvBlock
+from models.parity import PARITY, largest_error, probe_batch
+
+_BYTES_PER_CELL = 4 * 4  # float32: each of width * frames * bins activations of block 1, in, out and two in flight
+
+
+class TorchNetwork:
+    """Log-mel batches in, embeddings out, with PyTorch."""
+
+    def __init__(self, model: Cnn14, device: str = "cpu", threads: int | None = None):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device, self.dtype, self.lanes = device, torch.float32, 1
+        self.dimensions = model.dimensions
+        self._width = model.settings["width"]
+        self._model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
+        if device != "cpu":
+            self._try_half_precision(probe_batch(LogMel.of(model)))
+        precision = {torch.float32: "", torch.float16: ", half precision"}[self.dtype]
+        self.name = self.kind = f"PyTorch {torch.__version__} on {device}{precision}"
+
+    def embed(self, logmel: np.ndarray) -> np.ndarray:
+        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+        size = self._largest_batch(logmel.shape[1])
+        return np.concatenate([self._run(logmel[i : i + size]) for i in range(0, len(logmel), size)])
+
+    def start(self) -> None:
+        """Nothing to start: the same interface as MnnNetwork."""
+
+    def close(self) -> None:
+        """Nothing to release: the same interface as MnnNetwork."""
+
+    def _run(self, logmel: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(logmel))[:, None]
+            if self.device != "cpu":
+                batch = batch.pin_memory().to(self.device, non_blocking=True)
+            batch = batch.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            return self._model.embed(batch).float().cpu().numpy()
+
+    def _largest_batch(self, frames: int) -> int:
+        """Clips of so many frames that fit in half of the GPU's free memory; on a CPU the caller's size is right."""
+        if self.device == "cpu":
+            return 1 << 30
+        free, _ = torch.cuda.mem_get_info()
+        return max(1, free // 2 // (self._width * frames * 64 * _BYTES_PER_CELL))
+
+    def _try_half_precision(self, probes: np.ndarray) -> None:
+        """Keep float16 if, on this GPU, it gives the embeddings that float32 gives."""
+        expected = self._run(probes)
+        self._model.half()
+        self.dtype = torch.float16
+        if largest_error(self._run(probes), expected) > PARITY:
+            self._model.float()
+            self.dtype = torch.float32
+
+
+def choose_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one. Raises UserError when CUDA is asked for in vain."""
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: this PyTorch sees no CUDA GPU; use --device cpu, or install a CUDA build")
+    return device
+
+
+def fold_batch_norm(model: Cnn14) -> Cnn14:
+    """A copy of an evaluated network whose convolutions have their batch norm in them: a quarter less work."""
+    folded = copy.deepcopy(model).eval()
+    for block in folded.children():
+        if isinstance(block, ConvBlock):
+            block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), torch.nn.Identity()
+            block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), torch.nn.Identity()
+    return folded
