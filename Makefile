@@ -2,7 +2,9 @@
 # make test   the tests
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
+# make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 PYTHON ?= python3
+DATASET ?= dataset
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -11,7 +13,7 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-.PHONY: help run test esc50 lint format clean
+.PHONY: help run test esc50 lint format bench clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -24,6 +26,10 @@ help:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ .venv/.run-installed
+
+.venv/.bench-installed: .venv/.dev-installed requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
 
 run: .venv/.run-installed
 	$(RUN) filterAudioToDangerousAndSafe.py --sample --output sample
@@ -49,6 +55,9 @@ lint: .venv/.dev-installed
 format: .venv/.dev-installed
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+bench: .venv/.bench-installed
+	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
 clean:
 	rm -rf sample .pytest_cache .ruff_cache

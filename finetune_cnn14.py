@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
     from danger_safe.finetuning import Settings, Training, best_precision, held_out_accuracy
     from danger_safe.sound_store import SoundStore
     from models.checkpoints import load_model, save_checkpoint
-    from models.torch_network import choose_device
     from models.models import Cnn14
+    from models.torch_network import choose_device
 
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision

@@ -9,28 +9,21 @@ and info.json (what is known of the checkpoint) into FOLDER.
 
 import json
 import sys
-import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import helper, numpy_helper
 
 from danger_safe import cli
 from models.checkpoints import load_model
-from models.logmel import LogMel
-from models.models import Cnn14
+from models.logmel import MEL_BINS, LogMel
+from models.models import Cnn14, ConvBlock
 from models.parity import probe_batch
 from models.torch_network import fold_batch_norm
-
-
-class _LogMelToEmbedding(torch.nn.Module):
-    def __init__(self, model: Cnn14):
-        super().__init__()
-        self.model = model
-
-    def forward(self, logmel: torch.Tensor) -> torch.Tensor:
-        return self.model.embed(logmel)
 
 
 def main(arguments: list[str]) -> int:
@@ -45,15 +38,49 @@ def main(arguments: list[str]) -> int:
     known = asdict(info) | {"clips": sorted(info.clips), "categories": list(info.categories)}
     (folder / "info.json").write_text(json.dumps(known), encoding="utf-8")
     folded = fold_batch_norm(model)
-    del model
-    with warnings.catch_warnings():  # the exporter that needs no further packages calls itself legacy
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _LogMelToEmbedding(folded), (torch.zeros(1, 1, 501, 64),), folder / "network.onnx", dynamo=False,
-            input_names=["logmel"], output_names=["embedding"],
-            dynamic_axes={"logmel": {0: "batch", 2: "frames"}, "embedding": {0: "batch"}},
-        )  # fmt: skip
+    del model  # memory: each of these is as large as the checkpoint
+    graph = build_graph(folded)
+    del folded
+    onnx.save(graph, folder / "network.onnx")
     return cli.DONE
+
+
+def build_graph(folded: Cnn14) -> onnx.ModelProto:
+    """models.Cnn14.embed with its batch norm folded: ``logmel`` (batch, 1, frames, 64) -> ``embedding``."""
+    nodes, tensors = [], []
+
+    def node(operation: str, *inputs: str, **attributes: Any) -> str:
+        output = f"{operation}{len(nodes)}"
+        nodes.append(helper.make_node(operation, list(inputs), [output], **attributes))
+        return output
+
+    def tensor(values: torch.Tensor | np.ndarray) -> str:
+        values = values.detach().numpy() if isinstance(values, torch.Tensor) else values
+        tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), f"tensor{len(tensors)}"))
+        return tensors[-1].name
+
+    bn0 = folded.bn0  # over mel bins: a scale and a shift each
+    scale = bn0.weight / torch.sqrt(bn0.running_var + bn0.eps)
+    x = node("Mul", "logmel", tensor(scale))
+    x = node("Add", x, tensor(bn0.bias - bn0.running_mean * scale))
+    blocks = [block for block in folded.children() if isinstance(block, ConvBlock)]
+    for block in blocks:
+        for layer in (block.conv1, block.conv2):
+            x = node("Conv", x, tensor(layer.weight), tensor(layer.bias), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            x = node("Relu", x)
+        if block is not blocks[-1]:
+            x = node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = node("ReduceMean", x, tensor(np.array([3])), keepdims=0)  # over frequency
+    loudest, mean = (node(name, x, tensor(np.array([2])), keepdims=0) for name in ("ReduceMax", "ReduceMean"))
+    x = node("Gemm", node("Add", loudest, mean), tensor(folded.fc1.weight), tensor(folded.fc1.bias), transB=1)
+    nodes.append(helper.make_node("Relu", [x], ["embedding"]))
+    graph = helper.make_graph(
+        nodes, "Cnn14",
+        [helper.make_tensor_value_info("logmel", onnx.TensorProto.FLOAT, ["batch", 1, "frames", MEL_BINS])],
+        [helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", folded.dimensions])],
+        tensors,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 if __name__ == "__main__":

@@ -62,12 +62,10 @@ class TorchNetwork:
 
     def _try_half_precision(self, probes: np.ndarray) -> None:
         """Keep float16 if, on this GPU, it gives the embeddings that float32 gives."""
-        expected = self._run(probes)
-        self._model.half()
-        self.dtype = torch.float16
+        whole, expected = self._model, self._run(probes)
+        self._model, self.dtype = copy.deepcopy(whole).half(), torch.float16
         if largest_error(self._run(probes), expected) > PARITY:
-            self._model.float()
-            self.dtype = torch.float32
+            self._model, self.dtype = whole, torch.float32
 
 
 def choose_device(device: str) -> str:

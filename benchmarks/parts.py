@@ -1,0 +1,68 @@
+"""Where the time of one clip goes: decoding, log-mel, network; ours and the reference's. Used by bench.py."""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from danger_safe.audio import read_clip
+from models.checkpoints import load_model
+from models.converted import find_or_convert
+from models.mnn_network import MnnNetwork
+from models.torch_network import TorchNetwork
+
+BATCH = 16
+PARTS = {
+    "decode": "decode and resample, 1 core",
+    "logmel": "log-mel, 1 core",
+    "torchlibrosa": "log-mel by torchlibrosa",
+    "mnn": "network, MNN, batch of 16",
+    "pytorch": "network, PyTorch folded, batch of 16",
+    "reference": "network, models.py, one clip",
+    "compact mnn": "compact network, MNN, batch of 16",
+    "compact pytorch": "compact network, PyTorch folded, batch of 16",
+}
+
+
+def measure_parts(dataset: Path, checkpoint: Path) -> dict[str, float]:
+    """Milliseconds for one clip of five seconds, by the names of PARTS."""
+    cores = os.cpu_count() or 1
+    files = sorted((dataset / "Danger").rglob("*.wav"))[:BATCH]
+    clips = [read_clip(file) for file in files]
+    milliseconds = {"decode": _median(lambda: read_clip(files[0]), 20)}
+    for name, prefix in ((str(checkpoint), ""), ("compact", "compact ")):
+        model, _ = load_model(name)
+        converted = find_or_convert(name)
+        logmel = np.stack([converted.front_end(clip) for clip in clips])
+        if not prefix:
+            waveform = torch.from_numpy(clips[0])[None]
+            with torch.inference_mode():
+                milliseconds["logmel"] = _median(lambda c=converted: c.front_end(clips[0]), 20)
+                milliseconds["torchlibrosa"] = _median(lambda m=model, w=waveform: m.logmel(w), 20)
+                one = torch.from_numpy(logmel[:1])[:, None]
+                milliseconds["reference"] = _median(lambda m=model, x=one: m.embed(x), 10)
+        mnn = MnnNetwork(converted.file, cores, converted.winograd)
+        with ThreadPoolExecutor(mnn.lanes) as lanes:
+            together = _median(lambda n=mnn, x=logmel: list(lanes.map(n.embed, [x] * n.lanes)), 5)
+        milliseconds[prefix + "mnn"] = together / BATCH / mnn.lanes
+        mnn.close()
+        pytorch = TorchNetwork(model, "cpu", cores)
+        milliseconds[prefix + "pytorch"] = _median(lambda n=pytorch, x=logmel: n.embed(x), 5) / BATCH
+    return {name: milliseconds[name] for name in PARTS}
+
+
+def _median(run: Callable[[], object], times: int) -> float:
+    run()  # the first prepares
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return 1_000 * statistics.median(taken)

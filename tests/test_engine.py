@@ -1,0 +1,181 @@
+"""Every engine against the reference, models/models.py: the same embeddings, whatever computes them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import REFERENCE, needs_shared, reference_module, run
+
+from danger_safe.audio import read_clip
+from models.checkpoints import load_model, save_checkpoint
+from models.converted import find_or_convert
+from models.engine import open_engine
+from models.logmel import MIN_SAMPLES, N_FFT, LogMel
+from models.mnn_network import MnnNetwork
+from models.models import Cnn14
+from models.parity import PROMISE, largest_error
+from models.torch_network import TorchNetwork
+
+SETTINGS = [{}, {"fmax": 7000.0, "floor": 10**-3.5, "normalise": True}]
+
+
+def cosine(a, b):
+    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def engines_of(checkpoint):
+    """Each engine that can run here, by name, as a function of one clip."""
+    model, _ = load_model(checkpoint)
+    front_end = LogMel.of(model)
+    pytorch = TorchNetwork(model)
+    with open_engine(checkpoint, "cpu", 2) as mnn:
+        assert mnn.name.startswith("MNN"), "the fast engine is not running"
+        yield "MNN", lambda clip: mnn.embed(mnn.front_end(clip)[None])[0]
+        yield "PyTorch", lambda clip: pytorch.embed(front_end(clip)[None])[0]
+
+
+def check(checkpoint, clips):
+    model, _ = load_model(checkpoint)
+    with torch.inference_mode():
+        expected = [model(torch.from_numpy(clip)[None])["embedding"][0].numpy() for clip in clips]
+    for name, embed in engines_of(checkpoint):
+        for number, (clip, want) in enumerate(zip(clips, expected, strict=True)):
+            got = embed(clip)
+            assert cosine(got, want) >= 0.99999, (name, number)
+            assert largest_error(got[None], want[None]) <= PROMISE, (name, number)
+
+
+@needs_shared
+def test_engines_give_the_reference_s_embeddings_of_every_signal(standin):
+    expected = np.load(REFERENCE / "expected_seed0.npz")
+    for name, embed in engines_of(str(standin)):
+        for signal, clip in reference_module().signals().items():
+            want = expected[f"{signal}/embedding"]
+            got = embed(clip)
+            assert cosine(got, want) >= 0.99999, (name, signal)
+            assert largest_error(got[None], want[None]) <= PROMISE, (name, signal)
+
+
+@needs_shared
+def test_engines_agree_on_the_compact_checkpoint_and_the_signals():
+    check("compact", list(reference_module().signals().values()))
+
+
+def test_engines_agree_on_sounds(sample):
+    check("compact", [read_clip(path) for path in sorted(sample.glob("*/*.wav"))[::20]])
+
+
+def test_engines_agree_on_other_weights(tmp_path):
+    """Weights whose activations are large: the fastest algorithm loses digits, a slower one must be chosen."""
+    torch.manual_seed(0)
+    model = Cnn14(classes=3, width=8, **SETTINGS[1])
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.fill_(0.05)
+    save_checkpoint(tmp_path / "other.pth", model, categories=["a", "b", "c"], clips=[], licence="", training={})
+    clips = [0.1 * np.random.default_rng(n).standard_normal(20_000 * n).astype(np.float32) for n in (1, 3, 8)]
+    check(str(tmp_path / "other.pth"), clips)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_log_mel_has_torchlibrosa_s_values(settings):
+    model = Cnn14(classes=2, width=1, **settings)
+    waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
+    fast = LogMel.of(model)(waveform.numpy())
+    assert np.abs(fast - model.logmel(waveform)[:, 0].numpy()).max() < 1e-4
+    short = waveform[0, : MIN_SAMPLES // 2]
+    assert np.abs(LogMel.of(model)(short.numpy()) - model.logmel(short[None])[0, 0].numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@needs_shared
+def test_log_mel_is_as_exact_as_torchlibrosa(settings):
+    """Beside a pure tone, 32-bit arithmetic leaves noise in empty bins: ours may not be further from the truth."""
+    model = Cnn14(classes=2, width=1, **settings)
+    for name, clip in reference_module().signals().items():
+        with torch.inference_mode():
+            reference = model.logmel(torch.from_numpy(clip)[None])[0, 0].numpy()
+        exact = _exact_log_mel(LogMel.of(model), clip)
+        ours = np.abs(LogMel.of(model)(clip) - exact).max()
+        assert ours <= max(1e-4, np.abs(reference - exact).max()), name
+
+
+def _exact_log_mel(front_end, clip):
+    """In 64 bits, frame by frame."""
+    clip = clip.astype(np.float64)
+    if front_end.normalise:
+        clip = clip / max(np.abs(clip).max(), 1e-4)
+    padded = np.pad(clip, N_FFT // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::320] * np.hanning(N_FFT + 1)[:-1]
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    return 10 * np.log10(np.maximum(power @ front_end.mel_bank.astype(np.float64), front_end.floor))
+
+
+def test_batches_equal_single_clips(sample):
+    clips = [read_clip(path) for path in sorted(sample.glob("*/*.wav"))[::30]]
+    with open_engine("compact", "cpu", 2) as engine:
+        logmel = np.stack([engine.front_end(clip) for clip in clips])
+        together = engine.embed(logmel)
+        alone = np.concatenate([engine.embed(one[None]) for one in logmel])
+    assert largest_error(together, alone) < PROMISE / 5
+
+
+def test_converted_network_is_kept_and_made_anew_when_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path))
+    first = find_or_convert("compact")
+    made = first.file.stat().st_mtime_ns
+    assert find_or_convert("compact").file.stat().st_mtime_ns == made
+    content = bytearray(first.file.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.file.write_bytes(content)
+    again = find_or_convert("compact")
+    assert again.file.stat().st_mtime_ns != made
+    network = MnnNetwork(again.file, 1, again.winograd)
+    assert network.embed(np.zeros((1, 101, 64), np.float32)).shape == (1, 512)
+    network.close()
+    assert [path.name for path in tmp_path.iterdir()] == [again.file.parent.name], "something was left over"
+
+
+def test_without_mnn_pytorch_runs_and_the_last_line_says_so(sample, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'MNN' else find(name, *rest)\n"
+    )
+    table = tmp_path / "table.csv"
+    done = run(
+        "extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert "PyTorch" in done.stdout.splitlines()[-1]
+    assert json.loads(table.with_suffix(".json").read_text())["engine"].startswith("PyTorch")
+
+
+def test_where_mnn_changes_the_embeddings_pytorch_runs(sample, tmp_path, monkeypatch, capsys):
+    import models.converted
+
+    monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path))
+    monkeypatch.setattr(models.converted, "PARITY", 0.0)
+    with open_engine("compact", "cpu", 1) as engine:
+        assert engine.name.startswith("PyTorch")
+    assert "away from the reference" in capsys.readouterr().err
+
+
+def test_gpu_path_on_the_cpu(monkeypatch):
+    """No GPU here: half precision is refused where it changes the embeddings, and memory sets the batch."""
+    torch.manual_seed(0)
+    model = Cnn14(classes=3, width=4).eval()
+    network = TorchNetwork(model)
+    logmel = np.random.default_rng(0).standard_normal((5, 101, 64)).astype(np.float32) * 20 - 30
+    expected = network.embed(logmel)
+    sizes = []
+    monkeypatch.setattr(network, "_largest_batch", lambda frames: 2)
+    whole = network._run
+    monkeypatch.setattr(network, "_run", lambda batch: sizes.append(len(batch)) or whole(batch))
+    assert np.allclose(network.embed(logmel), expected, atol=1e-6)
+    assert sizes == [2, 2, 1]
+    network._try_half_precision(logmel)
+    assert network.embed(logmel).shape == (5, 128)
+    assert largest_error(network.embed(logmel), expected) <= PROMISE

@@ -1,0 +1,187 @@
+"""Extraction that is killed, starved or run twice: nothing that was done is lost, nothing is done twice."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import ROOT, run
+
+from danger_safe.clips import Clip
+from danger_safe.extraction import group
+from danger_safe.preflight import Task
+
+SCRIPT = "extractEmbeddingCnn14.py"
+FILES = ("table.csv", "table.json", "table_failures.csv")
+
+
+def command(folder, output, *flags):
+    return ["--dataset", folder, "--checkpoint", "compact", "--output", output / "table.csv", *flags]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(sample, tmp_path_factory):
+    output = tmp_path_factory.mktemp("uninterrupted")
+    run(SCRIPT, *command(sample, output))
+    return {name: (output / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
+    arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path, "--batch-size", "16"))]
+    finished = 0
+    for number in range(6):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.4 + 0.35 * number)
+        process.send_signal(signal.SIGKILL)
+        finished += process.wait() == 0
+    done = run(SCRIPT, *command(sample, tmp_path))
+    assert finished or "done before" in done.stdout, done.stdout
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "table.journal"])
+
+
+def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(sample, tmp_path, uninterrupted):
+    run(SCRIPT, *command(sample, tmp_path))
+    started = time.monotonic()
+    done = run(SCRIPT, *command(sample, tmp_path))
+    assert "Nothing new" in done.stdout
+    assert time.monotonic() - started < 10  # two seconds on a quiet machine; make bench measures
+    (tmp_path / "table.csv").write_text("spoilt")
+    done = run(SCRIPT, *command(sample, tmp_path))
+    assert "0 clips in" in done.stdout
+    assert (tmp_path / "table.csv").read_bytes() == uninterrupted["table.csv"]
+
+
+def folders(tmp_path, clips=3):
+    for label in ("Danger", "Safe"):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        for number in range(clips):
+            sound = 0.1 * np.random.default_rng([number, len(label)]).standard_normal(32_000)
+            soundfile.write(tmp_path / "sounds" / label / f"{number}.wav", sound, 32_000)
+    return tmp_path / "sounds"
+
+
+def test_changed_new_and_removed_clips_are_noticed(tmp_path):
+    sounds = folders(tmp_path)
+    run(SCRIPT, *command(sounds, tmp_path))
+    before = features_of(tmp_path)
+    shutil.copy(sounds / "Danger" / "1.wav", sounds / "Danger" / "new.wav")
+    soundfile.write(sounds / "Safe" / "0.wav", np.sin(np.arange(50_000)), 32_000)
+    (sounds / "Safe" / "2.wav").unlink()
+    assert "2 clips to embed" in run(SCRIPT, *command(sounds, tmp_path)).stdout
+    after = features_of(tmp_path)
+    assert list(after.index) == [f"Danger/{n}.wav" for n in (0, 1, 2, "new")] + [f"Safe/{n}.wav" for n in (0, 1)]
+    assert (after.loc["Danger/0.wav"] == before.loc["Danger/0.wav"]).all()
+    assert not np.allclose(after.loc["Safe/0.wav"], before.loc["Safe/0.wav"])
+
+
+def features_of(output):
+    return pd.read_csv(output / "table.csv").set_index("file").filter(like="feat_")
+
+
+def test_another_checkpoint_starts_anew(tmp_path):
+    import torch
+
+    from models.checkpoints import save_checkpoint
+    from models.models import Cnn14
+
+    torch.manual_seed(0)
+    other = tmp_path / "other.pth"
+    save_checkpoint(other, Cnn14(classes=2, width=2), categories=["a", "b"], clips=[], licence="", training={})
+    sounds = folders(tmp_path)
+    run(SCRIPT, *command(sounds, tmp_path))
+    done = run(SCRIPT, *command(sounds, tmp_path), "--checkpoint", other)
+    assert "starting anew" in done.stderr
+    assert pd.read_csv(tmp_path / "table.csv").filter(like="feat_").shape == (6, 64)
+
+
+def test_failures_are_remembered_and_tried_again_when_the_file_changes(tmp_path):
+    sounds = folders(tmp_path)
+    (sounds / "Safe" / "bad.wav").write_text("no sound")
+    run(SCRIPT, *command(sounds, tmp_path), status=3)
+    done = run(SCRIPT, *command(sounds, tmp_path), status=3)
+    assert "Nothing new" in done.stdout
+    assert "Safe/bad.wav" in done.stderr
+    shutil.copy(sounds / "Safe" / "0.wav", sounds / "Safe" / "bad.wav")
+    assert "1 clips to embed" in run(SCRIPT, *command(sounds, tmp_path)).stdout
+
+
+def test_damaged_journal_is_said_and_begun_anew(tmp_path):
+    sounds = folders(tmp_path)
+    run(SCRIPT, *command(sounds, tmp_path))
+    (tmp_path / "table.journal").write_bytes(b"not a database at all" * 99)
+    done = run(SCRIPT, *command(sounds, tmp_path))
+    assert "damaged" in done.stderr
+    assert "6 clips in" in done.stdout
+
+
+def test_second_run_on_the_same_output_refuses(sample, tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path))],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    for line in first.stdout:
+        if re.search("clips to embed", line):
+            break
+    done = run(SCRIPT, *command(sample, tmp_path), status=1)
+    assert "another extraction is writing the same table" in done.stderr
+    first.communicate()
+    assert first.returncode == 0
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 180
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file size limits are POSIX")
+def test_full_disk_is_said_and_the_next_run_goes_on(sample, tmp_path, uninterrupted):
+    """A limit on the size of files stands for the full disk: writing fails in the middle in the same way."""
+    arguments = " ".join(f"'{part}'" for part in [sys.executable, ROOT / SCRIPT, *command(sample, tmp_path)])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 200; exec {arguments}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "what was finished is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "table.csv").exists()
+    done = run(SCRIPT, *command(sample, tmp_path))
+    assert "done before" in done.stdout
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
+
+
+def test_long_recordings_are_the_mean_of_their_windows(tmp_path):
+    """90 seconds: three windows of 30, the last alone quiet; each window is a clip in another folder."""
+    rng = np.random.default_rng(0)
+    windows = [level * rng.standard_normal(30 * 32_000).astype(np.float32) for level in (0.3, 0.1, 0.01)]
+    for name, sounds in (("long", [np.concatenate(windows)]), ("windows", windows)):
+        for number, sound in enumerate(sounds):
+            label = tmp_path / name / ("Danger" if number % 2 else "Safe")
+            label.mkdir(parents=True, exist_ok=True)
+            soundfile.write(label / f"{number}.wav", sound, 32_000, subtype="FLOAT")
+    features = {}
+    for name in ("long", "windows"):
+        (tmp_path / f"{name}.out").mkdir()
+        run(SCRIPT, *command(tmp_path / name, tmp_path / f"{name}.out"))
+        features[name] = pd.read_csv(tmp_path / f"{name}.out" / "table.csv").filter(like="feat_").to_numpy()
+    assert np.allclose(features["long"][0], features["windows"].mean(axis=0), atol=1e-3)
+
+
+def test_groups_of_what_is_left_are_those_of_the_whole():
+    """Byte-equal tables after a kill rest on this: leaving whole groups out does not change the others."""
+    rng = np.random.default_rng(0)
+    tasks = [
+        Task(Clip(str(n), str(n), 1, "a", 0, "a"), "1", int(seconds * 44_100), 44_100)
+        for n, seconds in enumerate(rng.choice([0.5, 5, 5, 5, 12, 31, 31, 0], 300))
+    ]
+    whole = list(group(tasks, 16))
+    assert sorted(task.clip.file for members in whole for task in members) == sorted(task.clip.file for task in tasks)
+    assert all(len({task.frames for task in members}) == 1 for members in whole)
+    done = {id(members) for members in whole if rng.random() < 0.5}
+    finished = {task.clip.file for members in whole if id(members) in done for task in members}
+    left = list(group([task for task in tasks if task.clip.file not in finished], 16))
+    assert sorted(left, key=str) == sorted((members for members in whole if id(members) not in done), key=str)
