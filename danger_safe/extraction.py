@@ -131,11 +131,13 @@ class Extractor:
         total, heard = np.zeros(self.engine.info.dimensions), 0
         try:
             waiting = self._pool.submit(next_window)
-            while (window := waiting.result()) is not None:
-                waiting = self._pool.submit(next_window)
-                samples, logmel = window
-                total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
-                heard += samples
+            with tqdm(total=round(task.seconds), desc=task.clip.file, unit="s", file=sys.stderr, leave=False) as bar:
+                while (window := waiting.result()) is not None:
+                    waiting = self._pool.submit(next_window)
+                    samples, logmel = window
+                    total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
+                    heard += samples
+                    bar.update(samples // SAMPLE_RATE)
         except AudioError as error:  # a long file that breaks off in the middle
             return Result(task.clip.file, task.signature, task.seconds, None, str(error))
         return Result(task.clip.file, task.signature, heard / SAMPLE_RATE, (total / heard).astype(np.float32))

@@ -1,0 +1,116 @@
+"""Beyond one machine: a Dask cluster on this one, addresses instead of paths, tables in parts."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import ROOT, run
+
+from danger_safe.table import read_table
+
+SCRIPT = "extractEmbeddingCnn14.py"
+
+
+def words_of(process, pattern):
+    """Read what a process says until it matches."""
+    for line in process.stdout:
+        if found := re.search(pattern, line):
+            return found
+    raise AssertionError(f"{process.args} ended")
+
+
+@pytest.fixture
+def cluster():
+    """A scheduler and two workers, started as the README says: (address, workers)."""
+    pytest.importorskip("distributed", reason="the optional package distributed is not installed")
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started.append(process)
+        return process
+
+    scheduler = start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard")
+    address = words_of(scheduler, r"Scheduler at:\s+(tcp://\S+)").group(1)
+    workers = [
+        start("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in "12"
+    ]
+    for worker in workers:
+        words_of(worker, "Registered to")
+    yield address, workers
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_local_table(cluster, sample, embeddings, tmp_path):
+    address, workers = cluster
+    table = tmp_path / "table.csv"
+    arguments = ["--dataset", sample, "--checkpoint", "compact", "--output", table, "--scheduler", address]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / SCRIPT, *map(str, arguments), "--batch-size", "4"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    words_of(process, "2 workers")
+    time.sleep(2.0)  # both have begun
+    workers[0].send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    here, there = pd.read_csv(embeddings), pd.read_csv(table)
+    assert (here.iloc[:, :6] == there.iloc[:, :6]).all().all()
+    a, b = (frame.filter(like="feat_").to_numpy() for frame in (here, there))
+    assert (np.abs(a - b).max(axis=1) <= 5e-4 * a.mean(axis=1)).all()
+
+
+def test_no_scheduler_is_explained(sample, tmp_path):
+    pytest.importorskip("distributed", reason="the optional package distributed is not installed")
+    arguments = ["--dataset", sample, "--checkpoint", "compact", "--output", tmp_path / "table.csv"]
+    done = run(SCRIPT, *arguments, "--scheduler", "tcp://127.0.0.1:9", status=1)
+    assert "no Dask scheduler answers" in done.stderr
+
+
+def test_sounds_at_an_address(tmp_path):
+    pytest.importorskip("fsspec")
+    for label, seed in (("Danger", 1), ("Safe", 2)):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(40_000)
+        soundfile.write(tmp_path / "sounds" / label / "a.flac", noise, 44_100)
+    (tmp_path / "sounds" / "Safe" / "bad.wav").write_text("no sound")
+    tables = []
+    for name, dataset in (("path", tmp_path / "sounds"), ("address", (tmp_path / "sounds").as_uri())):
+        output = tmp_path / name / "table.csv"
+        run(SCRIPT, "--dataset", dataset, "--checkpoint", "compact", "--output", output, status=3)
+        tables.append(output.read_text())
+    assert tables[0] == tables[1]
+    done = run(
+        SCRIPT, "--dataset", (tmp_path / "sounds").as_uri(), "--checkpoint", "compact", "--output", output, status=3
+    )
+    assert "Nothing new" in done.stdout
+    done = run(SCRIPT, "--dataset", "nowhere://bucket/sounds", "--output", output, status=1)
+    assert "nowhere" in done.stderr
+
+
+def test_parquet_in_parts_is_the_same_table(sample, embeddings, tmp_path):
+    pytest.importorskip("pyarrow", reason="the optional package pyarrow is not installed")
+    one, parts = tmp_path / "one.parquet", tmp_path / "parts.parquet"
+    arguments = ["--dataset", sample, "--checkpoint", "compact", "--output"]
+    run(SCRIPT, *arguments, one)
+    run(SCRIPT, *arguments, parts, "--rows-per-part", 50)
+    assert [path.name for path in sorted(parts.iterdir())] == [f"part-{n:05d}.parquet" for n in range(4)]
+    expected = read_table(embeddings)
+    for path in (one, parts):
+        table = read_table(path)
+        assert (table.features == expected.features).all()
+        assert table.clips.astype(str).equals(expected.clips.astype(str))
+    assert "Nothing new" in run(SCRIPT, *arguments, parts, "--rows-per-part", 50).stdout
+    done = run(SCRIPT, *arguments, tmp_path / "table.csv", "--rows-per-part", 50, status=2)
+    assert ".parquet" in done.stderr
