@@ -111,7 +111,7 @@ def parse(arguments: list[str]):
     add("--checkpoint", default="cnn14", metavar="NAME|FILE",
         help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--batch-size", type=cli.whole_number(1), default=16, metavar="N", help="clips of 5 s in one step")
+    add("--batch-size", type=cli.whole_number(1), default=24, metavar="N", help="clips of 5 s in one step")
     add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)

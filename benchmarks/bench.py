@@ -163,7 +163,7 @@ def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared:
     for name, timed in runs.items():
         lines.append(
             f"| {names[name]} | {', '.join(f'{run[0]:.1f}' for run in timed)} | {clips / median[name]:.1f} "
-            f"| {median['panns-inference'] / median[name]:.1f} times as fast | {max(run[1] for run in timed):.0f} MB "
+            f"| {median['panns-inference'] / median[name]:.1f} times its speed | {max(run[1] for run in timed):.0f} MB "
             f"| {statistics.median(run[2] for run in timed):.0%} |"
         )
     lines += [
@@ -185,12 +185,12 @@ def draw(output: Path, clips: int, runs, parts, growth) -> None:
     bars = left.barh([names[name] for name in runs], speeds, color=["#9a9a9a", "#1f6fb2", "#2a9d5c"])
     left.bar_label(bars, [f"{speed:.1f}" for speed in speeds], padding=3)
     left.set(title=f"{clips} clips, whole process", xlabel="clips a second")
-    left.margins(x=0.15)
+    left.margins(x=0.2)
     left.invert_yaxis()
     bars = middle.barh([PARTS[name] for name in parts], list(parts.values()), color="#1f6fb2")
     middle.bar_label(bars, [f"{value:.1f}" for value in parts.values()], padding=3)
     middle.set(title="One clip of five seconds, median", xlabel="milliseconds")
-    middle.margins(x=0.15)
+    middle.margins(x=0.2)
     middle.invert_yaxis()
     sizes = np.array(list(growth))
     right.plot(sizes, [run[0] for run in growth.values()], "o-", color="#1f6fb2")

@@ -26,7 +26,7 @@ from models.logmel import HOP_LENGTH
 
 CLIP_SECONDS = 5.0  # --batch-size counts clips of this length
 MOST_IN_GROUP = 128
-GROUPS_AHEAD = 3  # decoded before the network asks for them
+SOUND_AHEAD = 1_600.0  # seconds of sound decoded before the network asks for them, as log-mels: 40 MB
 
 
 def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
@@ -78,14 +78,19 @@ class Extractor:
 
     def results(self, groups: Iterable[list[Task]]) -> Iterator[list[Result]]:
         """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
-        ahead: deque[Future] = deque()
+        ahead: deque[tuple[Future, float]] = deque()
+        waiting = 0.0  # seconds of sound in ``ahead``: all that is decoded while the network starts is won
         for members in groups:
             transformed = [self._pool.submit(self._transform, task) for task in members]
-            ahead.append(self._lanes.submit(self._embed, members, transformed))
-            if len(ahead) > self.engine.lanes + GROUPS_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            sound = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
+            ahead.append((self._lanes.submit(self._embed, members, transformed), sound))
+            waiting += sound
+            while waiting > SOUND_AHEAD:
+                done, sound = ahead.popleft()
+                yield done.result()
+                waiting -= sound
+        for done, _ in ahead:
+            yield done.result()
 
     def _transform(self, task: Task) -> np.ndarray | AudioError | None:
         """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""

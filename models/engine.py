@@ -22,8 +22,6 @@ from models.converted import ConversionError, find_or_convert
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 class Network(Protocol):
     """What computes: one object for one checkpoint."""

@@ -97,10 +97,11 @@ class _Process:
             ) from error
 
     def close(self) -> int | None:
-        """End the process; returns its status."""
+        """End the process, which has nothing to lose; returns its status."""
         if self._process is None:
             return None
-        with contextlib.suppress(OSError):  # it may have ended by itself
+        self._process.kill()
+        with contextlib.suppress(OSError):  # what it did not read
             self._process.stdin.close()
         status = self._process.wait()
         self._process.stdout.close()
