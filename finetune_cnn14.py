@@ -1,96 +1,118 @@
-"""Optional: train the network itself, from scratch or on from a checkpoint, on your own sounds or ESC-50's 50 categories.
+"""Optional: train the network itself on your own sounds, on from a checkpoint or from scratch.
 
-    python finetune_cnn14.py --dataset dataset/ESC-50-master --output my_cnn14.pth --holdout-fold 5
-    python finetune_cnn14.py --dataset my_sounds --checkpoint compact --target label --output my_cnn14.pth
+    python finetune_cnn14.py --dataset my_sounds --checkpoint compact --output my_cnn14.pth
+    python finetune_cnn14.py --dataset my_sounds --checkpoint compact --target label
+    python finetune_cnn14.py --dataset dataset/ESC-50-master --checkpoint none --epochs 200
 
-In:   folders of sounds: ESC-50, what step 1 wrote, or one folder a category
-Out:  a checkpoint for extractEmbeddingCnn14.py --checkpoint my_cnn14.pth, which carries its settings, licence and the
-      names of its training clips
+In:   folders of sounds: ESC-50, what step 1 wrote, Danger/ and Safe/, or one folder a category
+Out:  my_cnn14.pth            a checkpoint for extractEmbeddingCnn14.py --checkpoint my_cnn14.pth, which carries its
+                              settings, scores, licence and the names of its training clips
+      my_cnn14_learning.png   loss and held-out score of every pass
 
-Without a GPU expect half a minute a pass for 2,000 clips at width 16. The state is saved every two minutes beside the
-output; the same command goes on from it. models/cnn14_compact.pth was made with this script: models/README.md.
+From a checkpoint, the new last layer learns alone first, then everything at a lower rate. The best pass on held-out
+recordings is kept, and training stops when none was better for --patience passes. Killed, the same command goes on
+where it was: the state lies beside the output. Ten clips a category are a start (README, "How many clips").
+models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
+from statistics import median
 
 from tqdm import tqdm
 
 from danger_safe import cli
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
+from models.checkpoint_files import checkpoint_path
 
 # One common denominator for recordings of all kinds: benchmarks/compact.md tells how it was found.
 COMPACT_FRONT_END = {"fmax": 7_000.0, "floor": 10**-3.5, "normalise": True}
+SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
+HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
+FEWEST_CLIPS = 32  # of a category in one pass, by default
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    if args.output.suffix != ".pth":
-        raise UserError(f"{args.output}: the checkpoint must be named .pth")
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     names = class_names(clips, args.target, read_same(args.same))
-    training = [clip for clip in clips if not args.holdout_fold or clip.fold != args.holdout_fold]
-    held_out = [clip for clip in clips if args.holdout_fold and clip.fold == args.holdout_fold]
-    if args.holdout_fold and not held_out:
-        raise UserError(f"no clip has fold {args.holdout_fold}: nothing to hold out")
-    classes = sorted({names[clip] for clip in training})
-    if len(classes) < 2:
-        raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
+    scratch = args.checkpoint == "none"
+    if not scratch:
+        checkpoint_path(args.checkpoint)
 
     import numpy as np
     import torch
 
-    from danger_safe.finetuning import Settings, Training, best_precision, held_out_accuracy
+    from danger_safe.finetuning import Settings, Training, best_precision
+    from danger_safe.learning_curve import draw_learning
     from danger_safe.sound_store import SoundStore
+    from danger_safe.validation import HeldOut, split
     from models.checkpoints import load_model, save_checkpoint
     from models.models import Cnn14
     from models.torch_network import choose_device
 
+    learn, hold = split(clips, names, args.holdout_fold, args.seed)
+    classes = sorted({names[clip] for clip in learn})
+    if len(classes) < 2:
+        raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
+    if args.holdout_fold == "auto" and not hold:
+        cli.warn("too few recordings to hold some out: all passes are done, and no score tells how good the result is")
+    counts = Counter(names[clip] for clip in learn)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
     settings = Settings(
-        epochs=args.epochs, seed=args.seed, batch_size=args.batch_size, per_category=args.per_category,
-        rate=args.rate, precision=precision,
+        epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
+        per_category=args.per_category or max(FEWEST_CLIPS, round(median(counts.values()))),
+        rate=args.rate or (SCRATCH_RATE if scratch else FINETUNE_RATE),
+        head_epochs=0 if scratch else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
+        class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
     )  # fmt: skip
     torch.manual_seed(args.seed)
-    if args.checkpoint == "none":
+    if scratch:
         model = Cnn14(len(classes), args.width, **COMPACT_FRONT_END, multilabel=False, dropout=(0.0, 0.2))
     else:
         model, _ = load_model(args.checkpoint)
         model.replace_classes(len(classes))
-    store, held_out_store = SoundStore(training), SoundStore(held_out)
+
+    store, held_out_store = SoundStore(learn), SoundStore([clip for clip in hold if names[clip] in classes])
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
-    held_out_targets = np.array([classes.index(names[clip]) for clip in held_out_store.clips])
+    held_out = None
+    if len(held_out_store):
+        held_out = HeldOut(held_out_store, np.array([classes.index(names[clip]) for clip in held_out_store.clips]))
     print(f"{len(store)} clips, {len(classes)} classes, {len(held_out_store)} clips held out, {precision} on {device}")
 
+    state_file = args.output.with_name(args.output.name + ".training")
+    picture = args.output.with_name(args.output.stem + "_learning.png")
     with tqdm(total=args.epochs, desc="Training", unit="pass", file=sys.stderr) as bar:
 
         def after_epoch(run: Training) -> None:
-            last = run.history[-1]
-            if len(held_out_store) and (run.epoch % 5 == 0 or run.epoch == args.epochs):
-                last["accuracy"] = held_out_accuracy(run.average, held_out_store, held_out_targets, device)
             bar.update(run.epoch - bar.n)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in last.items() if k in ("loss", "accuracy")})
+            shown = {"loss": "loss", "held_out_balanced_accuracy": "held out"}
+            bar.set_postfix({word: f"{run.history[-1][k]:.3f}" for k, word in shown.items() if k in run.history[-1]})
 
-        state_file = args.output.with_name(args.output.name + ".training")
-        run = Training(model, store, targets, settings, state_file, device)
+        run = Training(model, store, targets, settings, state_file, device, held_out)
         network = run.run(after_epoch)
 
     save_checkpoint(
         args.output, network.to("cpu"), categories=classes, clips=[clip.path.name for clip in store.clips],
         licence=args.licence, training=run.describe() | {"started_from": args.checkpoint},
     )  # fmt: skip
+    draw_learning(picture, run.history, run.best_epoch)
     state_file.unlink(missing_ok=True)
     failures = store.failures + held_out_store.failures
     for file, reason in failures:
         cli.warn(f"{file} {reason}")
-    accuracy = run.history[-1].get("accuracy")
-    if accuracy is not None:
-        print(f"accuracy on the {len(held_out_store)} held-out clips: {accuracy:.1%} of {len(classes)} classes")
+    if held_out:
+        best = run.history[run.best_epoch - 1]
+        print(
+            f"best pass {run.best_epoch}: {best['held_out_balanced_accuracy']:.1%} balanced accuracy on "
+            f"{len(held_out_store)} clips of other recordings, {len(classes)} classes (chance: {1 / len(classes):.1%})"
+        )
     minutes = sum(epoch["seconds"] for epoch in run.history) / 60
-    print(f"Wrote {args.output} after {args.epochs} passes, {minutes:.1f} minutes")
+    print(f"Wrote {args.output} and {picture} after {run.epoch} passes, {minutes:.1f} minutes")
     print(f"Next: python extractEmbeddingCnn14.py --checkpoint {args.output}")
     return cli.SOME_FAILED if failures else cli.DONE
 
@@ -122,21 +144,46 @@ def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", default=[Path("dataset")], metavar="DIR", help="folders of sounds")
-    add("--checkpoint", default="none", metavar="NAME|FILE", help="where to start: cnn14, compact, a file, or none")
+    add("--checkpoint", default="compact", metavar="NAME|FILE", help="where to start: compact, cnn14, a file, or none")
     add("--output", type=Path, default=Path("my_cnn14.pth"), metavar="FILE", help="checkpoint to write")
-    add("--epochs", type=cli.whole_number(1), default=60, metavar="N", help="passes through the clips")
+    add("--epochs", type=cli.whole_number(1), default=60, metavar="N", help="passes through the clips, at most")
     add("--width", type=cli.whole_number(1), default=16, metavar="N", help="channels of the first block (from scratch)")
     add("--target", choices=("label", "category"), default="category", help="what to learn")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--holdout-fold", type=cli.whole_number(0), default=0, metavar="N", help="score on this fold, do not learn it")
+    add("--holdout-fold", type=fold, default="auto", metavar="N", help="fold to hold out, auto (the last, or a fifth "
+        "of the recordings), or none")  # fmt: skip
+    add("--patience", type=cli.whole_number(0), default=20, metavar="N", help="stop when so many passes were no better; "
+        "0: do all passes")  # fmt: skip
+    add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
+        "weights: every clip once a pass, small categories weigh more")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
-    add("--per-category", type=cli.whole_number(1), default=32, metavar="N", help="clips of one category in a pass")
+    add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
+        f"(None: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
-    add("--rate", type=float, default=2e-3, metavar="R", help="learning rate at its highest")
+    add("--rate", type=rate, default=None, metavar="R", help="learning rate at its highest "
+        f"(None: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.output.suffix != ".pth":
+        raise UserError(f"{args.output}: the checkpoint must be named .pth")
+    if args.output.is_dir() or not args.output.absolute().parent.is_dir():
+        raise UserError(f"{args.output}: cannot be written there; make the folder first")
+    return args
+
+
+def fold(text: str) -> str:
+    """An argparse type: a fold's number, auto or none."""
+    return text if text in ("auto", "none") else str(int(text))
+
+
+def rate(text: str) -> float:
+    """An argparse type: a learning rate."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def time_run(command: list, environment: dict | None = None) -> tuple[float, flo
             except psutil.Error:
                 continue
         peak = max(peak, total)
-        time.sleep(0.05)
+        time.sleep(0.25)  # looking costs time too
     seconds = time.monotonic() - started
     if process.returncode:
         sys.exit(f"{command[1]} failed:\n{process.stderr.read().decode(errors='replace')[-2000:]}")

@@ -59,7 +59,6 @@ class Extractor:
     def __init__(self, engine: Engine, jobs: int, batch_size: int):
         """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
         self.engine, self.batch_size = engine, batch_size
-        engine.network.start()
         self._pool = ThreadPoolExecutor(jobs)
         self._lanes = ThreadPoolExecutor(engine.lanes)
         self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores

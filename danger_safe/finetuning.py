@@ -23,10 +23,13 @@ from danger_safe.audio import SAMPLE_RATE
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from danger_safe.sound_store import SoundStore
+from danger_safe.validation import HeldOut
+from models.checkpoints import COMPUTED
 from models.logmel import LogMel
 from models.models import Cnn14
 
 SAVE_EVERY = 120.0  # seconds between two savings of the state
+HEAD_RATE = 2e-3  # of the last layer, while it alone learns
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,12 @@ class Settings:
     crop_seconds: float = 2.0
     long_crop_seconds: float = 4.5  # the last passes hear nearly whole clips, as extraction will
     long_share: float = 0.15  # of the passes
-    per_category: int = 32  # clips of one category in one pass, at most
+    per_category: int = 32  # clips of one category in one pass; fewer clips are heard more often, cut differently
     rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
+    head_epochs: int = 0  # first passes that train the last layer alone, at HEAD_RATE
+    frozen_norms: bool = False  # batch norm keeps the statistics that the checkpoint brings
+    class_weights: bool = False  # every clip once a pass, clips of small classes weigh more; else classes drawn evenly
+    patience: int = 0  # passes without a better score on the held-out clips before it stops; 0: all passes
     weight_decay: float = 0.05
     smoothing: float = 0.1  # of the targets
     mixup: float = 0.6  # share of clips that get another one on top
@@ -59,8 +66,12 @@ class Training:
         settings: Settings,
         state_file: Path,
         device: str = "cpu",
+        held_out: HeldOut | None = None,
     ):
-        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes."""
+        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes.
+
+        With ``held_out`` clips the network of the best pass is the result, else that of the last.
+        """
         self.front_end = LogMel.of(model)  # sounds are changed and transformed on the CPU, whatever learns from them
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
@@ -68,27 +79,48 @@ class Training:
         self.state_file, self.device = state_file, device
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
-        self.epoch = 0
+        self.held_out = held_out
+        self.epoch, self.best_epoch = 0, 0
+        self.best = copy.deepcopy(self.average.state_dict()) if held_out else {}
         self.history: list[dict[str, float]] = []
+        self.weights = self._class_weights()
 
     def run(self, after_epoch: Callable[["Training"], None]) -> Cnn14:
-        """Do the passes that are left; returns the averaged network. ``after_epoch`` may add to ``history[-1]``."""
+        """Do the passes that are left; returns the averaged network, of the best pass where clips are held out."""
         self._resume()
         saved = time.monotonic()
-        while self.epoch < self.settings.epochs:
+        while self.epoch < self.settings.epochs and not self.stopped:
             started = time.monotonic()
             loss = self._one_pass()
             self.epoch += 1
-            self.history.append({"epoch": self.epoch, "loss": loss, "seconds": round(time.monotonic() - started, 2)})
+            self.history.append({"epoch": self.epoch, "loss": loss})
+            if self.held_out:
+                self._validate()
+            self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
             after_epoch(self)
-            if time.monotonic() - saved > SAVE_EVERY or self.epoch == self.settings.epochs:
+            if time.monotonic() - saved > SAVE_EVERY or self.epoch == self.settings.epochs or self.stopped:
                 self._save()
                 saved = time.monotonic()
+        if self.held_out:
+            self.average.load_state_dict(self.best)
         return self.average
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the held-out score has not risen for ``patience`` passes."""
+        return bool(self.settings.patience) and self.epoch - self.best_epoch >= self.settings.patience
+
+    def _validate(self) -> None:
+        """Score the averaged network; keep it if no pass was better."""
+        score = self.held_out.score(self.average, self.device, self.settings.precision)
+        self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
+        before = max((h["held_out_balanced_accuracy"] for h in self.history[:-1]), default=-1.0)
+        if score.balanced_accuracy > before:
+            self.best_epoch, self.best = self.epoch, copy.deepcopy(self.average.state_dict())
 
     def describe(self) -> dict:
         """What a checkpoint tells of its training."""
-        return {"settings": asdict(self.settings), "history": self.history}
+        return {"settings": asdict(self.settings), "history": self.history, "best_epoch": self.best_epoch}
 
     def _one_pass(self) -> float:
         """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
@@ -102,7 +134,7 @@ class Training:
         batches = [batch for batch in batches if len(batch) > 1]  # batch norm cannot do with one clip
         seeds = rng.integers(2**31, size=len(batches))
         losses = []
-        self.model.train()
+        self._prepare_pass()
         with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while the network learns from this one
             waiting = ahead.submit(self._crops, batches[0], samples, seeds[0])
             for step, batch in enumerate(batches):
@@ -130,7 +162,7 @@ class Training:
         lower = settings.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
             logits = self.model.logits(self.model.embed(logmel)).float()
-        loss = F.cross_entropy(logits, target, label_smoothing=settings.smoothing)
+        loss = F.cross_entropy(logits, target, weight=self.weights, label_smoothing=settings.smoothing)
         if not torch.isfinite(loss):
             raise UserError("the loss is not a number any more: lower --rate")
         self.optimiser.zero_grad(set_to_none=True)
@@ -152,17 +184,50 @@ class Training:
         return torch.from_numpy(np.stack(crops))
 
     def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """``per_category`` clips of every category, or every clip once, in random order."""
+        if self.settings.class_weights:
+            return rng.permutation(len(self.targets))
         drawn = []
         for category in np.unique(self.targets):
-            members = rng.permutation(np.flatnonzero(self.targets == category))
-            drawn.append(members[: self.settings.per_category])
+            members = np.flatnonzero(self.targets == category)
+            rounds = -(-self.settings.per_category // len(members))
+            shuffled = np.concatenate([rng.permutation(members) for _ in range(rounds)])
+            drawn.append(shuffled[: self.settings.per_category])
         return rng.permutation(np.concatenate(drawn))
 
+    def _prepare_pass(self) -> None:
+        """Which layers learn in this pass, and which statistics move."""
+        head_only = self.epoch < self.settings.head_epochs
+        self.model.train()
+        for name, parameter in self.model.named_parameters():
+            if not name.startswith(COMPUTED):
+                parameter.requires_grad_(not head_only or name.startswith("fc_audioset."))
+        if head_only or self.settings.frozen_norms:
+            for layer in self.model.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d):
+                    layer.eval()
+
     def _set_rate(self, epoch: float) -> None:
-        warm_up = max(1.0, 0.04 * self.settings.epochs)
-        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.settings.epochs))
+        """The last layer alone learns at HEAD_RATE; everything then along a cosine, after a warm-up."""
+        if epoch < self.settings.head_epochs:
+            rate = HEAD_RATE
+        else:
+            epochs = self.settings.epochs - self.settings.head_epochs
+            epoch -= self.settings.head_epochs
+            warm_up = max(1.0, 0.04 * epochs)
+            rate = (
+                self.settings.rate * min(1.0, (epoch + 0.05) / warm_up) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            )
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate * min(1.0, (epoch + 0.05) / warm_up) * cosine
+            group["lr"] = rate
+
+    def _class_weights(self) -> torch.Tensor | None:
+        """One weight a class, their mean 1 over the clips of a pass."""
+        if not self.settings.class_weights:
+            return None
+        counts = np.bincount(self.targets, minlength=self.model.settings["classes"]).clip(1)
+        weights = len(self.targets) / (len(counts) * counts)
+        return torch.tensor(weights, dtype=torch.float32, device=self.device)
 
     def _update_average(self, step: int) -> None:
         """Exponential moving average of weights and batch-norm statistics; short memory at first."""
@@ -177,6 +242,7 @@ class Training:
             "settings": asdict(self.settings), "network": self.model.settings, "clips": list(self.sounds.names),
             "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "history": self.history,
+            "best": self.best, "best_epoch": self.best_epoch,
         }  # fmt: skip
         with whole_file(self.state_file) as part:
             torch.save(state, part)
@@ -199,6 +265,7 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.history = state["epoch"], state["history"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
 
 
 def best_precision(device: str) -> str:
@@ -216,14 +283,3 @@ def _cpu_flags() -> str:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def held_out_accuracy(model: Cnn14, sounds: SoundStore, targets: np.ndarray, device: str) -> float:
-    """Share of held-out clips whose class gets the highest score, each heard whole."""
-    right = 0
-    front_end = LogMel.of(model)
-    with torch.inference_mode():
-        for clip, target in zip(sounds, targets, strict=True):
-            logmel = torch.from_numpy(front_end(clip.astype(np.float32) / 32768.0))[None, None].to(device)
-            right += int(model.logits(model.embed(logmel)).argmax()) == target
-    return float(right / len(targets))

@@ -22,7 +22,7 @@ from models.models import Cnn14
 
 FORMAT = "danger-safe-cnn14/1"
 # Computed from the settings, not learnt: the DFT and mel matrices.
-_COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
+COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
 
 
 def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
@@ -38,7 +38,7 @@ def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
         model = Cnn14(**content["settings"]) if own else _official_network(content["model"])
         state = content["model"]
         if own:  # the computed matrices are not in the file
-            computed = {k: v for k, v in model.state_dict().items() if k.startswith(_COMPUTED)}
+            computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -61,7 +61,7 @@ def save_checkpoint(
     state = {
         name: tensor.half() if tensor.ndim > 1 else tensor.clone()
         for name, tensor in model.state_dict().items()
-        if not name.startswith(_COMPUTED)
+        if not name.startswith(COMPUTED)
     }
     content = {
         "format": FORMAT, "settings": model.settings, "model": state, "categories": categories,

@@ -4,7 +4,7 @@
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
 Files: CACHE/SHA256-mnnVERSION/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
-so it is whole or not there. info.json holds the size and the CRC of network.mnn; where they do not fit, the folder is
+so it is whole or not there. info.json holds sizes and the CRC of network.mnn; where they do not fit, the folder is
 made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
 algorithm is kept for the networks whose embeddings it does not change.
 """
@@ -45,10 +45,19 @@ class Converted:
     info: CheckpointInfo
     front_end: LogMel
     winograd: int  # MNN's level of Winograd's algorithm that keeps the embeddings
+    crc: int  # of the file
+
+    def intact(self) -> bool:
+        """Whether the file is what was converted: read once through, against damage and not against malice."""
+        return _crc(self.file) == self.crc
+
+    def discard(self) -> None:
+        """Remove it; it is converted anew."""
+        shutil.rmtree(self.file.parent)
 
 
 def find_or_convert(checkpoint: str) -> Converted:
-    """The converted network of a checkpoint given by name or path.
+    """The converted network of a checkpoint given by name or path. Its file may be damaged: ask ``intact``.
 
     Raises UserError for a checkpoint that is none, ConversionError where MNN cannot take its place.
     """
@@ -69,24 +78,27 @@ def find_or_convert(checkpoint: str) -> Converted:
         raise ConversionError(f"MNN's embeddings are {known['error']:.1e} away from the reference's")
     with np.load(folder / "front_end.npz", allow_pickle=False) as arrays:
         front_end = LogMel(arrays["mel_bank"], info.settings["floor"], info.settings["normalise"])
-    return Converted(folder / "network.mnn", info, front_end, known["winograd"])
+    return Converted(folder / "network.mnn", info, front_end, known["winograd"], known["crc"])
 
 
 def _is_whole(folder: Path) -> bool:
     try:
         known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-        return known["files"] == {name: _fingerprint(folder / name) for name in ("network.mnn", "front_end.npz")}
+        return known["sizes"] == _sizes(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _fingerprint(file: Path) -> list[int]:
-    """Size and CRC-32: against damage, not against malice; the folder is the user's own."""
+def _sizes(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in ("network.mnn", "front_end.npz")}
+
+
+def _crc(file: Path) -> int:
     crc = 0
     with open(file, "rb") as content:
         while block := content.read(1 << 22):
             crc = zlib.crc32(block, crc)
-    return [file.stat().st_size, crc]
+    return crc
 
 
 def _convert(checkpoint: str, folder: Path) -> None:
@@ -107,7 +119,7 @@ def _convert(checkpoint: str, folder: Path) -> None:
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
         known["winograd"], known["error"] = _fastest_with_parity(new)
-        known["files"] = {name: _fingerprint(new / name) for name in ("network.mnn", "front_end.npz")}
+        known["sizes"], known["crc"] = _sizes(new), _crc(new / "network.mnn")
         (new / "probes.npz").unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name

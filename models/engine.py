@@ -33,9 +33,6 @@ class Network(Protocol):
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
 
-    def start(self) -> None:
-        """Begin to load, if that was not done yet; the first batch waits for it."""
-
     def close(self) -> None:
         """Release what it holds."""
 
@@ -92,7 +89,13 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
     except ConversionError as error:
         warn(f"PyTorch runs instead of MNN, slower: {error}")
         return _torch_engine(checkpoint, "cpu", cores)
-    return Engine(converted.info, converted.front_end, MnnNetwork(converted.file, cores, converted.winograd))
+    network = MnnNetwork(converted.file, cores, converted.winograd)
+    network.start()  # it loads while its file is checked
+    if not converted.intact():
+        network.close()
+        converted.discard()
+        return open_engine(checkpoint, device, cores)
+    return Engine(converted.info, converted.front_end, network)
 
 
 def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:

@@ -39,9 +39,6 @@ class TorchNetwork:
         size = self._largest_batch(logmel.shape[1])
         return np.concatenate([self._run(logmel[i : i + size]) for i in range(0, len(logmel), size)])
 
-    def start(self) -> None:
-        """Nothing to start: the same interface as MnnNetwork."""
-
     def close(self) -> None:
         """Nothing to release: the same interface as MnnNetwork."""
 

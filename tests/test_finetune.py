@@ -1,5 +1,8 @@
 """finetune_cnn14.py through its script, and a training that is interrupted."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,9 +11,10 @@ import torch
 from conftest import run
 
 from danger_safe import finetuning
-from danger_safe.clips import read_clips
+from danger_safe.clips import Clip, read_clips
 from danger_safe.finetuning import Settings, Training
 from danger_safe.sound_store import SoundStore
+from danger_safe.validation import HeldOut, Score, split
 from models.models import Cnn14
 
 
@@ -28,21 +32,23 @@ def sounds(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("start", [["--width", "2"], ["--checkpoint", "compact"]])
+@pytest.mark.parametrize("start", [["--checkpoint", "none", "--width", "2"], ["--checkpoint", "compact"]])
 def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     output = tmp_path / "mine.pth"
-    flags = ["--epochs", "2", "--target", "label", "--batch-size", "8", "--precision", "float32", *start]
-    run("finetune_cnn14.py", "--dataset", sounds, "--output", output, "--licence", "mine", *flags)
+    flags = ["--epochs", "2", "--target", "label", "--batch-size", "16", "--precision", "float32", *start]
+    done = run("finetune_cnn14.py", "--dataset", sounds, "--output", output, "--licence", "mine", *flags)
+    assert "balanced accuracy on 3 clips of other recordings" in done.stdout
     content = torch.load(output, weights_only=True)
     assert content["categories"] == ["Danger", "Safe"]
     assert content["licence"] == "mine"
-    assert len(content["clips"]) == 16
+    assert len(content["clips"]) == 13
     assert content["training"]["settings"]["epochs"] == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.pth"]
+    assert len(content["training"]["history"]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
     table = tmp_path / "t.csv"
     run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
     rows = pd.read_csv(table)
-    assert rows["seen"].all()
+    assert rows["seen"].sum() == 13
     assert len(rows.filter(like="feat_").columns) == (64 if "--width" in start else 512)
 
 
@@ -52,6 +58,8 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         (["--holdout-fold", "3"], "no clip has fold 3"),
         (["--output", "mine.bin"], "must be named .pth"),
         (["--same", "nowhere.toml"], "expected lines like"),
+        (["--checkpoint", "nowhere.pth"], "no such checkpoint"),
+        (["--output", "nowhere/mine.pth"], "make the folder first"),
     ],
 )
 def test_bad_settings_stop_before_the_first_pass(sounds, tmp_path, flags, words):
@@ -60,13 +68,67 @@ def test_bad_settings_stop_before_the_first_pass(sounds, tmp_path, flags, words)
     assert not list(tmp_path.iterdir())
 
 
-def trained(sounds, state_file, after_epoch):
+def prepared(sounds, state_file, **settings):
     torch.manual_seed(0)
     model = Cnn14(2, 2, fmax=7000.0, floor=10**-3.5, normalise=True, multilabel=False, dropout=(0.0, 0.2))
-    store = SoundStore(read_clips(sounds))
-    targets = np.array([clip.label for clip in store.clips])
-    settings = Settings(epochs=4, batch_size=8, crop_seconds=0.5, long_crop_seconds=1.0)
-    return Training(model, store, targets, settings, state_file).run(after_epoch)
+    clips = read_clips(sounds)
+    learn, hold = split(clips, {clip: str(clip.label) for clip in clips}, "auto", 0)
+    stores = [SoundStore(learn), SoundStore(hold)]
+    targets = [np.array([clip.label for clip in store.clips]) for store in stores]
+    settings = Settings(**{"epochs": 4, "batch_size": 8, "crop_seconds": 0.5, "long_crop_seconds": 1.0} | settings)
+    return Training(model, stores[0], targets[0], settings, state_file, held_out=HeldOut(stores[1], targets[1]))
+
+
+def trained(sounds, state_file, after_epoch):
+    return prepared(sounds, state_file).run(after_epoch)
+
+
+def test_head_learns_alone_first(sounds, tmp_path):
+    run = prepared(sounds, tmp_path / "s", epochs=2, head_epochs=1, frozen_norms=True)
+    weights = []
+
+    def keep(run):
+        weights.append({name: tensor.clone() for name, tensor in run.model.state_dict().items()})
+
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.run(keep)
+    for name, start in before.items():
+        in_head = name.startswith("fc_audioset.")
+        assert torch.equal(weights[0][name], start) != in_head, name
+        learnt = name.startswith(("conv", "fc", "bn")) and "running" not in name and "num_batches" not in name
+        assert torch.equal(weights[1][name], weights[0][name]) != learnt, name
+
+
+def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.9, 0.7, 0.8, 0.6])
+    monkeypatch.setattr(HeldOut, "score", lambda *_: Score(1.0, 0.0, next(scores)))
+    run = prepared(sounds, tmp_path / "s", epochs=9, patience=2)
+    seen = []
+    network = run.run(lambda run: seen.append({k: v.clone() for k, v in run.average.state_dict().items()}))
+    assert (run.epoch, run.best_epoch) == (4, 2)
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in network.state_dict().items())
+
+
+def test_class_weights_hear_every_clip_once(sounds, tmp_path):
+    run = prepared(sounds, tmp_path / "s", class_weights=True)
+    run.targets = np.array([0] * 10 + [1] * 3)
+    weights = run._class_weights()
+    assert weights[1] / weights[0] == pytest.approx(10 / 3)
+    assert sorted(run._draw(np.random.default_rng(0))) == list(range(13))
+
+
+def test_no_recording_is_on_both_sides():
+    clips = [Clip(f"{n}.wav", Path(f"{n}.wav"), n % 2, "ab"[n % 2], 0, f"recording {n // 4}") for n in range(80)]
+    names = {clip: clip.category for clip in clips}
+    learn, hold = split(clips, names, "auto", 0)
+    assert len(learn) + len(hold) == 80
+    assert 10 <= len(hold) <= 22
+    assert not {clip.source for clip in learn} & {clip.source for clip in hold}
+    assert split(clips[:8], names, "auto", 0)[1] == []
+    with_folds = [replace(clip, fold=n % 3 + 1) for n, clip in enumerate(clips)]
+    learn, hold = split(with_folds, {clip: clip.category for clip in with_folds}, "2", 0)
+    assert {clip.fold for clip in hold} == {2}
+    assert not {clip.source for clip in learn} & {clip.source for clip in hold}
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):

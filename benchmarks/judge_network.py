@@ -1,0 +1,127 @@
+"""How well a network hears: Logistic Regression on its embeddings, tried on an ESC-50 fold that it never heard.
+
+    python benchmarks/judge_network.py --checkpoint my_cnn14.pth --esc50 dataset/ESC-50-master --holdout-fold 5
+
+Out:  50-category accuracy; Danger/Safe by the default and the wide mapping (ROC-AUC, Danger recall and false alarms at
+      0.5); the same for the held-out clips recorded badly (danger_safe/degradations.py)
+
+The classifiers learn from the other folds, clean, as a user's would. The network must not have heard the held-out
+fold: column "seen" of its own clips is checked.
+"""
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from danger_safe.audio import read_clip
+from danger_safe.clips import read_clips
+from danger_safe.degradations import DEGRADATIONS, degrade
+from models.engine import Engine, open_engine
+
+DEFAULT_DANGER = ("dog", "crying_baby", "siren", "chainsaw")
+DEFAULT_SAFE = ("rain", "clock_tick", "wind", "sea_waves", "keyboard_typing")
+WIDE_DANGER = (
+    "dog", "crying_baby", "siren", "chainsaw", "glass_breaking", "fireworks", "car_horn", "clock_alarm",
+    "crackling_fire", "thunderstorm", "door_wood_knock",
+)  # fmt: skip
+BATCH = 16
+
+
+def main() -> None:
+    args = parse()
+    clips = read_clips(args.esc50)
+    held_out = np.array([clip.fold == args.holdout_fold for clip in clips])
+    categories = np.array([clip.category for clip in clips])
+    with open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine:
+        seen = sum(clip.path.name in engine.info.clips for clip, out in zip(clips, held_out, strict=True) if out)
+        if seen:
+            print(f"warning: the network was trained on {seen} of the held-out clips: these scores are too good")
+        learn = embed(engine, [clip.path for clip, out in zip(clips, held_out, strict=True) if not out])
+        paths = [clip.path for clip, out in zip(clips, held_out, strict=True) if out]
+        tests = {"clean": embed(engine, paths)} | {name: embed(engine, paths, name) for name in DEGRADATIONS}
+    known, asked = categories[~held_out], categories[held_out]
+    report = {"checkpoint": args.checkpoint, "held-out clips": len(asked), "conditions": {}}
+    all_categories = classifier().fit(learn, known)
+    mappings = {
+        "default": (DEFAULT_DANGER, (*DEFAULT_DANGER, *DEFAULT_SAFE)),
+        "wide": (WIDE_DANGER, tuple(np.unique(categories))),
+    }
+    danger_models = {
+        name: classifier().fit(learn[np.isin(known, used)], np.isin(known[np.isin(known, used)], danger))
+        for name, (danger, used) in mappings.items()
+    }
+    for condition, features in tests.items():
+        scores = {"accuracy": float((all_categories.predict(features) == asked).mean())}
+        for name, (danger, used) in mappings.items():
+            among = np.isin(asked, used)
+            truth = np.isin(asked[among], danger)
+            danger_score = danger_models[name].predict_proba(features[among])[:, 1]
+            scores[name] = {
+                "auc": float(roc_auc_score(truth, danger_score)),
+                "recall": float((danger_score[truth] >= 0.5).mean()),
+                "false alarms": float((danger_score[~truth] >= 0.5).mean()),
+            }
+        report["conditions"][condition] = scores
+    print_table(report)
+    if args.output:
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def classifier():
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2_000, class_weight="balanced"))
+
+
+def embed(engine: Engine, paths: list[Path], degradation: str | None = None) -> np.ndarray:
+    """(clips, dimensions), each clip recorded badly if asked."""
+
+    def transform(numbered: tuple[int, Path]) -> np.ndarray:
+        number, path = numbered
+        samples = read_clip(path)
+        if degradation:
+            samples = degrade(degradation, samples, np.random.default_rng(number))
+        return engine.front_end(samples)
+
+    embeddings, lanes = [], max(1, engine.lanes)
+    with ThreadPoolExecutor(lanes) as pool:
+        logmels = list(tqdm(pool.map(transform, enumerate(paths)), degradation or "clean", len(paths), leave=False))
+        batches = [np.stack(logmels[i : i + BATCH]) for i in range(0, len(logmels), BATCH)]
+        embeddings = list(pool.map(engine.embed, batches))
+    return np.concatenate(embeddings)
+
+
+def print_table(report: dict) -> None:
+    print(f"\n{report['checkpoint']}, {report['held-out clips']} held-out clips\n")
+    print(
+        "| condition | 50 categories | default AUC | Danger recall | false alarms | wide AUC | recall | false alarms |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, scores in report["conditions"].items():
+        cells = [f"{scores['accuracy']:.1%}"]
+        for mapping in ("default", "wide"):
+            cells += [f"{scores[mapping]['auc']:.3f}"]
+            cells += [f"{scores[mapping][key]:.0%}" for key in ("recall", "false alarms")]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="compact, cnn14 or a file")
+    parser.add_argument("--esc50", type=Path, default=Path("dataset/ESC-50-master"))
+    parser.add_argument("--holdout-fold", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=None, help="the numbers as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
