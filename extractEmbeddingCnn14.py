@@ -53,13 +53,14 @@ def main(arguments: list[str]) -> int:
                 found = survey(clips, {}, args.jobs)
             print(found.describe())
             journal.add(found.unreadable)
+            batch_size = args.batch_size or engine.network.batch_size
             if args.scheduler:
                 from danger_safe.cluster import embed_on_cluster
 
-                name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, args.batch_size)
+                name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, batch_size)
             else:
                 name = engine.name
-                embed_here(engine, found.tasks, journal, args.jobs, args.batch_size)
+                embed_here(engine, found.tasks, journal, args.jobs, batch_size)
             info = engine.info
         seconds = time.monotonic() - started
 
@@ -111,7 +112,8 @@ def parse(arguments: list[str]):
     add("--checkpoint", default="cnn14", metavar="NAME|FILE",
         help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--batch-size", type=cli.whole_number(1), default=24, metavar="N", help="clips of 5 s in one step")
+    add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
+        help="clips of 5 s in one step (None: what suits the engine)")  # fmt: skip
     add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)

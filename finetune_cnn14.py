@@ -11,7 +11,7 @@ Out:  my_cnn14.pth            a checkpoint for extractEmbeddingCnn14.py --checkp
 
 From a checkpoint, the new last layer learns alone first, then everything at a lower rate. The best pass on held-out
 recordings is kept, and training stops when none was better for --patience passes. Killed, the same command goes on
-where it was: the state lies beside the output. Ten clips a category are a start (README, "How many clips").
+where it was: the state lies beside the output.
 models/cnn14_compact.pth was made with this script: models/README.md.
 """
 

@@ -29,6 +29,7 @@ class Network(Protocol):
     name: str  # library, version, device
     kind: str  # what decides the last digits of an embedding
     lanes: int  # batches that may be computed at once
+    batch_size: int  # clips of five seconds in a batch that suit it
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""

@@ -24,6 +24,7 @@ from danger_safe.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
 SMALL_FILE = 64 * 2**20  # bytes: a process that runs such a network takes less than five times as much memory
+MOST_LANES = 8  # processes at once: 0.2 GB each
 _PROJECT = Path(__file__).resolve().parent.parent
 WINOGRAD_LEVEL = 3  # MNN's name for the hint: how much memory Winograd's algorithm may take, 0 (none) to 3
 
@@ -40,12 +41,14 @@ class MnnNetwork:
     many batches are computed at once.
     """
 
+    batch_size = 24
+
     def __init__(self, file: Path, cores: int, winograd: int):
         """``file`` is a converted network (models/converted.py). Processes start when ``start`` says, or with their
         first batch."""
         self.kind = f"MNN {version('MNN')}"
-        self.lanes = cores if file.stat().st_size <= SMALL_FILE else 1
-        threads = cores // self.lanes
+        self.lanes = min(cores, MOST_LANES) if file.stat().st_size <= SMALL_FILE else 1
+        threads = max(1, cores // self.lanes)
         self.name = f"{self.kind}, {cores} core{'s' * (cores > 1)}"
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # the last one that worked works first
         self._processes = [_Process(file, threads, winograd) for _ in range(self.lanes)]

@@ -27,6 +27,7 @@ class TorchNetwork:
             torch.set_num_threads(threads)
         self.device, self.dtype, self.lanes = device, torch.float32, 1
         self.dimensions = model.dimensions
+        self.batch_size = 24 if device == "cpu" else 128
         self._width = model.settings["width"]
         self._model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
         if device != "cpu":
