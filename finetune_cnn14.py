@@ -26,6 +26,7 @@ from tqdm import tqdm
 from danger_safe import cli
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
+from danger_safe.splitting import split
 from models.checkpoint_files import checkpoint_path
 
 # One common denominator for recordings of all kinds: benchmarks/compact.md tells how it was found.
@@ -42,6 +43,12 @@ def main(arguments: list[str]) -> int:
     scratch = args.checkpoint == "none"
     if not scratch:
         checkpoint_path(args.checkpoint)
+    learn, hold = split(clips, names, args.holdout_fold, args.seed)
+    classes = sorted({names[clip] for clip in learn})
+    if len(classes) < 2:
+        raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
+    if args.holdout_fold == "auto" and not hold:
+        cli.warn("too few recordings to hold some out: all passes are done, and no score tells how good the result is")
 
     import numpy as np
     import torch
@@ -49,17 +56,11 @@ def main(arguments: list[str]) -> int:
     from danger_safe.finetuning import Settings, Training, best_precision
     from danger_safe.learning_curve import draw_learning
     from danger_safe.sound_store import SoundStore
-    from danger_safe.validation import HeldOut, split
+    from danger_safe.validation import HeldOut
     from models.checkpoints import load_model, save_checkpoint
     from models.models import Cnn14
     from models.torch_network import choose_device
 
-    learn, hold = split(clips, names, args.holdout_fold, args.seed)
-    classes = sorted({names[clip] for clip in learn})
-    if len(classes) < 2:
-        raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
-    if args.holdout_fold == "auto" and not hold:
-        cli.warn("too few recordings to hold some out: all passes are done, and no score tells how good the result is")
     counts = Counter(names[clip] for clip in learn)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision

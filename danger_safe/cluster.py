@@ -38,7 +38,7 @@ def embed_on_cluster(
     except ImportError as error:
         raise UserError("--scheduler needs the optional package distributed: pip install distributed") from error
     try:
-        client = Client(scheduler, timeout="10s")
+        client = Client(scheduler, timeout="5s")
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"{scheduler}: no Dask scheduler answers there ({error})") from error
     checkpoint = checkpoint if checkpoint in NAMES else str(Path(checkpoint).absolute())

@@ -63,6 +63,25 @@ def cache(tmp_path_factory):
     os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory):
+    """A network of other weights, whose activations are large."""
+    import torch
+
+    from models.checkpoints import save_checkpoint
+    from models.models import Cnn14
+
+    torch.manual_seed(0)
+    model = Cnn14(classes=3, width=8, fmax=7000.0, floor=10**-3.5, normalise=True)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.fill_(0.05)
+    path = tmp_path_factory.mktemp("other") / "other.pth"
+    save_checkpoint(path, model, categories=["a", "b", "c"], clips=[], licence="", training={})
+    return path
+
+
 def reference_module():
     """The stand-in's weights and test signals, from ../shared."""
     spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")

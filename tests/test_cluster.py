@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,8 +40,11 @@ def cluster():
         started.append(process)
         return process
 
-    scheduler = start("distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard")
-    address = words_of(scheduler, r"Scheduler at:\s+(tcp://\S+)").group(1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    host, port = address.removeprefix("tcp://").split(":")
+    start("distributed.cli.dask_scheduler", "--port", port, "--host", host, "--no-dashboard")
     workers = [
         start("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in "12"
     ]
@@ -99,18 +103,24 @@ def test_sounds_at_an_address(tmp_path):
     assert "nowhere" in done.stderr
 
 
-def test_parquet_in_parts_is_the_same_table(sample, embeddings, tmp_path):
+def test_parquet_in_parts_is_the_same_table(tmp_path):
     pytest.importorskip("pyarrow", reason="the optional package pyarrow is not installed")
-    one, parts = tmp_path / "one.parquet", tmp_path / "parts.parquet"
-    arguments = ["--dataset", sample, "--checkpoint", "compact", "--output"]
+    for label in ("Danger", "Safe"):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        for number in range(4):
+            noise = 0.1 * np.random.default_rng([number, len(label)]).standard_normal(20_000)
+            soundfile.write(tmp_path / "sounds" / label / f"{number}.wav", noise, 32_000)
+    whole, one, parts = (tmp_path / name for name in ("whole.csv", "one.parquet", "parts.parquet"))
+    arguments = ["--dataset", tmp_path / "sounds", "--checkpoint", "compact", "--output"]
+    run(SCRIPT, *arguments, whole)
     run(SCRIPT, *arguments, one)
-    run(SCRIPT, *arguments, parts, "--rows-per-part", 50)
-    assert [path.name for path in sorted(parts.iterdir())] == [f"part-{n:05d}.parquet" for n in range(4)]
-    expected = read_table(embeddings)
+    run(SCRIPT, *arguments, parts, "--rows-per-part", 3)
+    assert [path.name for path in sorted(parts.iterdir())] == [f"part-{n:05d}.parquet" for n in range(3)]
+    expected = read_table(whole)
     for path in (one, parts):
         table = read_table(path)
         assert (table.features == expected.features).all()
         assert table.clips.astype(str).equals(expected.clips.astype(str))
-    assert "Nothing new" in run(SCRIPT, *arguments, parts, "--rows-per-part", 50).stdout
-    done = run(SCRIPT, *arguments, tmp_path / "table.csv", "--rows-per-part", 50, status=2)
+    assert "Nothing new" in run(SCRIPT, *arguments, parts, "--rows-per-part", 3).stdout
+    done = run(SCRIPT, *arguments, whole, "--rows-per-part", 3, status=2)
     assert ".parquet" in done.stderr

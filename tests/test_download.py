@@ -152,10 +152,10 @@ def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):
 
 
 def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monkeypatch):
-    from models import checkpoints
+    from models import checkpoint_files, checkpoints
 
-    monkeypatch.setattr(checkpoints, "OFFICIAL", tmp_path / "Cnn14.pth")
-    monkeypatch.setattr(checkpoints, "OFFICIAL_URL", server.url)
+    monkeypatch.setattr(checkpoint_files, "OFFICIAL", tmp_path / "Cnn14.pth")
+    monkeypatch.setattr(checkpoint_files, "OFFICIAL_URL", server.url)
     with pytest.raises(UserError, match="bytes where"):
         checkpoints.checkpoint_path("cnn14")
     (tmp_path / "Cnn14.pth").write_bytes(CONTENT)

@@ -1,14 +1,16 @@
 """Every engine against the reference, models/models.py: the same embeddings, whatever computes them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.audio import read_clip
-from models.checkpoints import load_model, save_checkpoint
+from models.checkpoints import load_model
 from models.converted import find_or_convert
 from models.engine import open_engine
 from models.logmel import MIN_SAMPLES, N_FFT, LogMel
@@ -65,17 +67,9 @@ def test_engines_agree_on_sounds(sample):
     check("compact", [read_clip(path) for path in sorted(sample.glob("*/*.wav"))[::20]])
 
 
-def test_engines_agree_on_other_weights(tmp_path):
-    """Weights whose activations are large: the fastest algorithm loses digits, a slower one must be chosen."""
-    torch.manual_seed(0)
-    model = Cnn14(classes=3, width=8, **SETTINGS[1])
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.fill_(0.05)
-    save_checkpoint(tmp_path / "other.pth", model, categories=["a", "b", "c"], clips=[], licence="", training={})
+def test_engines_agree_on_other_weights(other_checkpoint):
     clips = [0.1 * np.random.default_rng(n).standard_normal(20_000 * n).astype(np.float32) for n in (1, 3, 8)]
-    check(str(tmp_path / "other.pth"), clips)
+    check(str(other_checkpoint), clips)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -121,44 +115,73 @@ def test_batches_equal_single_clips(sample):
     assert largest_error(together, alone) < PROMISE / 5
 
 
-def test_converted_network_is_kept_and_made_anew_when_damaged(tmp_path, monkeypatch):
-    monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path))
-    first = find_or_convert("compact")
-    made = first.file.stat().st_mtime_ns
-    assert find_or_convert("compact").file.stat().st_mtime_ns == made
-    content = bytearray(first.file.read_bytes())
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A cache folder of this test alone, with the converted compact network."""
+    whole = find_or_convert("compact").file.parent
+    shutil.copytree(whole, tmp_path / "cache" / whole.name)
+    monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / whole.name
+
+
+def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
+    network = kept / "network.mnn"
+    made = network.stat().st_mtime_ns
+    with open_engine("compact", "cpu", 1) as engine:
+        expected = engine.embed(np.zeros((1, 101, 64), np.float32))
+    assert network.stat().st_mtime_ns == made
+    content = bytearray(network.read_bytes())
     content[len(content) // 2] ^= 1
-    first.file.write_bytes(content)
+    network.write_bytes(content)
     with open_engine("compact", "cpu", 1) as engine:
         assert engine.name.startswith("MNN")
-        assert engine.embed(np.zeros((1, 101, 64), np.float32)).shape == (1, 512)
+        assert (engine.embed(np.zeros((1, 101, 64), np.float32)) == expected).all()
     assert find_or_convert("compact").intact()
-    assert [path.name for path in tmp_path.iterdir()] == [first.file.parent.name], "something was left over"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name], "something was left over"
 
 
-def test_without_mnn_pytorch_runs_and_the_last_line_says_so(sample, tmp_path):
+def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'MNN' else find(name, *rest)\n"
     )
+    for label, seed in (("Danger", 1), ("Safe", 2)):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(40_000)
+        soundfile.write(tmp_path / "sounds" / label / "a.wav", noise, 32_000)
     table = tmp_path / "table.csv"
     done = run(
-        "extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table,
+        "extractEmbeddingCnn14.py", "--dataset", tmp_path / "sounds", "--checkpoint", "compact", "--output", table,
         env={"PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
     assert "PyTorch" in done.stdout.splitlines()[-1]
     assert json.loads(table.with_suffix(".json").read_text())["engine"].startswith("PyTorch")
 
 
-def test_where_mnn_changes_the_embeddings_pytorch_runs(sample, tmp_path, monkeypatch, capsys):
-    import models.converted
-
-    monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path))
-    monkeypatch.setattr(models.converted, "PARITY", 0.0)
+def test_where_mnn_changes_the_embeddings_pytorch_runs(kept, capsys):
+    known = json.loads((kept / "info.json").read_text())
+    (kept / "info.json").write_text(json.dumps(known | {"winograd": None, "error": 0.01}))
     with open_engine("compact", "cpu", 1) as engine:
         assert engine.name.startswith("PyTorch")
-    assert "away from the reference" in capsys.readouterr().err
+    assert "1.0e-02 away from the reference" in capsys.readouterr().err
+
+
+def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path, monkeypatch):
+    import models.converted
+
+    logmel = np.random.default_rng(0).standard_normal((2, 201, 64)).astype(np.float32) * 10
+    model, _ = load_model("compact")
+    with torch.inference_mode():
+        embedding = model.embed(torch.from_numpy(logmel)[:, None]).numpy()
+    np.savez(kept / "probes.npz", logmel=logmel, embedding=embedding)
+    chosen = []
+    for limit in (1.0, 0.0):
+        monkeypatch.setattr(models.converted, "PARITY", limit)
+        chosen.append(models.converted._fastest_with_parity(kept))
+    assert chosen[0][0] == 3
+    assert chosen[1][0] is None
+    assert chosen[1][1] < PROMISE
 
 
 def test_gpu_path_on_the_cpu(monkeypatch):

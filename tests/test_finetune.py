@@ -14,7 +14,8 @@ from danger_safe import finetuning
 from danger_safe.clips import Clip, read_clips
 from danger_safe.finetuning import Settings, Training
 from danger_safe.sound_store import SoundStore
-from danger_safe.validation import HeldOut, Score, split
+from danger_safe.splitting import split
+from danger_safe.validation import HeldOut, Score
 from models.models import Cnn14
 
 
@@ -35,7 +36,7 @@ def sounds(tmp_path_factory):
 @pytest.mark.parametrize("start", [["--checkpoint", "none", "--width", "2"], ["--checkpoint", "compact"]])
 def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     output = tmp_path / "mine.pth"
-    flags = ["--epochs", "2", "--target", "label", "--batch-size", "16", "--precision", "float32", *start]
+    flags = ["--epochs", "2", "--target", "label", "--batch-size", "8", "--per-category", "8", *start]
     done = run("finetune_cnn14.py", "--dataset", sounds, "--output", output, "--licence", "mine", *flags)
     assert "balanced accuracy on 3 clips of other recordings" in done.stdout
     content = torch.load(output, weights_only=True)
@@ -45,11 +46,12 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     assert content["training"]["settings"]["epochs"] == 2
     assert len(content["training"]["history"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
-    table = tmp_path / "t.csv"
-    run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
-    rows = pd.read_csv(table)
-    assert rows["seen"].sum() == 13
-    assert len(rows.filter(like="feat_").columns) == (64 if "--width" in start else 512)
+    if "compact" in start:
+        table = tmp_path / "t.csv"
+        run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
+        rows = pd.read_csv(table)
+        assert rows["seen"].sum() == 13
+        assert len(rows.filter(like="feat_").columns) == 512
 
 
 @pytest.mark.parametrize(

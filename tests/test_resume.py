@@ -35,7 +35,7 @@ def uninterrupted(sample, tmp_path_factory):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
-    arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path, "--batch-size", "16"))]
+    arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path))]
     finished = 0
     for number in range(6):
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -87,20 +87,12 @@ def features_of(output):
     return pd.read_csv(output / "table.csv").set_index("file").filter(like="feat_")
 
 
-def test_another_checkpoint_starts_anew(tmp_path):
-    import torch
-
-    from models.checkpoints import save_checkpoint
-    from models.models import Cnn14
-
-    torch.manual_seed(0)
-    other = tmp_path / "other.pth"
-    save_checkpoint(other, Cnn14(classes=2, width=2), categories=["a", "b"], clips=[], licence="", training={})
+def test_another_checkpoint_starts_anew(tmp_path, other_checkpoint):
     sounds = folders(tmp_path)
     run(SCRIPT, *command(sounds, tmp_path))
-    done = run(SCRIPT, *command(sounds, tmp_path), "--checkpoint", other)
+    done = run(SCRIPT, *command(sounds, tmp_path), "--checkpoint", other_checkpoint)
     assert "starting anew" in done.stderr
-    assert pd.read_csv(tmp_path / "table.csv").filter(like="feat_").shape == (6, 64)
+    assert pd.read_csv(tmp_path / "table.csv").filter(like="feat_").shape == (6, 256)
 
 
 def test_failures_are_remembered_and_tried_again_when_the_file_changes(tmp_path):

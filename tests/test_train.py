@@ -1,6 +1,7 @@
 """Step 3 and 4 through their scripts: what is reported and saved, the old failure, tables that cannot be trusted."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -35,8 +36,9 @@ def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=
 @pytest.fixture(scope="module")
 def trained(embeddings):
     """All three models trained on the sample sounds, and the comparison."""
-    for script in SCRIPTS.values():
-        run(script, "--embeddings", embeddings, "--output-dir", embeddings.parent)
+    flags = ["--embeddings", embeddings, "--output-dir", embeddings.parent, "--jobs", 1]
+    with ThreadPoolExecutor(2) as together:
+        list(together.map(lambda script: run(script, *flags), SCRIPTS.values()))
     done = run("compare_models.py", "--embeddings", embeddings, "--output-dir", embeddings.parent)
     return embeddings.parent, done
 
