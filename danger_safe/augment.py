@@ -2,15 +2,16 @@
 
 Every function takes and returns a batch and draws from the generator it is given, so that a training can be
 repeated. Real clips betray their origin by level, bandwidth and bit depth; a network that can tell origins apart
-learns those instead of sounds (benchmarks/compact.md), hence gain, low-pass and bit depth beside the usual mixup and
-SpecAugment (Park et al. 2019, arXiv:1904.08779).
+learns those instead of sounds (benchmarks/compact.md), hence gain, bit depth and bad recording beside the usual mixup
+and SpecAugment (Park et al. 2019, arXiv:1904.08779).
 """
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
 
 from danger_safe.audio import SAMPLE_RATE
-from models.logmel import N_FFT
+from models.logmel import HOP_LENGTH, N_FFT
 
 
 def random_crop(clip: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -69,13 +70,64 @@ def change_gain(waveform: torch.Tensor, decibels: float, rng: np.random.Generato
     return waveform * torch.from_numpy(gain)[:, None]
 
 
-def low_pass(power: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Cut ``share`` of the clips off above 1.5 to 8 kHz, at 60 dB: power spectrograms (batch, frames, bins)."""
-    size = len(power)
-    cutoff = np.where(rng.random(size) < share, np.exp(rng.uniform(np.log(1500), np.log(8000), size)), SAMPLE_RATE)
-    frequency = np.arange(power.shape[-1]) * SAMPLE_RATE / N_FFT
-    gain = np.where(frequency[None, :] > cutoff[:, None], 1e-6, 1.0).astype(np.float32)
-    return power * torch.from_numpy(gain)[:, None, :]
+def clip_peaks(waveform: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Cut the peaks of ``share`` of the clips off, as if recorded up to 15 dB too loud; all end with a peak of 1."""
+    size = len(waveform)
+    over = np.where(rng.random(size) < share, rng.uniform(0, 15, size), 0).astype(np.float32)
+    waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
+    return (waveform * torch.from_numpy(10 ** (over / 20))[:, None]).clamp(-1, 1)
+
+
+def record_badly(power: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Each of echoes, noise, two narrow bands and MP3's holes for ``share`` of the clips; each stays as loud as it was.
+
+    Power spectrograms (batch, frames, bins) both ways. In the spectrogram, where each costs a thousandth of what it
+    would on the waveform; danger_safe/degradations.py has the real ones, on which networks are judged.
+    """
+    loudness = power.sum(dim=(1, 2), keepdim=True)
+    power = power.clone()
+    for worsen in (_echo, _add_noise, _narrow, _telephone, _drop_quiet):
+        for index in np.flatnonzero(rng.random(len(power)) < share):
+            power[index] = worsen(power[index], rng)
+    # peak normalisation follows in real use; it brings back at most what 40 dB hide
+    return power * (loudness / power.sum(dim=(1, 2), keepdim=True).clamp_min(1e-12)).clamp_max(1e4)
+
+
+def _echo(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A room that dies away by 60 dB in 0.1 to 0.6 s, 10 dB under the direct sound to 3 dB over it."""
+    decay = 10 ** (-6 * HOP_LENGTH / SAMPLE_RATE / rng.uniform(0.1, 0.6))
+    wet = 10 ** (rng.uniform(-10, 3) / 10)
+    echo = lfilter([1 - decay], [1, -decay], power.numpy(), axis=0).astype(np.float32)
+    return power + wet * torch.from_numpy(echo)
+
+
+def _add_noise(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """White to brown noise, 3 to 30 dB under the sound's own power."""
+    shape = (np.arange(power.shape[1], dtype=np.float32) + 1) ** -rng.choice([0.0, 0.0, rng.uniform(0, 2)])
+    noise = torch.from_numpy(rng.standard_exponential(power.shape, np.float32) * shape.astype(np.float32))
+    return power + noise * (power.sum() / noise.sum() * 10 ** (-rng.uniform(3, 30) / 10))
+
+
+def _narrow(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Nothing above 1.5 to 8 kHz."""
+    return _band(power, 0, np.exp(rng.uniform(np.log(1500), np.log(8000))))
+
+
+def _telephone(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Nothing under 100 to 500 Hz and above 3 to 4 kHz."""
+    return _band(power, rng.uniform(100, 500), rng.uniform(3000, 4000))
+
+
+def _band(power: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    frequency = np.arange(power.shape[1]) * SAMPLE_RATE / N_FFT
+    kept = (frequency >= low) & (frequency <= high)
+    return power * torch.from_numpy(np.where(kept, 1.0, 1e-6).astype(np.float32))
+
+
+def _drop_quiet(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """What is 15 to 40 dB under the loudest of its frame is lost, as in MP3 at few bits."""
+    least = power.amax(dim=1, keepdim=True) * 10 ** (-rng.uniform(15, 40) / 10)
+    return torch.where(power < least, power * 1e-4, power)
 
 
 def mask(logmel: torch.Tensor, rng: np.random.Generator, frames: int = 24, bins: int = 8) -> torch.Tensor:

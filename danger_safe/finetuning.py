@@ -41,7 +41,7 @@ class Settings:
     batch_size: int = 32
     crop_seconds: float = 2.0
     long_crop_seconds: float = 4.5  # the last passes hear nearly whole clips, as extraction will
-    long_share: float = 0.15  # of the passes
+    long_share: float = 0.1  # of the passes
     per_category: int = 32  # clips of one category in one pass; fewer clips are heard more often, cut differently
     rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
     head_epochs: int = 0  # first passes that train the last layer alone, at HEAD_RATE
@@ -51,6 +51,7 @@ class Settings:
     weight_decay: float = 0.05
     smoothing: float = 0.1  # of the targets
     mixup: float = 0.6  # share of clips that get another one on top
+    bad_share: float = 0.12  # of the clips, for each way of recording badly (augment.record_badly)
     average: float = 0.998  # memory of the running average of the weights, in steps
     precision: str = "float32"  # or bfloat16: half the time on processors that have it
 
@@ -154,9 +155,8 @@ class Training:
         waveform = augment.change_depth(waveform, 0.3, rng)
         front_end = self.front_end
         with torch.no_grad():
-            waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
-            waveform = augment.change_gain(waveform, 12.0, rng)
-            power = augment.low_pass(torch.from_numpy(front_end.power(waveform.numpy())), 0.3, rng)
+            waveform = augment.change_gain(augment.clip_peaks(waveform, settings.bad_share, rng), 12.0, rng)
+            power = augment.record_badly(torch.from_numpy(front_end.power(waveform.numpy())), settings.bad_share, rng)
             logmel = augment.mask(torch.from_numpy(front_end.from_power(power.numpy()))[:, None], rng)
         logmel, target = logmel.to(self.device), target.to(self.device)
         lower = settings.precision == "bfloat16"

@@ -30,7 +30,7 @@ class Speed:
         for unit, length in (("hours", 3600), ("minutes", 60)):
             if seconds >= 2 * length:
                 return f"About {seconds / length:.0f} {unit}"
-        return f"About {max(1, round(seconds))} seconds"
+        return f"About {round(seconds)} seconds" if seconds >= 1.5 else "About a second"
 
     def remember(self, sound: float, seconds: float) -> None:
         """Keep what a run of ``sound`` seconds took."""
