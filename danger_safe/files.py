@@ -1,8 +1,12 @@
-"""Files appear whole or not at all: written beside, then renamed."""
+"""Files appear whole or not at all: written beside, then renamed.
+
+A process that was killed leaves its half-written ``.NAME.NUMBER.part`` behind: ``remove_leftovers``.
+"""
 
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -49,6 +53,14 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of ``path``. The caller must know that no other process is writing it."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"\d+\.(part|old)")
+    for file in path.parent.iterdir():
+        if ours.fullmatch(file.name):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def write_whole(path: str | Path, text: str) -> None:

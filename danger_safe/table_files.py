@@ -8,7 +8,7 @@ from pathlib import Path
 from danger_safe.audio import SAMPLE_RATE, WINDOW_SECONDS
 from danger_safe.clips import Clip
 from danger_safe.errors import UserError
-from danger_safe.files import write_csv, write_whole
+from danger_safe.files import remove_leftovers, write_csv, write_whole
 from danger_safe.journal import Journal, digest
 from danger_safe.table_writing import side_file, write_table
 from models.checkpoint_files import CheckpointInfo
@@ -29,8 +29,11 @@ class TableFiles:
     def write(self, clips: list[Clip], journal: Journal, info: CheckpointInfo, engine: str) -> dict[str, str]:
         """Write everything from the journal, in the clips' order; returns the failures: file, reason.
 
+        The open journal says that nobody else is writing these files: what a killed run left of them is removed.
         Raises UserError when no clip at all could be read; the list of failures is written even so.
         """
+        for file in (self.path, self.info, self.failures):
+            remove_leftovers(file)
         journal.keep_only(clip.file for clip in clips)
         known = journal.results()
         failures = {clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason}

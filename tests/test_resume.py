@@ -42,6 +42,8 @@ def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
         time.sleep(0.4 + 0.35 * number)
         process.send_signal(signal.SIGKILL)
         finished += process.wait() == 0
+    (tmp_path / ".table.csv.99999.part").write_text("file,la")  # as a kill while the table is written leaves it
+    (tmp_path / "table.csv").unlink(missing_ok=True)
     done = run(SCRIPT, *command(sample, tmp_path))
     assert finished or "done before" in done.stdout, done.stdout
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
