@@ -85,7 +85,7 @@ def parse(arguments: list[str]):
     parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
-                        help="models to compare (None: every *_model.joblib in --output-dir)")  # fmt: skip
+                        help="models to compare (default: every *_model.joblib in --output-dir)")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     return parser.parse_args(arguments)
 

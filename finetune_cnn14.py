@@ -159,10 +159,10 @@ def parse(arguments: list[str]):
         "weights: every clip once a pass, small categories weigh more")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
-        f"(None: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
+        f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
     add("--rate", type=rate, default=None, metavar="R", help="learning rate at its highest "
-        f"(None: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint)")  # fmt: skip
+        f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")

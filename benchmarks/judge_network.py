@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,18 @@ def embed(engine: Engine, paths: list[Path], degradation: str | None = None) -> 
             samples = degrade(degradation, samples, np.random.default_rng(number))
         return engine.front_end(samples)
 
-    embeddings, lanes = [], max(1, engine.lanes)
-    with ThreadPoolExecutor(lanes) as pool:
+    with ThreadPoolExecutor(max(1, engine.lanes)) as pool:
         logmels = list(tqdm(pool.map(transform, enumerate(paths)), degradation or "clean", len(paths), leave=False))
-        batches = [np.stack(logmels[i : i + BATCH]) for i in range(0, len(logmels), BATCH)]
-        embeddings = list(pool.map(engine.embed, batches))
-    return np.concatenate(embeddings)
+        order = sorted(range(len(paths)), key=lambda i: len(logmels[i]))  # a batch is of one length
+        batches = []
+        for _, same in groupby(order, key=lambda i: len(logmels[i])):
+            same = list(same)
+            batches += [same[i : i + BATCH] for i in range(0, len(same), BATCH)]
+        results = pool.map(engine.embed, (np.stack([logmels[i] for i in batch]) for batch in batches))
+        embeddings = np.empty((len(paths), engine.info.dimensions), np.float32)
+        for batch, result in zip(batches, results, strict=True):
+            embeddings[batch] = result
+    return embeddings
 
 
 def print_table(report: dict) -> None:

@@ -15,7 +15,14 @@ DONE, FAILED, SOME_FAILED = 0, 1, 3
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the docstring's lines and ends each flag's help with its default."""
+    """Keeps the docstring's lines and ends each flag's help with its default, as one would type it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None:  # the help says what happens without the flag, where that needs words
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
 
 
 def new_parser(docstring: str) -> argparse.ArgumentParser:

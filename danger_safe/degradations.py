@@ -37,8 +37,8 @@ def _telephone(samples: np.ndarray, rng: Random) -> np.ndarray:
 def _mp3(samples: np.ndarray, rng: Random) -> np.ndarray:
     """Through MP3 at 32 kbit/s."""
     file = io.BytesIO()
-    # libsndfile's scale from 0 (320 kbit/s) to 1 (32 kbit/s)
-    soundfile.write(file, samples, SAMPLE_RATE, format="MP3", compression_level=1.0, bitrate_mode="CONSTANT")
+    # libsndfile's scale ends just under 1, with 32 kbit/s at this rate
+    soundfile.write(file, samples, SAMPLE_RATE, format="MP3", compression_level=0.999, bitrate_mode="CONSTANT")
     file.seek(0)
     decoded, _ = soundfile.read(file, dtype="float32")
     return np.resize(decoded, len(samples))

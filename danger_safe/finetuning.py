@@ -112,11 +112,14 @@ class Training:
         return bool(self.settings.patience) and self.epoch - self.best_epoch >= self.settings.patience
 
     def _validate(self) -> None:
-        """Score the averaged network; keep it if no pass was better."""
+        """Score the averaged network; keep it if no pass was better.
+
+        Of passes with the same answers, the surer is better: few held-out clips are soon all right.
+        """
         score = self.held_out.score(self.average, self.device, self.settings.precision)
         self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
-        before = max((h["held_out_balanced_accuracy"] for h in self.history[:-1]), default=-1.0)
-        if score.balanced_accuracy > before:
+        goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
+        if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
             self.best_epoch, self.best = self.epoch, copy.deepcopy(self.average.state_dict())
 
     def describe(self) -> dict:

@@ -102,13 +102,15 @@ def test_head_learns_alone_first(sounds, tmp_path):
 
 
 def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_path, monkeypatch):
-    scores = iter([0.5, 0.9, 0.7, 0.8, 0.6])
-    monkeypatch.setattr(HeldOut, "score", lambda *_: Score(1.0, 0.0, next(scores)))
+    scores = iter(
+        [(1.0, 0.5), (0.9, 0.9), (0.8, 0.9), (0.8, 0.9), (0.7, 0.8), (0.1, 0.6)]
+    )  # loss, share of right answers
+    monkeypatch.setattr(HeldOut, "score", lambda *_: Score(*(pair := next(scores)), pair[1]))
     run = prepared(sounds, tmp_path / "s", epochs=9, patience=2)
     seen = []
     network = run.run(lambda run: seen.append({k: v.clone() for k, v in run.average.state_dict().items()}))
-    assert (run.epoch, run.best_epoch) == (4, 2)
-    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in network.state_dict().items())
+    assert (run.epoch, run.best_epoch) == (5, 3)
+    assert all(torch.equal(tensor, seen[2][name]) for name, tensor in network.state_dict().items())
 
 
 def test_class_weights_hear_every_clip_once(sounds, tmp_path):

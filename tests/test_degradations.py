@@ -1,0 +1,74 @@
+"""Bad recordings: each degradation does what its name says, and what a training adds to its sounds resembles it."""
+
+import numpy as np
+import pytest
+import torch
+
+from danger_safe import augment
+from danger_safe.audio import SAMPLE_RATE
+from danger_safe.degradations import DEGRADATIONS, degrade
+from models.logmel import LogMel
+from models.models import Cnn14
+
+TIMES = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+
+
+def tone(frequency, peak=0.5):
+    return (peak * np.sin(2 * np.pi * frequency * TIMES)).astype(np.float32)
+
+
+def worsened(name, samples):
+    return degrade(name, samples, np.random.default_rng(0))
+
+
+def decibels(samples):
+    return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+@pytest.mark.parametrize("samples", [tone(440), tone(440)[:100], np.zeros(5000, np.float32)])
+def test_every_length_and_silence_survive(name, samples):
+    worse = worsened(name, samples)
+    assert worse.shape == samples.shape
+    assert worse.dtype == np.float32
+    assert np.isfinite(worse).all()
+
+
+def test_each_does_what_it_says():
+    sound = tone(1_000)
+    assert decibels(worsened("30 dB softer", sound)) - decibels(sound) == pytest.approx(-30, abs=0.1)
+    louder = worsened("12 dB louder", sound)
+    assert np.abs(louder).max() == 1
+    assert decibels(louder) > decibels(sound) + 5
+    assert decibels(worsened("noise at 10 dB", sound) - sound) - decibels(sound) == pytest.approx(-10, abs=0.2)
+    for frequency, loss in ((100, 30), (1_000, 0), (6_000, 30)):
+        lost = decibels(tone(frequency)) - decibels(worsened("telephone", tone(frequency)))
+        assert lost >= loss if loss else lost == pytest.approx(0, abs=0.5), frequency
+    assert decibels(worsened("MP3 at 32 kbit/s", sound)) == pytest.approx(decibels(sound), abs=1)
+    assert decibels(worsened("MP3 at 32 kbit/s", tone(15_000))) < decibels(sound) - 20
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[1_000] = 1
+    room = worsened("small room", click)
+    assert decibels(room[3_000:5_000]) > decibels(room[15_000:17_000]) > decibels(click[3_000:5_000])
+    assert np.mean(np.abs(worsened("clipping", sound)) == 1) > 0.5
+
+
+def test_training_hears_bad_recordings_as_loud_as_good_ones():
+    front_end = LogMel.of(Cnn14(2, 1, fmax=7_000.0))
+    power = torch.from_numpy(front_end.power(np.stack([tone(f) + tone(2 * f) for f in (200, 700, 1_500, 3_000)])))
+    untouched = augment.record_badly(power, 0.0, np.random.default_rng(0))
+    assert torch.equal(untouched, power)
+    worse = augment.record_badly(power, 1.0, np.random.default_rng(0))
+    assert torch.isfinite(worse).all()
+    assert not torch.allclose(worse, power)
+    assert worse.sum(dim=(1, 2)).tolist() == pytest.approx(power.sum(dim=(1, 2)).tolist(), rel=1e-3)
+    assert torch.equal(worse, augment.record_badly(power, 1.0, np.random.default_rng(0)))
+    silence = torch.zeros_like(power)
+    assert torch.equal(augment.record_badly(silence, 1.0, np.random.default_rng(0)), silence)
+
+
+def test_clipped_peaks_end_at_one():
+    waveform = torch.from_numpy(np.stack([tone(440, 0.1), tone(440, 0.9)]))
+    clipped = augment.clip_peaks(waveform, 1.0, np.random.default_rng(0))
+    assert clipped.abs().amax(dim=1).tolist() == pytest.approx([1, 1])
+    assert (clipped.square().mean(dim=1) > 0.51).all()  # a whole sine has 0.5
