@@ -3,8 +3,11 @@
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
+# make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
 PYTHON ?= python3
 DATASET ?= dataset
+ESC50 ?= dataset/ESC-50-master
+SOUNDS ?=
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -13,7 +16,7 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-.PHONY: help run test esc50 lint format bench clean
+.PHONY: help run test esc50 lint format bench compact clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -58,6 +61,11 @@ format: .venv/.dev-installed
 
 bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
+
+compact: .venv/.run-installed
+	$(RUN) finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --checkpoint none \
+	  --epochs 150 --per-category 32 --holdout-fold none --output models/cnn14_compact.pth \
+	  --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
 
 clean:
 	rm -rf sample .pytest_cache .ruff_cache

@@ -87,14 +87,16 @@ def main(arguments: list[str]) -> int:
 
     state_file = args.output.with_name(args.output.name + ".training")
     picture = args.output.with_name(args.output.stem + "_learning.png")
-    with tqdm(total=args.epochs, desc="Training", unit="pass", file=sys.stderr) as bar:
+    run = Training(model, store, targets, settings, state_file, device, held_out)
+    if run.epoch:
+        print(f"Going on after pass {run.epoch}, from {state_file}")
+    with tqdm(total=args.epochs, initial=run.epoch, desc="Training", unit="pass", file=sys.stderr) as bar:
 
         def after_epoch(run: Training) -> None:
             bar.update(run.epoch - bar.n)
             shown = {"loss": "loss", "held_out_balanced_accuracy": "held out"}
             bar.set_postfix({word: f"{run.history[-1][k]:.3f}" for k, word in shown.items() if k in run.history[-1]})
 
-        run = Training(model, store, targets, settings, state_file, device, held_out)
         network = run.run(after_epoch)
 
     save_checkpoint(

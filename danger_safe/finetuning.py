@@ -1,9 +1,9 @@
 """The training loop behind finetune_cnn14.py: clips in, the weights of a Cnn14 out.
 
-Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole after every
-few minutes and at the end of a pass; it holds the settings, the weights, their running average, the optimiser and
-the pass. All randomness of a pass is drawn from (seed, pass), so a training that was killed goes on from its state
-to the same result, up to the rounding of parallel sums.
+Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole at the end of
+the first pass and then as often as costs little time; it holds the settings, the weights, their running average, the
+optimiser and the pass. All randomness of a pass is drawn from (seed, pass), so a training that was killed goes on from
+its state to the same result, up to the rounding of parallel sums.
 """
 
 import copy
@@ -28,7 +28,7 @@ from models.checkpoints import COMPUTED
 from models.logmel import LogMel
 from models.models import Cnn14
 
-SAVE_EVERY = 120.0  # seconds between two savings of the state
+SAVING_SHARE = 0.05  # of the time may go into saving the state
 HEAD_RATE = 2e-3  # of the last layer, while it alone learns
 
 
@@ -57,7 +57,7 @@ class Settings:
 
 
 class Training:
-    """One training: ``run()`` does all its passes, from the saved state if there is one."""
+    """One training, at the pass where its saved state left it: ``run()`` does the passes that are left."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Training:
         """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes.
 
         With ``held_out`` clips the network of the best pass is the result, else that of the last.
+        Raises UserError when the saved state is of a training with other settings or clips.
         """
         self.front_end = LogMel.of(model)  # sounds are changed and transformed on the CPU, whatever learns from them
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -85,11 +86,11 @@ class Training:
         self.best = copy.deepcopy(self.average.state_dict()) if held_out else {}
         self.history: list[dict[str, float]] = []
         self.weights = self._class_weights()
+        self._resume()
 
     def run(self, after_epoch: Callable[["Training"], None]) -> Cnn14:
         """Do the passes that are left; returns the averaged network, of the best pass where clips are held out."""
-        self._resume()
-        saved = time.monotonic()
+        next_saving = 0.0
         while self.epoch < self.settings.epochs and not self.stopped:
             started = time.monotonic()
             loss = self._one_pass()
@@ -99,9 +100,10 @@ class Training:
                 self._validate()
             self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
             after_epoch(self)
-            if time.monotonic() - saved > SAVE_EVERY or self.epoch == self.settings.epochs or self.stopped:
+            if time.monotonic() >= next_saving or self.epoch == self.settings.epochs or self.stopped:
+                begun = time.monotonic()
                 self._save()
-                saved = time.monotonic()
+                next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_SHARE
         if self.held_out:
             self.average.load_state_dict(self.best)
         return self.average

@@ -136,7 +136,7 @@ def test_no_recording_is_on_both_sides():
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(finetuning, "SAVING_SHARE", 1e9)  # after every pass
     whole = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):
