@@ -43,7 +43,7 @@ def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
     size = int(seconds * SAMPLE_RATE)
     ready, held = [], 0  # resampled pieces that do not fill a block yet, and how many samples they hold
     empty = True
-    for piece in _resampled_pieces(path):
+    for piece in read_pieces(path):
         empty = empty and not len(piece)
         ready.append(piece)
         held += len(piece)
@@ -72,7 +72,7 @@ def _opened(path: Place):
     return open_file(path) if is_address(path) else contextlib.nullcontext(path)
 
 
-def _resampled_pieces(path: Place) -> Iterator[np.ndarray]:
+def read_pieces(path: Place) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come."""
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         status = 130
+    except BrokenPipeError:  # whoever read our answers has heard enough: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        status = FAILED
     except (UserError, OSError, MemoryError) as error:
         if "--debug" in arguments:
             raise

@@ -16,6 +16,13 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
 
     Raises UserError when it cannot be opened, is no such dict, or belongs to another checkpoint.
     """
+    saved = open_model_file(path)
+    check_belongs(path, saved, checkpoint, dimensions)
+    return saved
+
+
+def open_model_file(path: Path) -> dict:
+    """The dict of a saved model. Raises UserError when it cannot be opened or is no such dict."""
     if not path.is_file():
         raise UserError(f"{path}: no such model; make it with one of the train scripts")
     try:
@@ -33,11 +40,15 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
         ) from error
     if not isinstance(saved, dict) or any(key not in saved for key in KEYS):
         raise UserError(f"{path} is not a model of this project: it must be a dict with {', '.join(KEYS)}")
+    return saved
+
+
+def check_belongs(path: Path, saved: dict, checkpoint: dict, dimensions: int) -> None:
+    """Raises UserError when a saved model is for embeddings of another checkpoint."""
     theirs = saved["checkpoint"]
     if theirs["sha256"] != checkpoint["sha256"] or saved["dimensions"] != dimensions:
         raise UserError(
             f"{path} was trained on embeddings of checkpoint {theirs['name']} ({theirs['sha256'][:12]}…, "
             f"{saved['dimensions']} dimensions), these are of {checkpoint['name']} ({checkpoint['sha256'][:12]}…, "
-            f"{dimensions} dimensions): train it again on this table"
+            f"{dimensions} dimensions): train it again on these"
         )
-    return saved

@@ -1,0 +1,115 @@
+"""What predict_danger.py prints: a table to read, a row a window, a line of JSON a file, or Audacity's labels."""
+
+import csv
+import json
+import sys
+from dataclasses import dataclass, field
+
+from danger_safe.events import Event, Scored
+
+
+@dataclass
+class Summary:
+    """What one recording came to."""
+
+    file: str
+    threshold: float
+    seconds: float = 0.0
+    score: float = 0.0  # the highest
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """Danger where an event was heard."""
+        return "Danger" if self.events else "Safe"
+
+    def add(self, window: Scored) -> None:
+        """Take a window into account."""
+        self.seconds = window.end
+        self.score = max(self.score, window.score)
+
+
+class Table:
+    """For reading. ``live`` recordings get a line a window, as it is heard."""
+
+    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+        if live:
+            word = "DANGER" if window.score >= summary.threshold else "safe"
+            print(f"{clock(window.end)}  {window.score:.2f}  {word:<6}  {heard}", flush=True)
+
+    def done(self, summary: Summary) -> None:
+        verdict = "DANGER" if summary.events else "Safe"
+        name = "stream" if summary.file == "-" else summary.file
+        print(f"{verdict:<6}  {summary.score:.2f}  {name}  ({clock(summary.seconds)})", flush=True)
+        for event in summary.events:
+            times = f"{clock(event.start)} – {clock(event.end)}"
+            print(f"        {event.score:.2f}  {times}  {names(event)}".rstrip(), flush=True)
+
+
+class Csv:
+    """A row a window, as soon as it is known."""
+
+    def __init__(self) -> None:
+        self._rows = csv.writer(sys.stdout, lineterminator="\n")
+        self._rows.writerow(("file", "start", "end", "score", "danger"))
+
+    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+        danger = int(window.score >= summary.threshold)
+        times = (f"{window.start:.3f}", f"{window.end:.3f}")
+        self._rows.writerow((summary.file, *times, f"{window.score:.6f}", danger))
+        if live:
+            sys.stdout.flush()
+
+    def done(self, summary: Summary) -> None:
+        sys.stdout.flush()
+
+
+class Json:
+    """A line a file, at its end."""
+
+    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+        pass
+
+    def done(self, summary: Summary) -> None:
+        events = [
+            {
+                "start": round(event.start, 3), "end": round(event.end, 3), "peak": round(event.peak, 3),
+                "score": round(event.score, 6),
+                "heard": [{"category": name, "similarity": round(value, 4)} for name, value in event.heard],
+            }
+            for event in summary.events
+        ]  # fmt: skip
+        line = {
+            "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
+            "score": round(summary.score, 6), "threshold": round(summary.threshold, 6), "events": events,
+        }  # fmt: skip
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+class Audacity:
+    """A label track: File > Import > Labels."""
+
+    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+        pass
+
+    def done(self, summary: Summary) -> None:
+        for event in summary.events:
+            label = f"danger {event.score:.2f} {names(event, 1)}".strip()
+            print(f"{event.start:.6f}\t{event.end:.6f}\t{label}", flush=True)
+
+
+FORMATS = {"table": Table, "csv": Csv, "json": Json, "audacity": Audacity}
+
+
+def names(event: Event, most: int = 2) -> str:
+    """What it sounded like: ``siren 0.83, alarm 0.71``."""
+    return ", ".join(f"{name} {similarity:.2f}" for name, similarity in event.heard[:most])
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03.5``: hours only where there are any."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    end = f"{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{end}" if hours else f"{minutes}:{end}"

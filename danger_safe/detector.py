@@ -1,0 +1,116 @@
+"""What turns an embedding into a danger score: the ready detector, or a model that the user trained.
+
+The ready detector (models/detector.npz) is arrays and text: loading it cannot run code. A user's own
+``*_model.joblib`` can; see saved_model.py.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+
+from danger_safe.errors import UserError
+from models.checkpoint_files import CheckpointInfo
+
+READY = Path(__file__).resolve().parent.parent / "models" / "detector.npz"
+NEAREST = 3  # categories that are named
+
+
+class Detector(Protocol):
+    """Scores embeddings of one checkpoint."""
+
+    name: str
+    threshold: float
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> danger in [0, 1], (windows,)."""
+
+    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """The nearest categories with their similarity (cosine, at most 1), nearest first; empty where unknown."""
+
+
+@dataclass(frozen=True)
+class ReadyDetector:
+    """Logistic Regression on standardised embeddings, and the mean embedding of every category."""
+
+    name: str
+    threshold: float
+    checkpoint_sha256: str
+    about: dict  # what it was made from and how well it did
+    mean: np.ndarray  # (dimensions,)
+    scale: np.ndarray
+    weights: np.ndarray
+    bias: float
+    categories: tuple[str, ...]
+    centres: np.ndarray  # (categories, dimensions), standardised, of length 1
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> danger in [0, 1], (windows,)."""
+        return 1 / (1 + np.exp(-(self._standardised(embeddings) @ self.weights + self.bias)))
+
+    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """The nearest categories with their similarity (cosine, at most 1), nearest first."""
+        direction = self._standardised(embedding)
+        similarity = self.centres @ direction / max(float(np.linalg.norm(direction)), 1e-9)
+        return tuple((self.categories[i], float(similarity[i])) for i in np.argsort(-similarity)[:NEAREST])
+
+    def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
+        return (embeddings - self.mean) / self.scale
+
+    def save(self, path: Path) -> None:
+        """Write it as .npz without pickle."""
+        from danger_safe.files import whole_file
+
+        text = {"name": self.name, "threshold": self.threshold, "checkpoint_sha256": self.checkpoint_sha256,
+                "bias": self.bias, "categories": self.categories, "about": self.about}  # fmt: skip
+        arrays = {key: getattr(self, key).astype(np.float32) for key in ("mean", "scale", "weights", "centres")}
+        with whole_file(path) as part, open(part, "wb") as file:
+            np.savez(file, text=np.array(json.dumps(text)), **arrays)
+
+
+@dataclass(frozen=True)
+class OwnDetector:
+    """A user's pipeline; where the ready detector knows the checkpoint, its categories name what was heard."""
+
+    name: str
+    threshold: float
+    pipeline: object
+    namer: ReadyDetector | None
+
+    def scores(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> danger in [0, 1], (windows,)."""
+        return self.pipeline.predict_proba(embeddings)[:, 1]
+
+    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """As ReadyDetector.heard; empty where that is of another checkpoint."""
+        return self.namer.heard(embedding) if self.namer else ()
+
+
+def load_ready() -> ReadyDetector:
+    """The detector of this repository. Raises UserError when its file is missing or damaged."""
+    try:
+        with np.load(READY, allow_pickle=False) as file:
+            text = json.loads(str(file["text"]))
+            arrays = {key: file[key] for key in ("mean", "scale", "weights", "centres")}
+        text["categories"] = tuple(text["categories"])
+        return ReadyDetector(**text, **arrays)
+    except FileNotFoundError as error:
+        raise UserError(f"{READY} is missing from this copy of the project: get it again, or give --model") from error
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UserError(f"{READY} is damaged: get it again, or give --model") from error
+
+
+def own_detector(path: Path, saved: dict, info: CheckpointInfo) -> OwnDetector:
+    """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``."""
+    from danger_safe.saved_model import check_belongs  # scikit-learn takes a second to load
+
+    check_belongs(path, saved, {"name": info.name, "sha256": info.sha256}, info.dimensions)
+    try:
+        ready = load_ready()
+    except UserError:  # it only names what was heard
+        ready = None
+    namer = ready if ready is not None and ready.checkpoint_sha256 == info.sha256 else None
+    return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer)

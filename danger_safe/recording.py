@@ -1,0 +1,142 @@
+"""Sound from anywhere, as mono float32 pieces at 32 kHz: a file of any kind, a stream on stdin, a microphone.
+
+Pieces are as long as they come; windows.py cuts them. Nothing is held: memory does not grow with a recording.
+"""
+
+import queue
+import shutil
+import subprocess
+import tempfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from danger_safe.audio import SAMPLE_RATE, AudioError, read_header, read_pieces
+from danger_safe.errors import UserError
+
+PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last samples
+
+
+def file_pieces(path: Path) -> Iterator[np.ndarray]:
+    """A sound file through libsndfile, anything else (video, M4A, …) through ffmpeg where it is installed.
+
+    Raises AudioError when neither can read it.
+    """
+    refused = None
+    try:
+        read_header(path)
+    except AudioError as error:
+        refused = error
+    if refused is None:
+        yield from read_pieces(path)
+    elif str(refused).startswith("cannot be decoded"):
+        yield from _ffmpeg_pieces(path, refused)
+    else:
+        raise refused
+
+
+def _ffmpeg_pieces(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(f"{refused}; with ffmpeg installed, videos and more formats can be read")
+    command = [program, "-nostdin", "-v", "error", "-i", f"file:{path}", "-vn", "-ac", "1", "-ar", str(SAMPLE_RATE)]
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen([*command, "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages) as process,
+    ):
+        try:
+            while data := process.stdout.read(4 * SAMPLE_RATE * 5):
+                yield _finite(np.frombuffer(data[: len(data) // 4 * 4], "<f4"))
+            failed = process.wait() != 0
+        finally:
+            process.kill()  # where nobody wants the rest
+        if failed:
+            messages.seek(0)
+            words = messages.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise AudioError(f"cannot be decoded, by ffmpeg neither: {words[-1].rsplit(': ', 1)[-1]}")
+
+
+def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """A WAV stream (PCM, 8 to 32 bit) as ``ffmpeg -f wav -`` or ``arecord`` write it, to its end.
+
+    Raises AudioError when it is none.
+    """
+    try:
+        file = wave.open(stream)  # noqa: SIM115 - the stream is not ours to close
+    except (wave.Error, EOFError) as error:
+        words = str(error) or "it ended before a sound began"
+        raise AudioError(
+            f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -f wav -, or give --raw RATE"
+        ) from error
+    channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+    frame, size = channels * width, max(1, int(rate * PIECE_SECONDS))
+
+    def blocks() -> Iterator[np.ndarray]:
+        while data := file.readframes(size):
+            samples = _integers(data[: len(data) // frame * frame], width)
+            yield samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
+
+    yield from _resampled(blocks(), rate)
+
+
+def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
+    """Headerless mono 16-bit little-endian PCM of ``rate`` Hz."""
+    size = 2 * max(1, int(rate * PIECE_SECONDS))
+
+    def blocks() -> Iterator[np.ndarray]:
+        while data := stream.read(size):
+            yield _integers(data[: len(data) // 2 * 2], 2)
+
+    yield from _resampled(blocks(), rate)
+
+
+def microphone_pieces() -> Iterator[np.ndarray]:
+    """The system's default microphone, until the program is stopped. Raises UserError where there is none."""
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise UserError("--mic needs the optional package sounddevice: pip install sounddevice") from error
+    except OSError as error:  # its PortAudio library is missing on this system
+        raise UserError(f"--mic: {error}") from error
+    heard: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+    try:
+        rate = int(sounddevice.query_devices(kind="input")["default_samplerate"])
+        microphone = sounddevice.InputStream(
+            rate, int(rate * PIECE_SECONDS), channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
+        )
+        with microphone:
+            yield from _resampled(iter(heard.get, None), rate)
+    except sounddevice.PortAudioError as error:
+        raise UserError(f"--mic: no microphone can be opened: {error}") from error
+
+
+def _integers(data: bytes, width: int) -> np.ndarray:
+    """PCM bytes to float32 in [-1, 1): 8 bit is unsigned, the others are signed."""
+    if width == 1:
+        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+    if width == 3:  # into the upper three bytes of a 32-bit number
+        wide = np.zeros((len(data) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        data, width = wide.tobytes(), 4
+    return np.frombuffer(data, f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    import soxr
+
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise AudioError("holds NaN or infinite samples")
+    return samples

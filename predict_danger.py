@@ -1,0 +1,232 @@
+"""Is there danger in a recording? When, how sure, and what did it sound like?
+
+    python predict_danger.py recording.wav                      # at once, offline: the ready detector
+    python predict_danger.py recordings/ --format csv > windows.csv
+    python predict_danger.py recording.wav --plot recording.png
+    python predict_danger.py recording.wav --model logreg_model.joblib
+    ffmpeg -i rtsp://camera/stream -f wav - | python predict_danger.py -
+    python predict_danger.py --mic
+
+In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos and
+      other formats where ffmpeg is installed
+Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file;
+      audacity: a label track. --plot draws waveform, spectrogram, score and events
+
+Exit status 0: done; 3: some files could not be read; with --fail-on-danger, 4: danger was heard.
+The score is the detector's, from 0 to 1; at the threshold or above is danger. It is no probability.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from danger_safe import cli
+from danger_safe.answers import FORMATS, Summary, names
+from danger_safe.audio import SUFFIXES, AudioError, read_header
+from danger_safe.detector import Detector, load_ready, own_detector
+from danger_safe.errors import UserError
+from danger_safe.events import Event, EventFinder
+from danger_safe.listening import HOP, WINDOW, Listener
+from danger_safe.recording import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from models.checkpoint_files import NAMES
+from models.engine import Engine, open_engine
+
+DANGER_HEARD = 4
+MORE_SUFFIXES = (".aac", ".avi", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma")  # through ffmpeg
+STREAM = "-"
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    inputs = list(find_recordings(args.input)) if args.input else [STREAM]
+    with open_detector(args) as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
+        threshold = detector.threshold if args.threshold is None else args.threshold
+        print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
+        answers = FORMATS[args.format]()
+        failures, dangers = 0, 0
+        for recording in inputs:
+            summary = Summary(str(recording), threshold)
+            try:
+                hear(recording, args, listener, summary, answers)
+            except AudioError as error:
+                failures += 1
+                cli.warn(f"{'the stream on stdin' if recording == STREAM else recording} {error}")
+                if not summary.seconds:
+                    continue  # else: what was heard before it broke off is answered
+            answers.done(summary)
+            dangers += bool(summary.events)
+    if failures == len(inputs) and not dangers:
+        raise UserError("nothing could be read" if failures > 1 else "it could not be read")
+    if dangers and args.fail_on_danger:
+        return DANGER_HEARD
+    return cli.SOME_FAILED if failures else cli.DONE
+
+
+class open_detector:
+    """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
+
+    def __init__(self, args):
+        self.args = args
+
+    def __enter__(self) -> tuple[Engine, Detector]:
+        args = self.args
+        if args.model is None:
+            if args.checkpoint not in (None, "compact"):
+                raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
+            self.engine = open_engine("compact", args.device, args.jobs)
+            detector = load_ready()
+            if detector.checkpoint_sha256 != self.engine.info.sha256:
+                self.engine.close()
+                raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
+            return self.engine, detector
+        from danger_safe.saved_model import open_model_file
+
+        saved = open_model_file(args.model)
+        name = args.checkpoint or saved["checkpoint"]["name"]
+        if args.checkpoint is None and name not in NAMES:
+            raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
+        self.engine = open_engine(name, args.device, args.jobs)
+        try:
+            return self.engine, own_detector(args.model, saved, self.engine.info)
+        except UserError:
+            self.engine.close()
+            raise
+
+    def __exit__(self, *_) -> None:
+        self.engine.close()
+
+
+def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
+    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard."""
+    live = recording == STREAM
+    finder = EventFinder(summary.threshold, args.hop, args.min_duration)
+    pieces, seconds = open_pieces(recording, args)
+    overview = None
+    if args.plot:
+        from danger_safe.timeline import Overview, draw_timeline
+
+        overview = Overview(listener.engine.front_end)
+        pieces = overview.watch(pieces)
+
+    def named(event: Event) -> Event:
+        event.heard = listener.detector.heard(event.embedding)
+        return event
+
+    quiet = live or (args.format == "csv" and sys.stdout.isatty())
+    try:
+        with tqdm(
+            total=seconds, desc=str(recording), unit="s", file=sys.stderr, leave=False, delay=1, disable=quiet
+        ) as bar:
+            for window in listener.listen(pieces, live):
+                summary.add(window)
+                heard = (
+                    names(Event(0, 0, 0, 0, window.embedding, listener.detector.heard(window.embedding)))
+                    if live
+                    else ""
+                )
+                answers.window(summary, window, heard, live)
+                summary.events += map(named, finder.add(window))
+                if overview:
+                    overview.add_score(window)
+                bar.update(min(round(window.end), seconds or round(window.end)) - bar.n)
+    except KeyboardInterrupt:
+        if not live:
+            raise  # Ctrl+C is how a stream ends: what was heard is answered
+    finally:
+        summary.events += map(named, finder.finish())
+    if not summary.seconds:
+        raise AudioError("has no samples")
+    if overview:
+        draw_timeline(args.plot, overview, summary)
+
+
+def open_pieces(recording: Path | str, args) -> tuple[Iterator[np.ndarray], int | None]:
+    """Sound as it comes, and how many seconds the header promises."""
+    if args.mic:
+        return microphone_pieces(), None
+    if recording == STREAM:
+        return (raw_pieces(sys.stdin.buffer, args.raw) if args.raw else wav_pieces(sys.stdin.buffer)), None
+    try:
+        frames, rate = read_header(recording)
+        seconds = round(frames / rate)
+    except AudioError:  # reading it says why, or ffmpeg can
+        seconds = None
+    return file_pieces(recording), seconds
+
+
+def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
+    """Files as they are given, and the recordings in folders, by name. Raises UserError for a folder without any."""
+    for name in inputs:
+        path = Path(name)
+        if name == STREAM or not path.is_dir():
+            yield STREAM if name == STREAM else path
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES + MORE_SUFFIXES)
+        if not found:
+            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + MORE_SUFFIXES)})")
+        yield from found
+
+
+def parse(arguments: list[str]):
+    parser = cli.new_parser(__doc__)
+    add = parser.add_argument
+    add("input", nargs="*", metavar="INPUT", help="recordings, folders, or - for a stream on stdin")
+    add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.joblib (default: the ready detector)."
+        " Opening such a file can run code: only your own")  # fmt: skip
+    add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
+    add(
+        "--threshold",
+        type=threshold,
+        default=None,
+        metavar="T",
+        help="danger from this score on (default: the model's)",
+    )
+    add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
+    add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
+    add("--min-duration", type=float, default=0.0, metavar="S", help="seconds that an event must last")
+    add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
+    add("--plot", type=Path, default=None, metavar="FILE", help="picture of one recording (.png)")
+    add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts")
+    add("--raw", type=cli.whole_number(1), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
+        "Hz, without a header")  # fmt: skip
+    add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
+    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    args = parser.parse_args(arguments)
+    if bool(args.input) == args.mic:
+        parser.error("give recordings, a folder, - for stdin, or --mic")
+    if args.raw and args.input != [STREAM]:
+        parser.error("--raw is for a stream on stdin: give - as the input")
+    if args.hop > args.window:
+        parser.error("--hop must not be longer than --window: sound would be left out")
+    if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):
+        parser.error("--plot is for one recording")
+    if args.plot and args.plot.suffix != ".png":
+        parser.error("--plot writes a .png")
+    if args.format == "audacity" and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
+        parser.error("--format audacity is for one recording: a label track belongs to one")
+    return args
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a length of at least 0.1 and at most 30 seconds."""
+    value = float(text)
+    if not 0.1 <= value <= 30:
+        raise ValueError
+    return value
+
+
+def threshold(text: str) -> float:
+    """An argparse type: a score."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    cli.run(main)

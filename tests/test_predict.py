@@ -1,0 +1,209 @@
+"""predict_danger.py through the script: any input, answers in every format, streams that are live."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run
+
+from danger_safe.events import EventFinder, Scored
+from danger_safe.windows import windows
+
+SCRIPT = "predict_danger.py"
+RATE = 32_000
+
+
+def sound(seconds, rate=RATE, channels=1):
+    rng = np.random.default_rng(0)
+    wave = 0.1 * rng.standard_normal((round(seconds * rate), channels))
+    wave[:, 0] += 0.4 * np.sin(2 * np.pi * 900 * np.arange(len(wave)) / rate)
+    return wave
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recording") / "đêm, 1.wav"
+    soundfile.write(path, sound(7.2), RATE)
+    return path
+
+
+def test_a_recording_is_answered_without_any_training(recording):
+    done = run(SCRIPT, recording)
+    first, *events = done.stdout.splitlines()
+    assert first.startswith(("DANGER", "Safe"))
+    assert "đêm, 1.wav  (0:07.2)" in first
+    assert bool(events) == first.startswith("DANGER")
+    assert "ready detector" in done.stderr
+
+
+def test_formats(recording):
+    rows = list(csv.DictReader(io.StringIO(run(SCRIPT, recording, "--format", "csv").stdout)))
+    assert [row["start"] for row in rows[:3]] == ["0.000", "0.500", "1.000"]
+    assert float(rows[-1]["end"]) == pytest.approx(7.2, abs=0.01)
+    assert all(row["file"] == str(recording) for row in rows)
+    scores = [float(row["score"]) for row in rows]
+    for threshold, verdict in ((min(scores) / 2, "Danger"), (1.0, "Safe")):
+        flags = ["--threshold", threshold, "--format"]
+        line = json.loads(run(SCRIPT, recording, *flags, "json").stdout)
+        assert (line["verdict"], line["threshold"]) == (verdict, pytest.approx(threshold, abs=1e-6))
+        assert line["seconds"] == pytest.approx(7.2, abs=0.01)
+        assert line["score"] == pytest.approx(max(scores), abs=1e-5)
+        labels = [row.split("\t") for row in run(SCRIPT, recording, *flags, "audacity").stdout.splitlines()]
+        assert [(float(a), float(b)) for a, b, _ in labels] == [(e["start"], e["end"]) for e in line["events"]]
+        if verdict == "Danger":
+            (event,) = line["events"]
+            assert (event["start"], event["end"]) == (0, pytest.approx(7.2, abs=0.01))
+            assert len(event["heard"]) == 3
+            assert "category" in event["heard"][0]
+
+
+def test_exit_status_says_danger(recording):
+    run(SCRIPT, recording, "--threshold", "1e-9", "--fail-on-danger", status=4)
+    run(SCRIPT, recording, "--threshold", "1", "--fail-on-danger", status=0)
+
+
+def test_any_rate_channels_and_format_hear_the_same(tmp_path, recording):
+    low = sound(7.2)
+    soundfile.write(tmp_path / "a.flac", np.repeat(low, 2, axis=1), RATE)
+    soundfile.write(tmp_path / "b.wav", low, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "c.wav", low, RATE, subtype="PCM_24")
+    (tmp_path / "notes.txt").write_text("no sound")
+    lines = run(SCRIPT, tmp_path, recording, "--format", "json").stdout.splitlines()
+    scores = [json.loads(line)["score"] for line in lines]
+    assert len(scores) == 4
+    assert np.ptp(scores) < 0.02
+    soundfile.write(tmp_path / "d.wav", sound(1.5, 96_000, 2), 96_000)
+    assert json.loads(run(SCRIPT, tmp_path / "d.wav", "--format", "json").stdout)["seconds"] == pytest.approx(
+        1.5, abs=0.01
+    )
+
+
+def test_unreadable_files_are_named_and_the_others_answered(tmp_path, recording):
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is not a sound")
+    (tmp_path / "good.wav").write_bytes(recording.read_bytes())
+    done = run(SCRIPT, tmp_path, status=3)
+    assert "empty.wav is an empty file" in done.stderr
+    assert "text.wav cannot be decoded" in done.stderr
+    assert "good.wav" in done.stdout
+    assert run(SCRIPT, tmp_path / "empty.wav", status=1).stdout == ""
+    assert "is missing" in run(SCRIPT, tmp_path / "nowhere.wav", status=1).stderr
+
+
+@pytest.mark.parametrize("ffmpeg", [True, False])
+def test_video_goes_through_ffmpeg(tmp_path, recording, ffmpeg):
+    if ffmpeg and not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg is not installed")
+    video = tmp_path / "-video.mkv"
+    if ffmpeg:
+        picture = ["-f", "lavfi", "-i", "color=size=32x32:duration=7"]
+        command = ["ffmpeg", "-v", "error", "-i", recording, *picture, "-c:a", "flac", f"file:{video}"]
+        subprocess.run(command, check=True)
+        line = json.loads(run(SCRIPT, video.parent, "--format", "json").stdout)
+        plain = json.loads(run(SCRIPT, recording, "--format", "json").stdout)
+        assert line["score"] == pytest.approx(plain["score"], abs=0.05)
+    else:
+        video.write_bytes(b"\x1aE\xdf\xa3" + bytes(1000))
+        environment = os.environ | {"PATH": ""}
+        assert "with ffmpeg installed" in run(SCRIPT, video.parent, status=1, env=environment).stderr
+
+
+def stream_in(data, *flags, status=0):
+    command = [sys.executable, ROOT / SCRIPT, "-", *flags]
+    done = subprocess.run(command, input=data, capture_output=True)
+    assert done.returncode == status, done.stderr.decode()
+    return done
+
+
+def test_streams(recording):
+    whole = recording.read_bytes()
+    expected = run(SCRIPT, recording, "--format", "csv").stdout
+    expected = [row.split(",")[-4:-1] for row in expected.splitlines()[1:]]
+    for data, flags in ((whole, ()), (whole[44:], ("--raw", str(RATE)))):
+        rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.decode().splitlines()[1:]]
+        assert [row[1:3] for row in rows] == [row[:2] for row in expected]
+        assert np.allclose([float(row[3]) for row in rows], [float(row[2]) for row in expected], atol=0.002)
+    broken = stream_in(whole[:100_001]).stdout.decode()  # breaks off in the middle of a sample
+    assert "(0:01.6)" in broken
+    assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr.decode()
+    assert "ended before a sound began" in stream_in(b"", status=1).stderr.decode()
+
+
+def test_a_live_stream_is_answered_while_it_runs(recording):
+    command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "csv"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    samples = soundfile.read(recording, dtype="int16")[0]
+    process.stdin.write(samples[: 4 * RATE].tobytes())
+    process.stdin.flush()
+    started = time.monotonic()
+    rows = [process.stdout.readline() for _ in range(4)]  # the header, and three windows that are complete
+    assert rows[-1].startswith(b"-,1.000,4.000,")
+    assert time.monotonic() - started < 30  # a start and a window; how long on a quiet machine is in the README
+    process.stdin.close()
+    assert process.wait() == 0
+
+
+def test_own_model(sample, tmp_path, other_checkpoint, recording):
+    table = tmp_path / "t.csv"
+    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table)
+    run("train_logreg_model.py", "--embeddings", table, "--output-dir", tmp_path)
+    model = tmp_path / "logreg_model.joblib"
+    done = run(SCRIPT, recording, "--model", model)
+    assert done.stderr.startswith("logreg_model.joblib")
+    refused = run(SCRIPT, recording, "--model", model, "--checkpoint", other_checkpoint, status=1)
+    assert "trained on embeddings of checkpoint compact" in refused.stderr
+    assert "no such model" in run(SCRIPT, recording, "--model", tmp_path / "no.joblib", status=1).stderr
+
+
+def test_picture(recording, tmp_path):
+    run(SCRIPT, recording, "--plot", tmp_path / "p.png", "--threshold", "1e-9")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["a.wav", "--mic"], ["a.wav", "--raw", "16000"], ["a.wav", "--hop", "5", "--window", "1"],
+     ["a.wav", "b.wav", "--plot", "p.png"], ["a.wav", "--plot", "p.pdf"], ["a.wav", "--threshold", "7"],
+     ["a.wav", "b.wav", "--format", "audacity"]],
+)  # fmt: skip
+def test_wrong_usage(arguments):
+    assert run(SCRIPT, *arguments, status=2).stdout == ""
+
+
+def test_windows_cover_everything_once_they_can():
+    samples = np.arange(10 * RATE, dtype=np.float32)
+    for pieces in ([samples], np.split(samples, 37 * [0] and range(0, len(samples), 12_345))):
+        cut = list(windows(pieces, 3.0, 2.0))
+        assert [(w.start, w.end) for w in cut] == [(0, 3), (2, 5), (4, 7), (6, 9), (8, 10)]
+        for window in cut:
+            assert np.array_equal(window.samples, samples[round(window.start * RATE) : round(window.end * RATE)])
+    assert [(w.start, w.end) for w in windows([samples[: 5 * RATE]], 3.0, 2.0)] == [(0, 3), (2, 5)]
+    assert [(w.start, w.end) for w in windows([samples[:RATE]], 3.0, 2.0)] == [(0, 1)]
+    assert list(windows([], 3.0, 2.0)) == []
+
+
+def events(scores, **settings):
+    finder = EventFinder(0.5, 1.0, **settings)
+    found = []
+    for number, score in enumerate(scores):
+        found += finder.add(Scored(number, number + 2.0, score, np.array([number])))
+    return [(event.start, event.end, event.score, int(event.embedding[0])) for event in [*found, *finder.finish()]]
+
+
+def test_events():
+    assert events([0.1] * 9) == []
+    assert events([0.1, 0.1, 0.6, 0.9, 0.4, 0.1, 0.1, 0.1]) == [(2.5, 5.5, 0.9, 3)]  # 0.4 is above the lower threshold
+    assert events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1]) == [(2.5, 6.5, 0.7, 5)]  # a short gap
+    assert len(events([0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.7, 0.1])) == 2
+    assert events([0.6, 0.1, 0.1]) == [(0.0, 1.5, 0.6, 0)]  # from the beginning
+    assert events([0.1, 0.1, 0.6]) == [(2.5, 4.0, 0.6, 2)]  # to the end
+    assert events([0.1, 0.1, 0.4, 0.6, 0.1]) == [(2.5, 4.5, 0.6, 3)]  # it was rising
+    assert events([0.1, 0.6, 0.1, 0.1], shortest=2.0) == []
