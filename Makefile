@@ -4,10 +4,12 @@
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
+# make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
 PYTHON ?= python3
 DATASET ?= dataset
 ESC50 ?= dataset/ESC-50-master
 SOUNDS ?=
+TWINS ?=
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -16,7 +18,7 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-.PHONY: help run test esc50 lint format bench compact clean
+.PHONY: help run test esc50 lint format bench compact detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -66,6 +68,9 @@ compact: .venv/.run-installed
 	$(RUN) finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --checkpoint none \
 	  --epochs 150 --per-category 32 --holdout-fold none --output models/cnn14_compact.pth \
 	  --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
+
+detector: .venv/.run-installed
+	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)
 
 clean:
 	rm -rf sample .pytest_cache .ruff_cache

@@ -91,7 +91,7 @@ class open_detector:
             raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
         self.engine = open_engine(name, args.device, args.jobs)
         try:
-            return self.engine, own_detector(args.model, saved, self.engine.info)
+            return self.engine, own_detector(args.model, saved, name, self.engine.info)
         except UserError:
             self.engine.close()
             raise
@@ -114,6 +114,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
 
     def named(event: Event) -> Event:
         event.heard = listener.detector.heard(event.embedding)
+        event.embedding = event.embedding[:0]  # a stream may have events for days
         return event
 
     quiet = live or (args.format == "csv" and sys.stdout.isatty())

@@ -71,21 +71,28 @@ class ReadyDetector:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
 
 
+class Namer(Protocol):
+    """Says what an embedding sounds like."""
+
+    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """(name, how surely), the surest first."""
+
+
 @dataclass(frozen=True)
 class OwnDetector:
-    """A user's pipeline; where the ready detector knows the checkpoint, its categories name what was heard."""
+    """A user's pipeline."""
 
     name: str
     threshold: float
     pipeline: object
-    namer: ReadyDetector | None
+    namer: Namer | None
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
         return self.pipeline.predict_proba(embeddings)[:, 1]
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """As ReadyDetector.heard; empty where that is of another checkpoint."""
+        """The namer's answer; empty where nothing can name embeddings of this checkpoint."""
         return self.namer.heard(embedding) if self.namer else ()
 
 
@@ -103,14 +110,20 @@ def load_ready() -> ReadyDetector:
         raise UserError(f"{READY} is damaged: get it again, or give --model") from error
 
 
-def own_detector(path: Path, saved: dict, info: CheckpointInfo) -> OwnDetector:
-    """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``."""
+def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo) -> OwnDetector:
+    """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``.
+
+    What it heard is named by the ready detector's categories where that listens through the same checkpoint, by
+    AudioSet's tags where that is the official one.
+    """
     from danger_safe.saved_model import check_belongs  # scikit-learn takes a second to load
+    from danger_safe.tags import find_tags
 
     check_belongs(path, saved, {"name": info.name, "sha256": info.sha256}, info.dimensions)
     try:
         ready = load_ready()
     except UserError:  # it only names what was heard
         ready = None
-    namer = ready if ready is not None and ready.checkpoint_sha256 == info.sha256 else None
+    same = ready is not None and ready.checkpoint_sha256 == info.sha256
+    namer = ready if same else find_tags(checkpoint, info)
     return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer)

@@ -12,10 +12,14 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import ROOT, run
 
+from danger_safe import tags
 from danger_safe.events import EventFinder, Scored
 from danger_safe.windows import windows
+from models.checkpoints import load_model, save_checkpoint
+from models.models import Cnn14
 
 SCRIPT = "predict_danger.py"
 RATE = 32_000
@@ -161,6 +165,24 @@ def test_own_model(sample, tmp_path, other_checkpoint, recording):
     refused = run(SCRIPT, recording, "--model", model, "--checkpoint", other_checkpoint, status=1)
     assert "trained on embeddings of checkpoint compact" in refused.stderr
     assert "no such model" in run(SCRIPT, recording, "--model", tmp_path / "no.joblib", status=1).stderr
+
+
+def test_tags_are_the_networks_own(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    path, model = tmp_path / "n.pth", Cnn14(527, 2).eval()
+    save_checkpoint(path, model, categories=[], clips=[], licence="", training={})
+    model, info = load_model(str(path))
+    monkeypatch.setattr(tags, "PLACES", (tmp_path / "labels.csv",))
+    assert tags.find_tags(str(path), info) is None
+    names = [f"tag {n}" for n in range(527)]
+    (tmp_path / "labels.csv").write_text(
+        "index,mid,display_name\n" + "".join(f'{n},/m/{n},"{t}"\n' for n, t in enumerate(names))
+    )
+    output = model(torch.from_numpy(sound(1.0)[:, 0].astype(np.float32))[None])
+    expected = output["clipwise_output"][0].topk(3)
+    heard = tags.find_tags(str(path), info).heard(output["embedding"][0].detach().numpy())
+    assert [name for name, _ in heard] == [names[i] for i in expected.indices]
+    assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
 
 
 def test_picture(recording, tmp_path):
