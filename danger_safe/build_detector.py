@@ -26,10 +26,12 @@ from danger_safe.errors import UserError
 from danger_safe.events import Scored
 from danger_safe.listening import HOP, WINDOW, Listener
 from models.checkpoint_files import CheckpointInfo
+from models.checkpoints import load_model
 from models.engine import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
+ROOM = "room_tone_noise"
 AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
 STRENGTH = 0.003  # of the regression, C
 
@@ -46,21 +48,20 @@ def main(arguments: list[str]) -> int:
     truth = np.array([labels[category[clip]] for clip in clips])
     names = np.array([category[clip] for clip in clips])
 
+    rooms = quiet_rooms(args.rooms)
+    names = np.concatenate([names, [ROOM] * len(rooms)])
+    truth = np.concatenate([truth, np.zeros(len(rooms), int)])
+    splits = {twin: heard_and_new(twin, clips, truth) for twin in args.twins}
     held_out = []  # (clip, score) of clips that neither network nor classifier knew
-    for twin in args.twins:
-        info, heard = listen(twin, clips)
-        known = np.array([clip.path.name in info.clips for clip in clips])
-        sources = {clip.source for clip, seen in zip(clips, known, strict=True) if seen}
-        new = np.array([clip.source not in sources for clip in clips]) & ~known
-        classifier = fit(heard, truth, names, known)
+    for twin, (known, new) in splits.items():
+        _, heard = listen(twin, clips, rooms)
+        classifier = fit(heard, truth, names, np.append(known, np.ones(len(rooms), bool)))
         held_out += [(i, max(classifier.scores(embeddings(heard[i])))) for i in np.flatnonzero(new)]
-    if not held_out:
-        raise UserError("every recording was heard by every twin: none is left to judge by")
     which, scores = (np.array(column) for column in zip(*held_out, strict=True))
     about = judge(truth[which], scores, names[which], args.min_recall)
 
-    info, heard = listen("compact", clips)
-    detector = fit(heard, truth, names, np.ones(len(clips), bool))
+    info, heard = listen("compact", clips, rooms)
+    detector = fit(heard, truth, names, np.ones(len(names), bool))
     about |= {
         "checkpoint": info.name, "licence": info.licence, "clips": len(clips), "window": WINDOW, "hop": HOP,
         "mapping": {name: sorted({c for c in category.values() if labels[c] == i}) for i, name in enumerate(LABEL_NAMES)},
@@ -73,6 +74,23 @@ def main(arguments: list[str]) -> int:
     print(json.dumps(about, indent=2))
     print(f"Wrote {args.output}")
     return cli.DONE
+
+
+def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which clips a twin was trained on, and which are of recordings that it never heard: two masks.
+
+    Raises UserError where one of the two is not enough to learn from or to judge by.
+    """
+    names = load_model(twin)[1].clips
+    known = np.array([clip.path.name in names for clip in clips])
+    sources = {clip.source for clip, seen in zip(clips, known, strict=True) if seen}
+    new = np.array([clip.source not in sources for clip in clips]) & ~known
+    for mask, words in ((known, "was trained on"), (new, "has not heard")):
+        if len(set(truth[: len(clips)][mask])) < 2:
+            raise UserError(
+                f"the recordings that {twin} {words} are not dangers and safe sounds: it is no twin for them"
+            )
+    return known, new
 
 
 def read_toml(path: Path) -> dict:
@@ -90,8 +108,30 @@ def read_labels() -> dict[str, int]:
     return labels
 
 
-def listen(checkpoint: str, clips: list[Clip]) -> tuple[CheckpointInfo, list[list[tuple[Scored, float]]]]:
-    """The windows of every clip, each with its peak, as a share of the clip's."""
+def quiet_rooms(count: int) -> list[np.ndarray]:
+    """Clips of what a microphone hears where nothing happens: its own noise of any colour, hum, digital silence.
+
+    Peak normalisation makes the quietest room loud; collections have few of them, and none is danger.
+    """
+    rooms = []
+    size = 5 * SAMPLE_RATE
+    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20)
+    times = np.arange(size) / SAMPLE_RATE
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        shape = (frequency / 20) ** -rng.uniform(0, 1.5) / (1 + (frequency / rng.uniform(800, 16_000)) ** 4)
+        noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * shape)
+        noise *= 1 + rng.uniform(0, 0.5) * np.sin(2 * np.pi * rng.uniform(0.1, 1) * times)
+        hum = sum(np.sin(2 * np.pi * rng.choice([50, 60]) * k * times) * rng.uniform(0, 1) / k for k in (1, 2, 3, 4))
+        room = noise / noise.std() + rng.choice([0, rng.uniform(0, 2)]) * hum
+        rooms.append((room * (number > 0) * 0.01).astype(np.float32))
+    return rooms
+
+
+def listen(
+    checkpoint: str, clips: list[Clip], rooms: list[np.ndarray]
+) -> tuple[CheckpointInfo, list[list[tuple[Scored, float]]]]:
+    """The windows of every clip and room, each with its peak, as a share of the clip's."""
 
     class Nothing:  # the embeddings are wanted, not scores
         @staticmethod
@@ -103,8 +143,8 @@ def listen(checkpoint: str, clips: list[Clip]) -> tuple[CheckpointInfo, list[lis
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
         Listener(engine, Nothing, WINDOW, HOP) as listener,
     ):
-        for clip in tqdm(clips, f"Listening with {engine.info.name}", unit="clip", file=sys.stderr):
-            samples = read_clip(clip.path)
+        for clip in tqdm([*clips, *rooms], f"Listening with {engine.info.name}", unit="clip", file=sys.stderr):
+            samples = clip if isinstance(clip, np.ndarray) else read_clip(clip.path)
             peak = max(float(np.abs(samples).max()), 1e-9)
             windows = []
             for window in listener.listen([samples]):
@@ -172,6 +212,8 @@ def parse(arguments: list[str]):
     add("--twins", type=str, nargs="+", required=True, metavar="FILE", help="networks of the same recipe, each trained "
         "without some recordings")  # fmt: skip
     add("--same", type=Path, default=ROOT / "models" / "compact_same.toml", metavar="FILE", help="as finetune_cnn14.py")
+    add("--rooms", type=cli.whole_number(0), default=200, metavar="N", help="synthesised clips of rooms where nothing "
+        "happens, to learn from")  # fmt: skip
     add("--min-recall", type=cli.share, default=0.9, metavar="R", help="share of dangers the threshold must find")
     add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")
     return parser.parse_args(arguments)

@@ -106,7 +106,7 @@ def load_ready() -> ReadyDetector:
         return ReadyDetector(**text, **arrays)
     except FileNotFoundError as error:
         raise UserError(f"{READY} is missing from this copy of the project: get it again, or give --model") from error
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise UserError(f"{READY} is damaged: get it again, or give --model") from error
 
 

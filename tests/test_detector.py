@@ -1,0 +1,79 @@
+"""The ready detector: how it is made, and that its file holds no code."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, write_esc50
+
+from danger_safe import detector
+from danger_safe.clips import read_clips
+from danger_safe.errors import UserError
+from models.checkpoints import save_checkpoint
+from models.models import Cnn14
+
+
+def build(*arguments):
+    command = [sys.executable, "-m", "danger_safe.build_detector", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkeypatch):
+    sounds = [(name, 1, f"{name}{n}") for name in ("siren", "dog", "rain", "wind") for n in range(6)]
+    clips = read_clips(write_esc50(tmp_path / "ESC-50", sounds, seconds=1.0))
+    known = [clip.path.name for clip in clips if int(clip.source[-1]) < 3]
+    torch.manual_seed(0)
+    model = Cnn14(2, 2, fmax=7000.0, floor=10**-3.5, normalise=True)
+    save_checkpoint(tmp_path / "twin.pth", model, categories=[], clips=known, licence="", training={})
+    save_checkpoint(
+        tmp_path / "all.pth", model, categories=[], clips=[c.path.name for c in clips], licence="", training={}
+    )
+    save_checkpoint(tmp_path / "nothing.pth", model, categories=[], clips=[], licence="", training={})
+    flags = ["--dataset", tmp_path / "ESC-50", "--rooms", 3, "--output", tmp_path / "d.npz", "--twins"]
+
+    assert "has not heard are not dangers and safe sounds" in build(*flags, tmp_path / "all.pth").stderr
+    assert "was trained on are not dangers and safe sounds" in build(*flags, tmp_path / "nothing.pth").stderr
+    assert not (tmp_path / "d.npz").exists()
+    done = build(*flags, tmp_path / "twin.pth")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
+    ready = detector.load_ready()
+    held_out = ready.about["held_out"]
+    assert held_out["clips"] == len(clips) - len(known)
+    assert held_out["danger_recall"] >= ready.about["min_recall"]
+    assert set(ready.categories) == {clip.category for clip in clips} | {"room_tone_noise"}
+    embedding = np.random.default_rng(0).standard_normal(512).astype(np.float32)
+    assert 0 < ready.scores(embedding[None])[0] < 1
+    heard = ready.heard(embedding)
+    assert [similarity for _, similarity in heard] == sorted((s for _, s in heard), reverse=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
+def test_damaged_file_is_said(tmp_path, monkeypatch, content):
+    (tmp_path / "d.npz").write_bytes(content)
+    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
+    with pytest.raises(UserError, match="is damaged"):
+        detector.load_ready()
+
+
+def test_pickled_objects_are_refused(tmp_path, monkeypatch):
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    np.savez(tmp_path / "d.npz", text=np.array([Code()], dtype=object))
+    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
+    with pytest.raises(UserError, match="is damaged"):
+        detector.load_ready()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_shipped_detector_is_of_the_shipped_network():
+    from models.checkpoint_files import COMPACT, verified_sha256
+
+    ready = detector.load_ready()
+    assert ready.checkpoint_sha256 == verified_sha256("compact", COMPACT)
+    assert 0 < ready.threshold < 1
+    assert {"siren", "glass_breaking", "gun_shot", "speech", "music", "singing"} <= set(ready.categories)
