@@ -11,6 +11,7 @@ that neither has heard.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from danger_safe.detector import READY, ReadyDetector
 from danger_safe.errors import UserError
 from danger_safe.events import Scored
 from danger_safe.listening import HOP, WINDOW, Listener
+from danger_safe.windows import Window, windows
 from models.checkpoint_files import CheckpointInfo
 from models.checkpoints import load_model
 from models.engine import open_engine
@@ -138,20 +140,23 @@ def listen(
         def scores(embeddings: np.ndarray) -> np.ndarray:
             return np.zeros(len(embeddings))
 
-    heard = []
+    peaks: list[list[float]] = []  # of the windows of each clip
+
+    def all_windows() -> Iterator[Window]:
+        for clip in tqdm([*clips, *rooms], f"Listening with {Path(checkpoint).name}", unit="clip", file=sys.stderr):
+            samples = clip if isinstance(clip, np.ndarray) else read_clip(clip.path)
+            loudest = max(float(np.abs(samples).max()), 1e-9)
+            peaks.append([])
+            for window in windows([samples], WINDOW, HOP):
+                peaks[-1].append(float(np.abs(window.samples).max()) / loudest)
+                yield window
+
     with (
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
         Listener(engine, Nothing, WINDOW, HOP) as listener,
     ):
-        for clip in tqdm([*clips, *rooms], f"Listening with {engine.info.name}", unit="clip", file=sys.stderr):
-            samples = clip if isinstance(clip, np.ndarray) else read_clip(clip.path)
-            peak = max(float(np.abs(samples).max()), 1e-9)
-            windows = []
-            for window in listener.listen([samples]):
-                part = samples[int(window.start * SAMPLE_RATE) : int(window.end * SAMPLE_RATE)]
-                windows.append((window, float(np.abs(part).max()) / peak))
-            heard.append(windows)
-        return engine.info, heard
+        scored = iter(list(listener.score(all_windows())))
+        return engine.info, [[(next(scored), peak) for peak in of_clip] for of_clip in peaks]
 
 
 def embeddings(windows: list[tuple[Scored, float]]) -> np.ndarray:

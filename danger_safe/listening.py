@@ -38,13 +38,18 @@ class Listener:
 
     def listen(self, pieces: Iterable[np.ndarray], live: bool = False) -> Iterator[Scored]:
         """The scored windows of a recording. ``live``: each as soon as it is heard, else many at a time."""
-        if live:
-            for window in windows(pieces, self.window, self.hop):
-                yield from self._score([window], [self.engine.front_end(window.samples)])
+        cut = windows(pieces, self.window, self.hop)
+        if not live:
+            yield from self.score(cut)
             return
+        for window in cut:
+            yield from self._score([window], [self.engine.front_end(window.samples)])
+
+    def score(self, cut: Iterable[Window]) -> Iterator[Scored]:
+        """Windows of any recordings with their scores, in the same order, many at a time."""
         size = max(1, round(BATCH_SECONDS / self.window))
         ahead: deque[Future] = deque()
-        for batch in _batches(windows(pieces, self.window, self.hop), size):
+        for batch in _batches(cut, size):
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
             ahead.append(self._lanes.submit(self._score_later, batch, logmels))
             if len(ahead) > 2 * self.engine.lanes:
@@ -56,15 +61,13 @@ class Listener:
         return self._score(batch, [logmel.result() for logmel in logmels])
 
     def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[Scored]:
-        scored = []
-        for _, same in groupby(zip(batch, logmels, strict=True), key=lambda pair: len(pair[1])):
+        scored: list[Scored | None] = [None] * len(batch)
+        by_length = sorted(range(len(batch)), key=lambda i: len(logmels[i]))
+        for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
             same = list(same)
-            embeddings = self.engine.embed(np.stack([logmel for _, logmel in same]))
-            scores = self.detector.scores(embeddings)
-            scored += [
-                Scored(window.start, window.end, float(score), embedding)
-                for (window, _), score, embedding in zip(same, scores, embeddings, strict=True)
-            ]
+            embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
+            for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
+                scored[i] = Scored(batch[i].start, batch[i].end, float(score), embedding)
         return scored
 
 
