@@ -64,10 +64,12 @@ format: .venv/.dev-installed
 bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
+COMPACT := finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --per-category 32 \
+  --holdout-fold none --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
+
 compact: .venv/.run-installed
-	$(RUN) finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --checkpoint none \
-	  --epochs 150 --per-category 32 --holdout-fold none --output models/cnn14_compact.pth \
-	  --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
+	$(RUN) $(COMPACT) --checkpoint none --epochs 150 --output models/compact_first.pth
+	$(RUN) $(COMPACT) --checkpoint models/compact_first.pth --robust --epochs 16 --rate 5e-4 --output models/cnn14_compact.pth
 
 detector: .venv/.run-installed
 	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)

@@ -33,6 +33,8 @@ from models.checkpoint_files import checkpoint_path
 COMPACT_FRONT_END = {"fmax": 7_000.0, "floor": 10**-3.5, "normalise": True}
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
 HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
+DROPOUT = (0.0, 0.2)
+ROBUST = {"bad_share": 0.25, "consistency": 2.0}  # --robust
 FEWEST_CLIPS = 32  # of a category in one pass, by default
 
 
@@ -61,6 +63,17 @@ def main(arguments: list[str]) -> int:
     from models.models import Cnn14
     from models.torch_network import choose_device
 
+    torch.manual_seed(args.seed)
+    goes_on = False  # with the last layer, which knows these very classes already
+    if scratch:
+        model = Cnn14(len(classes), args.width, **COMPACT_FRONT_END, multilabel=False, dropout=DROPOUT)
+    else:
+        model, info = load_model(args.checkpoint)
+        goes_on = list(info.categories) == classes
+        if goes_on:
+            model.dropout = DROPOUT
+        else:
+            model.replace_classes(len(classes))
     counts = Counter(names[clip] for clip in learn)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
@@ -68,15 +81,10 @@ def main(arguments: list[str]) -> int:
         epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
         per_category=args.per_category or max(FEWEST_CLIPS, round(median(counts.values()))),
         rate=args.rate or (SCRATCH_RATE if scratch else FINETUNE_RATE),
-        head_epochs=0 if scratch else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
+        head_epochs=0 if scratch or goes_on else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
         class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
+        **(ROBUST if args.robust else {}),
     )  # fmt: skip
-    torch.manual_seed(args.seed)
-    if scratch:
-        model = Cnn14(len(classes), args.width, **COMPACT_FRONT_END, multilabel=False, dropout=(0.0, 0.2))
-    else:
-        model, _ = load_model(args.checkpoint)
-        model.replace_classes(len(classes))
 
     store, held_out_store = SoundStore(learn), SoundStore([clip for clip in hold if names[clip] in classes])
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
@@ -101,7 +109,7 @@ def main(arguments: list[str]) -> int:
 
     save_checkpoint(
         args.output, network.to("cpu"), categories=classes, clips=[clip.path.name for clip in store.clips],
-        licence=args.licence, training=run.describe() | {"started_from": args.checkpoint},
+        licence=args.licence, training=run.describe() | {"started_from": Path(args.checkpoint).name},
     )  # fmt: skip
     draw_learning(picture, run.history, run.best_epoch)
     state_file.unlink(missing_ok=True)
@@ -159,6 +167,8 @@ def parse(arguments: list[str]):
         "0: do all passes")  # fmt: skip
     add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
         "weights: every clip once a pass, small categories weigh more")  # fmt: skip
+    add("--robust", action="store_true", help="from a checkpoint: hear twice as many sounds recorded badly, and learn to "
+        "hear them as the checkpoint hears them recorded well")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
         f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
@@ -169,6 +179,8 @@ def parse(arguments: list[str]):
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")
     args = parser.parse_args(arguments)
+    if args.robust and args.checkpoint == "none":
+        parser.error("--robust starts from a checkpoint: without one there is nothing to hear alike")
     if args.output.suffix != ".pth":
         raise UserError(f"{args.output}: the checkpoint must be named .pth")
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():

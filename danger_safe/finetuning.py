@@ -52,6 +52,7 @@ class Settings:
     smoothing: float = 0.1  # of the targets
     mixup: float = 0.6  # share of clips that get another one on top
     bad_share: float = 0.12  # of the clips, for each way of recording badly (augment.record_badly)
+    consistency: float = 0.0  # weight of the pull towards the first network's embedding of the sound recorded well
     average: float = 0.998  # memory of the running average of the weights, in steps
     precision: str = "float32"  # or bfloat16: half the time on processors that have it
 
@@ -77,6 +78,7 @@ class Training:
         self.front_end = LogMel.of(model)  # sounds are changed and transformed on the CPU, whatever learns from them
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
+        self.teacher = copy.deepcopy(self.average) if settings.consistency else None
         self.sounds, self.targets, self.settings = sounds, targets, settings
         self.state_file, self.device = state_file, device
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -157,17 +159,24 @@ class Training:
         count = self.model.settings["classes"]
         target = torch.from_numpy(np.eye(count, dtype=np.float32)[classes])
         waveform, target = augment.mix(waveform, target, settings.mixup, rng)
-        waveform = augment.change_depth(waveform, 0.3, rng)
         front_end = self.front_end
+        lower = torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=settings.precision == "bfloat16")
         with torch.no_grad():
+            if self.teacher:
+                clean = torch.from_numpy(front_end(augment.clip_peaks(waveform, 0.0, rng).numpy()))[:, None]
+                with lower:
+                    taught = self.teacher.embed(clean.to(self.device)).float()
+            waveform = augment.change_depth(waveform, 0.3, rng)
             waveform = augment.change_gain(augment.clip_peaks(waveform, settings.bad_share, rng), 12.0, rng)
             power = augment.record_badly(torch.from_numpy(front_end.power(waveform.numpy())), settings.bad_share, rng)
             logmel = augment.mask(torch.from_numpy(front_end.from_power(power.numpy()))[:, None], rng)
         logmel, target = logmel.to(self.device), target.to(self.device)
-        lower = settings.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
-            logits = self.model.logits(self.model.embed(logmel)).float()
+        with lower:
+            embedding = self.model.embed(logmel)
+            logits = self.model.logits(embedding).float()
         loss = F.cross_entropy(logits, target, weight=self.weights, label_smoothing=settings.smoothing)
+        if self.teacher:
+            loss = loss + settings.consistency * F.mse_loss(embedding.float(), taught) / taught.square().mean()
         if not torch.isfinite(loss):
             raise UserError("the loss is not a number any more: lower --rate")
         self.optimiser.zero_grad(set_to_none=True)

@@ -47,11 +47,21 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     assert len(content["training"]["history"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
     if "compact" in start:
+        again = tmp_path / "again.pth"
+        flags = ["--epochs", "1", "--target", "label", "--rate", "1e-9", "--robust", "--per-category", "8"]
+        run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
+        before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
+        assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer knew these classes
         table = tmp_path / "t.csv"
         run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
         rows = pd.read_csv(table)
         assert rows["seen"].sum() == 13
         assert len(rows.filter(like="feat_").columns) == 512
+
+
+def test_robust_needs_a_checkpoint(sounds):
+    done = run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", "none", "--robust", status=2)
+    assert "--robust starts from a checkpoint" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,6 +109,18 @@ def test_head_learns_alone_first(sounds, tmp_path):
         assert torch.equal(weights[0][name], start) != in_head, name
         learnt = name.startswith(("conv", "fc", "bn")) and "running" not in name and "num_batches" not in name
         assert torch.equal(weights[1][name], weights[0][name]) != learnt, name
+
+
+def test_robust_training_hears_bad_recordings_as_the_first_network_heard_good_ones(sounds, tmp_path):
+    run = prepared(sounds, tmp_path / "s", epochs=2, consistency=1000.0, bad_share=0.5, rate=1e-2)
+    first = {name: tensor.clone() for name, tensor in run.teacher.state_dict().items()}
+    history = run.run(lambda run: None) and run.history
+    assert all(torch.equal(tensor, first[name]) for name, tensor in run.teacher.state_dict().items())
+    plain = prepared(sounds, tmp_path / "p", epochs=2, bad_share=0.5, rate=1e-2)
+    plain.run(lambda run: None)
+    assert plain.teacher is None
+    assert history[0]["loss"] > 10 * plain.history[0]["loss"]  # the pull counts
+    assert history[1]["loss"] < history[0]["loss"]
 
 
 def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_path, monkeypatch):
