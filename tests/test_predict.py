@@ -216,16 +216,16 @@ def events(scores, **settings):
     finder = EventFinder(0.5, 1.0, **settings)
     found = []
     for number, score in enumerate(scores):
-        found += finder.add(Scored(number, number + 2.0, score, np.array([number])))
+        found += finder.add(Scored(number, number + 3.0, score, np.array([number])))
     return [(event.start, event.end, event.score, int(event.embedding[0])) for event in [*found, *finder.finish()]]
 
 
 def test_events():
     assert events([0.1] * 9) == []
-    assert events([0.1, 0.1, 0.6, 0.9, 0.4, 0.1, 0.1, 0.1]) == [(2.5, 5.5, 0.9, 3)]  # 0.4 is above the lower threshold
-    assert events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1]) == [(2.5, 6.5, 0.7, 5)]  # a short gap
+    assert events([0.1, 0.1, 0.6, 0.7, 0.9, 0.4, 0.1, 0.1]) == [(4.0, 6.0, 0.9, 4)]  # 0.4 is above the lower threshold
+    assert events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1]) == [(4.0, 6.0, 0.7, 5)]  # a short gap
     assert len(events([0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.7, 0.1])) == 2
-    assert events([0.6, 0.1, 0.1]) == [(0.0, 1.5, 0.6, 0)]  # from the beginning
-    assert events([0.1, 0.1, 0.6]) == [(2.5, 4.0, 0.6, 2)]  # to the end
-    assert events([0.1, 0.1, 0.4, 0.6, 0.1]) == [(2.5, 4.5, 0.6, 3)]  # it was rising
+    assert events([0.6, 0.1, 0.1]) == [(0.0, 2.0, 0.6, 0)]  # from the beginning
+    assert events([0.1, 0.1, 0.6]) == [(3.0, 5.0, 0.6, 2)]  # to the end
+    assert events([0.1, 0.1, 0.6, 0.1]) == [(3.0, 4.0, 0.6, 2)]  # one window: its middle
     assert events([0.1, 0.6, 0.1, 0.1], shortest=2.0) == []
