@@ -155,10 +155,8 @@ def test_a_live_stream_is_answered_while_it_runs(recording):
     assert process.wait() == 0
 
 
-def test_own_model(sample, tmp_path, other_checkpoint, recording):
-    table = tmp_path / "t.csv"
-    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table)
-    run("train_logreg_model.py", "--embeddings", table, "--output-dir", tmp_path)
+def test_own_model(embeddings, tmp_path, other_checkpoint, recording):
+    run("train_logreg_model.py", "--embeddings", embeddings, "--output-dir", tmp_path)
     model = tmp_path / "logreg_model.joblib"
     done = run(SCRIPT, recording, "--model", model)
     assert done.stderr.startswith("logreg_model.joblib")
