@@ -16,7 +16,6 @@ models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
 import sys
-import tomllib
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ from statistics import median
 from tqdm import tqdm
 
 from danger_safe import cli
+from danger_safe.categories import read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
 from danger_safe.splitting import split
@@ -138,19 +138,6 @@ def class_names(clips: list[Clip], target: str, same: dict[str, str]) -> dict[Cl
     return {clip: LABEL_NAMES[clip.label] for clip in clips}
 
 
-def read_same(path: Path | None) -> dict[str, str]:
-    """Names of one folder's categories that mean another's: ``dog_bark = "dog"``, from a TOML file."""
-    if path is None:
-        return {}
-    try:
-        same = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f'{path}: expected lines like dog_bark = "dog": {error}') from error
-    if not all(isinstance(value, str) for value in same.values()):
-        raise UserError(f'{path}: expected lines like dog_bark = "dog"')
-    return same
-
-
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
@@ -173,7 +160,7 @@ def parse(arguments: list[str]):
     add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
         f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
-    add("--rate", type=rate, default=None, metavar="R", help="learning rate at its highest "
+    add("--rate", type=cli.share, default=None, metavar="R", help="learning rate at its highest "
         f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
@@ -191,14 +178,6 @@ def parse(arguments: list[str]):
 def fold(text: str) -> str:
     """An argparse type: a fold's number, auto or none."""
     return text if text in ("auto", "none") else str(int(text))
-
-
-def rate(text: str) -> float:
-    """An argparse type: a learning rate."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

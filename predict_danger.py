@@ -19,6 +19,7 @@ The score is the detector's, from 0 to 1; at the threshold or above is danger. I
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,38 +67,26 @@ def main(arguments: list[str]) -> int:
     return cli.SOME_FAILED if failures else cli.DONE
 
 
-class open_detector:
+@contextmanager
+def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
-
-    def __init__(self, args):
-        self.args = args
-
-    def __enter__(self) -> tuple[Engine, Detector]:
-        args = self.args
-        if args.model is None:
-            if args.checkpoint not in (None, "compact"):
-                raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
-            self.engine = open_engine("compact", args.device, args.jobs)
+    if args.model is None:
+        if args.checkpoint not in (None, "compact"):
+            raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
+        with open_engine("compact", args.device, args.jobs) as engine:
             detector = load_ready()
-            if detector.checkpoint_sha256 != self.engine.info.sha256:
-                self.engine.close()
+            if detector.checkpoint_sha256 != engine.info.sha256:
                 raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
-            return self.engine, detector
-        from danger_safe.saved_model import open_model_file
+            yield engine, detector
+        return
+    from danger_safe.saved_model import open_model_file
 
-        saved = open_model_file(args.model)
-        name = args.checkpoint or saved["checkpoint"]["name"]
-        if args.checkpoint is None and name not in NAMES:
-            raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
-        self.engine = open_engine(name, args.device, args.jobs)
-        try:
-            return self.engine, own_detector(args.model, saved, name, self.engine.info)
-        except UserError:
-            self.engine.close()
-            raise
-
-    def __exit__(self, *_) -> None:
-        self.engine.close()
+    saved = open_model_file(args.model)
+    name = args.checkpoint or saved["checkpoint"]["name"]
+    if args.checkpoint is None and name not in NAMES:
+        raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
+    with open_engine(name, args.device, args.jobs) as engine:
+        yield engine, own_detector(args.model, saved, name, engine.info)
 
 
 def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
@@ -124,11 +113,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
         ) as bar:
             for window in listener.listen(pieces, live):
                 summary.add(window)
-                heard = (
-                    names(Event(0, 0, 0, 0, window.embedding, listener.detector.heard(window.embedding)))
-                    if live
-                    else ""
-                )
+                heard = names(listener.detector.heard(window.embedding)) if live else ""
                 answers.window(summary, window, heard, live)
                 summary.events += map(named, finder.add(window))
                 if overview:
@@ -181,7 +166,7 @@ def parse(arguments: list[str]):
     add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
     add(
         "--threshold",
-        type=threshold,
+        type=cli.share,
         default=None,
         metavar="T",
         help="danger from this score on (default: the model's)",
@@ -217,14 +202,6 @@ def seconds(text: str) -> float:
     """An argparse type: a length of at least 0.1 and at most 30 seconds."""
     value = float(text)
     if not 0.1 <= value <= 30:
-        raise ValueError
-    return value
-
-
-def threshold(text: str) -> float:
-    """An argparse type: a score."""
-    value = float(text)
-    if not 0 < value <= 1:
         raise ValueError
     return value
 

@@ -3,7 +3,9 @@
 import csv
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from danger_safe.events import Event, Scored
 
@@ -43,7 +45,7 @@ class Table:
         print(f"{verdict:<6}  {summary.score:.2f}  {name}  ({clock(summary.seconds)})", flush=True)
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"
-            print(f"        {event.score:.2f}  {times}  {names(event)}".rstrip(), flush=True)
+            print(f"        {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
 
 
 class Csv:
@@ -94,16 +96,16 @@ class Audacity:
 
     def done(self, summary: Summary) -> None:
         for event in summary.events:
-            label = f"danger {event.score:.2f} {names(event, 1)}".strip()
+            label = f"danger {event.score:.2f} {names(event.heard, 1)}".strip()
             print(f"{event.start:.6f}\t{event.end:.6f}\t{label}", flush=True)
 
 
 FORMATS = {"table": Table, "csv": Csv, "json": Json, "audacity": Audacity}
 
 
-def names(event: Event, most: int = 2) -> str:
+def names(heard: Iterable[tuple[str, float]], most: int = 2) -> str:
     """What it sounded like: ``siren 0.83, alarm 0.71``."""
-    return ", ".join(f"{name} {similarity:.2f}" for name, similarity in event.heard[:most])
+    return ", ".join(f"{name} {similarity:.2f}" for name, similarity in islice(heard, most))
 
 
 def clock(seconds: float) -> str:

@@ -76,18 +76,32 @@ def read_pieces(path: Place) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come."""
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
-            resampler = None
-            if file.samplerate != SAMPLE_RATE:
-                resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-            for piece in file.blocks(_READ_FRAMES, dtype="float32", always_2d=True):
-                mono = piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32)
-                if not np.isfinite(mono).all():
-                    raise AudioError("holds NaN or infinite samples")
-                yield mono if resampler is None else resampler.resample_chunk(mono)
-            if resampler is not None:
-                yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+            yield from resampled(_mono_pieces(file), file.samplerate)
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
+
+
+def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    for piece in file.blocks(_READ_FRAMES, dtype="float32", always_2d=True):
+        yield finite(piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32))
+
+
+def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Mono pieces of ``rate`` Hz at 32 kHz, as they come."""
+    if rate == SAMPLE_RATE:
+        yield from pieces
+        return
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for piece in pieces:
+        yield resampler.resample_chunk(piece)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def finite(samples: np.ndarray) -> np.ndarray:
+    """The samples. Raises AudioError when one is NaN or infinite."""
+    if not np.isfinite(samples).all():
+        raise AudioError("holds NaN or infinite samples")
+    return samples
 
 
 def _reason(path: Place, error: Exception) -> str:

@@ -11,6 +11,7 @@ that neither has heard.
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from danger_safe import cli
 from danger_safe.audio import SAMPLE_RATE, read_clip
+from danger_safe.categories import read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.detector import READY, ReadyDetector
 from danger_safe.errors import UserError
@@ -40,7 +42,7 @@ STRENGTH = 0.01  # of the regression, C
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    same = read_toml(args.same)
+    same = read_same(args.same)
     labels = read_labels()
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     category = {clip: same.get(clip.category, clip.category) for clip in clips}
@@ -103,17 +105,11 @@ def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.n
     return known, new
 
 
-def read_toml(path: Path) -> dict:
-    import tomllib
-
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def read_labels() -> dict[str, int]:
     """Label by category, from both mappings."""
     labels = {}
     for path in MAPPINGS:
-        lists = read_toml(path)
+        lists = tomllib.loads(path.read_text(encoding="utf-8"))
         labels |= {category: label for label, name in enumerate(LABEL_NAMES) for category in lists[name]}
     return labels
 

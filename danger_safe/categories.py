@@ -1,4 +1,4 @@
-"""categories.toml: which categories are Danger and which Safe."""
+"""categories.toml: which categories are Danger and which Safe; and which are another's under a second name."""
 
 import difflib
 import tomllib
@@ -36,6 +36,19 @@ def read_categories(path: Path, valid: set[str]) -> dict[str, int]:
                 raise UserError(f"{path}: {category!r} is listed {where}; keep one")
             labels[category] = label
     return labels
+
+
+def read_same(path: Path | None) -> dict[str, str]:
+    """Names of one folder's categories that mean another's: ``dog_bark = "dog"``, from a TOML file."""
+    if path is None:
+        return {}
+    try:
+        same = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f'{path}: expected lines like dog_bark = "dog": {error}') from error
+    if not all(isinstance(value, str) for value in same.values()):
+        raise UserError(f'{path}: expected lines like dog_bark = "dog"')
+    return same
 
 
 def _nearest(category: str, valid: set[str]) -> str:

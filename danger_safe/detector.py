@@ -19,7 +19,14 @@ READY = Path(__file__).resolve().parent.parent / "models" / "detector.npz"
 NEAREST = 3  # categories that are named
 
 
-class Detector(Protocol):
+class Namer(Protocol):
+    """Says what an embedding sounds like."""
+
+    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """(name, how surely, at most 1), the surest first; empty where unknown."""
+
+
+class Detector(Namer, Protocol):
     """Scores embeddings of one checkpoint."""
 
     name: str
@@ -27,9 +34,6 @@ class Detector(Protocol):
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The nearest categories with their similarity (cosine, at most 1), nearest first; empty where unknown."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,6 @@ class ReadyDetector:
         arrays = {key: getattr(self, key).astype(np.float32) for key in ("mean", "scale", "weights", "centres")}
         with whole_file(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
-
-
-class Namer(Protocol):
-    """Says what an embedding sounds like."""
-
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """(name, how surely), the surest first."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -49,7 +49,8 @@ class Listener:
         """Windows of any recordings with their scores, in the same order, many at a time."""
         size = max(1, round(BATCH_SECONDS / self.window))
         ahead: deque[Future] = deque()
-        for batch in _batches(cut, size):
+        cut = iter(cut)
+        while batch := list(islice(cut, size)):
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
             ahead.append(self._lanes.submit(self._score_later, batch, logmels))
             if len(ahead) > 2 * self.engine.lanes:
@@ -69,14 +70,3 @@ class Listener:
             for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
                 scored[i] = Scored(batch[i].start, batch[i].end, float(score), embedding)
         return scored
-
-
-def _batches(items: Iterable[Window], size: int) -> Iterator[list[Window]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE, AudioError, read_header, read_pieces
+from danger_safe.audio import SAMPLE_RATE, AudioError, finite, read_header, read_pieces, resampled
 from danger_safe.errors import UserError
 
 PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last samples
@@ -49,7 +49,7 @@ def _ffmpeg_pieces(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
     ):
         try:
             while data := process.stdout.read(4 * SAMPLE_RATE * 5):
-                yield _finite(np.frombuffer(data[: len(data) // 4 * 4], "<f4"))
+                yield finite(np.frombuffer(data[: len(data) // 4 * 4], "<f4"))
             failed = process.wait() != 0
         finally:
             process.kill()  # where nobody wants the rest
@@ -79,7 +79,7 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
             samples = _integers(data[: len(data) // frame * frame], width)
             yield samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
 
-    yield from _resampled(blocks(), rate)
+    yield from resampled(blocks(), rate)
 
 
 def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
@@ -90,7 +90,7 @@ def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
         while data := stream.read(size):
             yield _integers(data[: len(data) // 2 * 2], 2)
 
-    yield from _resampled(blocks(), rate)
+    yield from resampled(blocks(), rate)
 
 
 def microphone_pieces() -> Iterator[np.ndarray]:
@@ -108,7 +108,7 @@ def microphone_pieces() -> Iterator[np.ndarray]:
             rate, int(rate * PIECE_SECONDS), channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
         )
         with microphone:
-            yield from _resampled(iter(heard.get, None), rate)
+            yield from resampled(iter(heard.get, None), rate)
     except sounddevice.PortAudioError as error:
         raise UserError(f"--mic: no microphone can be opened: {error}") from error
 
@@ -122,21 +122,3 @@ def _integers(data: bytes, width: int) -> np.ndarray:
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         data, width = wide.tobytes(), 4
     return np.frombuffer(data, f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
-
-
-def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    if rate == SAMPLE_RATE:
-        yield from blocks
-        return
-    import soxr
-
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def _finite(samples: np.ndarray) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        raise AudioError("holds NaN or infinite samples")
-    return samples
