@@ -65,11 +65,15 @@ bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
 COMPACT := finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --per-category 32 \
-  --holdout-fold none --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
+  --dangers dataset/categories_all.toml models/detector_categories.toml --checkpoint none --epochs 110 \
+  --bad-recordings 0.7 --holdout-fold none \
+  --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
 
 compact: .venv/.run-installed
-	$(RUN) $(COMPACT) --checkpoint none --epochs 150 --output models/compact_first.pth
-	$(RUN) $(COMPACT) --checkpoint models/compact_first.pth --robust --epochs 16 --rate 5e-4 --output models/cnn14_compact.pth
+	$(RUN) $(COMPACT) --output models/cnn14_compact.pth
+
+twin: .venv/.run-installed
+	$(RUN) $(COMPACT) --without 4/4 --output models/twin_4.pth
 
 detector: .venv/.run-installed
 	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)

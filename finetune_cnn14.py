@@ -23,30 +23,33 @@ from statistics import median
 from tqdm import tqdm
 
 from danger_safe import cli
-from danger_safe.categories import read_same
+from danger_safe.audio import SAMPLE_RATE
+from danger_safe.categories import read_dangers, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
-from danger_safe.splitting import split
+from danger_safe.splitting import leave_out, split
 from models.checkpoint_files import checkpoint_path
 
-# One common denominator for recordings of all kinds: benchmarks/compact.md tells how it was found.
-COMPACT_FRONT_END = {"fmax": 7_000.0, "floor": 10**-3.5, "normalise": True}
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
 HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
 DROPOUT = (0.0, 0.2)
-ROBUST = {"bad_share": 0.25, "consistency": 2.0}  # --robust
+DANGER_WEIGHT = 0.5  # --dangers
+HALF_RATE = SAMPLE_RATE // 2  # sounds are kept so for networks that hear nothing above
 FEWEST_CLIPS = 32  # of a category in one pass, by default
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
+    if args.without:
+        clips = leave_out(clips, *args.without)
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
     if not scratch:
         checkpoint_path(args.checkpoint)
     learn, hold = split(clips, names, args.holdout_fold, args.seed)
     classes = sorted({names[clip] for clip in learn})
+    dangerous = read_dangers(args.dangers, classes)
     if len(classes) < 2:
         raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
     if args.holdout_fold == "auto" and not hold:
@@ -55,18 +58,20 @@ def main(arguments: list[str]) -> int:
     import numpy as np
     import torch
 
-    from danger_safe.finetuning import Settings, Training, best_precision
+    from danger_safe.finetuning import Training
+    from danger_safe.finetuning_settings import Settings, best_precision
     from danger_safe.learning_curve import draw_learning
     from danger_safe.sound_store import SoundStore
     from danger_safe.validation import HeldOut
     from models.checkpoints import load_model, save_checkpoint
-    from models.models import Cnn14
+    from models.compact import CompactNet
+    from models.logmel import LogMel
     from models.torch_network import choose_device
 
     torch.manual_seed(args.seed)
     goes_on = False  # with the last layer, which knows these very classes already
     if scratch:
-        model = Cnn14(len(classes), args.width, **COMPACT_FRONT_END, multilabel=False, dropout=DROPOUT)
+        model = CompactNet(len(classes), args.width, dropout=DROPOUT)
     else:
         model, info = load_model(args.checkpoint)
         goes_on = list(info.categories) == classes
@@ -83,10 +88,12 @@ def main(arguments: list[str]) -> int:
         rate=args.rate or (SCRATCH_RATE if scratch else FINETUNE_RATE),
         head_epochs=0 if scratch or goes_on else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
         class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
-        **(ROBUST if args.robust else {}),
+        danger_weight=DANGER_WEIGHT if dangerous else 0.0,
+        bad_share=args.bad_recordings,
     )  # fmt: skip
 
-    store, held_out_store = SoundStore(learn), SoundStore([clip for clip in hold if names[clip] in classes])
+    rate = HALF_RATE if LogMel.of(model).half_rate_suffices else SAMPLE_RATE
+    store, held_out_store = SoundStore(learn, rate), SoundStore([clip for clip in hold if names[clip] in classes], rate)
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
     held_out = None
     if len(held_out_store):
@@ -95,7 +102,8 @@ def main(arguments: list[str]) -> int:
 
     state_file = args.output.with_name(args.output.name + ".training")
     picture = args.output.with_name(args.output.stem + "_learning.png")
-    run = Training(model, store, targets, settings, state_file, device, held_out)
+    dangers = np.isin(classes, sorted(dangerous)) if dangerous else None
+    run = Training(model, store, targets, settings, state_file, device, held_out, dangers)
     if run.epoch:
         print(f"Going on after pass {run.epoch}, from {state_file}")
     with tqdm(total=args.epochs, initial=run.epoch, desc="Training", unit="pass", file=sys.stderr) as bar:
@@ -154,8 +162,12 @@ def parse(arguments: list[str]):
         "0: do all passes")  # fmt: skip
     add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
         "weights: every clip once a pass, small categories weigh more")  # fmt: skip
-    add("--robust", action="store_true", help="from a checkpoint: hear twice as many sounds recorded badly, and learn to "
-        "hear them as the checkpoint hears them recorded well")  # fmt: skip
+    add("--bad-recordings", type=cli.share, default=0.5, metavar="R", help="share of the sounds that are heard as phones, "
+        "noise, small rooms and MP3 leave them")  # fmt: skip
+    add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
+        "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
+    add("--without", type=part, default=None, metavar="K/N", help="leave out part K of N of all recordings, for "
+        "somebody else to judge the result by: whole folds, where there are folds")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
         f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
@@ -166,13 +178,19 @@ def parse(arguments: list[str]):
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")
     args = parser.parse_args(arguments)
-    if args.robust and args.checkpoint == "none":
-        parser.error("--robust starts from a checkpoint: without one there is nothing to hear alike")
     if args.output.suffix != ".pth":
         raise UserError(f"{args.output}: the checkpoint must be named .pth")
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
         raise UserError(f"{args.output}: cannot be written there; make the folder first")
     return args
+
+
+def part(text: str) -> tuple[int, int]:
+    """An argparse type: ``2/4``, the second of four parts."""
+    number, of = map(int, text.split("/"))
+    if not 1 <= number <= of or of < 2:
+        raise ValueError
+    return number, of
 
 
 def fold(text: str) -> str:

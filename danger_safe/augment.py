@@ -78,56 +78,69 @@ def clip_peaks(waveform: torch.Tensor, share: float, rng: np.random.Generator) -
     return (waveform * torch.from_numpy(10 ** (over / 20))[:, None]).clamp(-1, 1)
 
 
-def record_badly(power: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Each of echoes, noise, two narrow bands and MP3's holes for ``share`` of the clips; each stays as loud as it was.
+def record_badly(power: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """One or two of echoes, a narrow band, a telephone's band, noise and MP3's holes for ``share`` of the clips; each
+    clip stays as loud as it was.
 
     Power spectrograms (batch, frames, bins) both ways. In the spectrogram, where each costs a thousandth of what it
-    would on the waveform; danger_safe/degradations.py has the real ones, on which networks are judged.
+    would on the waveform; danger_safe/degradations.py has the real ones, on which networks are judged. Noise and the
+    telephone, which take most from a sound, come most often.
     """
-    loudness = power.sum(dim=(1, 2), keepdim=True)
-    power = power.clone()
-    for worsen in (_echo, _add_noise, _narrow, _telephone, _drop_quiet):
-        for index in np.flatnonzero(rng.random(len(power)) < share):
-            power[index] = worsen(power[index], rng)
-    # peak normalisation follows in real use; it brings back at most what 40 dB hide
-    return power * (loudness / power.sum(dim=(1, 2), keepdim=True).clamp_min(1e-12)).clamp_max(1e4)
+    power = power.copy()
+    for index in np.flatnonzero(rng.random(len(power)) < share):
+        clip = power[index]
+        ways = rng.choice(len(WAYS), 2 if rng.random() < 0.35 else 1, replace=False, p=list(WAYS.values()))
+        for worsen in [list(WAYS)[way] for way in sorted(ways)]:  # in the order in which sound meets them
+            clip = worsen(clip, rng)
+        # peak normalisation follows in real use; it brings back at most what 40 dB hide
+        power[index] = clip * np.float32(min(power[index].sum() / max(float(clip.sum()), 1e-12), 1e4))
+    return power
 
 
-def _echo(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _echo(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A room that dies away by 60 dB in 0.1 to 0.6 s, 10 dB under the direct sound to 3 dB over it."""
     decay = 10 ** (-6 * HOP_LENGTH / SAMPLE_RATE / rng.uniform(0.1, 0.6))
     wet = 10 ** (rng.uniform(-10, 3) / 10)
-    echo = lfilter([1 - decay], [1, -decay], power.numpy(), axis=0).astype(np.float32)
-    return power + wet * torch.from_numpy(echo)
+    echo = lfilter([1 - decay], [1, -decay], power, axis=0).astype(np.float32)
+    return power + np.float32(wet) * echo * rng.standard_exponential(power.shape, np.float32)
 
 
-def _add_noise(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """White to brown noise, 3 to 30 dB under the sound's own power."""
-    shape = (np.arange(power.shape[1], dtype=np.float32) + 1) ** -rng.choice([0.0, 0.0, rng.uniform(0, 2)])
-    noise = torch.from_numpy(rng.standard_exponential(power.shape, np.float32) * shape.astype(np.float32))
-    return power + noise * (power.sum() / noise.sum() * 10 ** (-rng.uniform(3, 30) / 10))
+def _narrow(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Nothing above 1.5 to 7 kHz."""
+    return _band(power, 0, np.exp(rng.uniform(np.log(1500), np.log(7000))), rng)
 
 
-def _narrow(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Nothing above 1.5 to 8 kHz."""
-    return _band(power, 0, np.exp(rng.uniform(np.log(1500), np.log(8000))))
+def _telephone(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Nothing under 200 to 400 Hz and above 3 to 4 kHz."""
+    return _band(power, rng.uniform(200, 400), rng.uniform(3000, 4000), rng)
 
 
-def _telephone(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Nothing under 100 to 500 Hz and above 3 to 4 kHz."""
-    return _band(power, rng.uniform(100, 500), rng.uniform(3000, 4000))
-
-
-def _band(power: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def _band(power: np.ndarray, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
+    """What is outside falls by 30 to 70 dB."""
     frequency = np.arange(power.shape[1]) * SAMPLE_RATE / N_FFT
     kept = (frequency >= low) & (frequency <= high)
-    return power * torch.from_numpy(np.where(kept, 1.0, 1e-6).astype(np.float32))
+    return power * np.where(kept, 1.0, 10 ** (-rng.uniform(30, 70) / 10)).astype(np.float32)
 
 
-def _drop_quiet(power: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _add_noise(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """White noise, of which the network's band holds a part, or noise of another colour; 2 to 25 dB under the sound."""
+    white = rng.random() < 0.6
+    colour = 0.0 if white else rng.uniform(-0.3, 1.5)
+    shape = (np.arange(power.shape[1]) + 1.0) ** -colour
+    part = power.shape[1] * 2 / N_FFT if white else 1.0
+    noise = rng.standard_exponential(power.shape, np.float32) * shape.astype(np.float32)
+    noise *= np.float32(part * 10 ** (-rng.uniform(2, 25) / 10)) * power.sum() / noise.sum()
+    phase = rng.random(power.shape, np.float32) * np.float32(2 * np.pi)  # between sound and noise: they interfere
+    return np.maximum(power + noise + 2 * np.sqrt(power * noise) * np.cos(phase), 0)
+
+
+def _drop_quiet(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What is 15 to 40 dB under the loudest of its frame is lost, as in MP3 at few bits."""
-    least = power.amax(dim=1, keepdim=True) * 10 ** (-rng.uniform(15, 40) / 10)
-    return torch.where(power < least, power * 1e-4, power)
+    least = power.max(axis=1, keepdims=True) * 10 ** (-rng.uniform(15, 40) / 10)
+    return np.where(power < least, power * np.float32(1e-4), power)
+
+
+WAYS = {_echo: 0.2, _telephone: 0.3, _narrow: 0.1, _add_noise: 0.3, _drop_quiet: 0.1}  # how often of those drawn
 
 
 def mask(logmel: torch.Tensor, rng: np.random.Generator, frames: int = 24, bins: int = 8) -> torch.Tensor:

@@ -8,10 +8,10 @@ from danger_safe.clips import LABEL_NAMES
 from danger_safe.errors import UserError
 
 
-def read_categories(path: Path, valid: set[str]) -> dict[str, int]:
+def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
     """Label (0 Safe, 1 Danger) by category, from a file with the lists ``Danger`` and ``Safe``.
 
-    ``valid`` holds the categories that the sounds have. Raises UserError for a file that is not such a mapping, an
+    ``valid`` holds the categories that the sounds have; None allows any. Raises UserError for a file that is not such a mapping, an
     unknown category (with the nearest valid ones), or one that is listed twice.
     """
     try:
@@ -29,13 +29,30 @@ def read_categories(path: Path, valid: set[str]) -> dict[str, int]:
         if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
             raise UserError(f'{path}: {name} must be a list of categories, like {name} = ["dog", "siren"]')
         for category in categories:
-            if category not in valid:
+            if valid is not None and category not in valid:
                 raise UserError(f"{path}: unknown category {category!r}. {_nearest(category, valid)}")
             if category in labels:
                 where = "in both lists" if labels[category] != label else f"twice in {name}"
                 raise UserError(f"{path}: {category!r} is listed {where}; keep one")
             labels[category] = label
     return labels
+
+
+def read_dangers(paths: list[Path], categories: list[str]) -> set[str]:
+    """Those of ``categories`` that the mappings call Danger; empty without mappings.
+
+    Raises UserError where a category is in none of them, or all are on one side.
+    """
+    labels: dict[str, int] = {}
+    for path in paths:
+        labels |= read_categories(path, valid=None)
+    missing = [name for name in categories if name not in labels]
+    if paths and missing:
+        raise UserError(f"{', '.join(missing)}: neither Danger nor Safe in {', '.join(map(str, paths))}")
+    dangers = {name for name in categories if labels.get(name)}
+    if paths and len(dangers) in (0, len(categories)):
+        raise UserError(f"{', '.join(map(str, paths))}: the sounds are all on one side")
+    return dangers
 
 
 def read_same(path: Path | None) -> dict[str, str]:

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 
 from danger_safe.sound_store import SoundStore
-from models.logmel import LogMel
-from models.models import Cnn14
+from models.network import SoundNetwork
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class HeldOut:
         """``targets`` holds one class number a clip of ``sounds``."""
         self.sounds, self.targets = sounds, targets
 
-    def score(self, model: Cnn14, device: str, precision: str) -> Score:
+    def score(self, model: SoundNetwork, device: str, precision: str) -> Score:
         """Each clip is heard whole, by the network as it is."""
-        front_end, logits = LogMel.of(model), []
+        front_end, logits = self.sounds.front_end(model), []
         lower = precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lower):
             for samples in self.sounds:

@@ -30,7 +30,7 @@ class CheckpointInfo:
 
     name: str  # cnn14, compact, or the file's name
     sha256: str
-    settings: dict = field(default_factory=dict)  # the arguments of Cnn14
+    settings: dict = field(default_factory=dict)  # the arguments of Cnn14 or CompactNet
     categories: tuple[str, ...] = ()  # of its last layer, where the file tells
     clips: frozenset[str] = field(default_factory=frozenset)  # names of the clips it was trained on
     licence: str = ""

@@ -5,7 +5,7 @@
     model, info = load_model("my_network.pth")       # any file of either layout; its hash is recorded
 
 Two layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
-ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14), ``model`` (the learnt tensors,
+ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14 or CompactNet), ``model`` (the learnt tensors,
 matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
 """
 
@@ -18,31 +18,33 @@ import torch
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
+from models.compact import CompactNet
 from models.models import Cnn14
+from models.network import SoundNetwork
 
 FORMAT = "danger-safe-cnn14/1"
 # Computed from the settings, not learnt: the DFT and mel matrices.
 COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
 
 
-def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
-    """A Cnn14 in evaluation mode with a checkpoint's weights, and what is known of the file.
+def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
+    """A network in evaluation mode with a checkpoint's weights, and what is known of the file.
 
-    Raises UserError for a file that is missing, is no Cnn14 checkpoint, holds code, or lacks tensors.
+    Raises UserError for a file that is missing, is no checkpoint, holds code, or lacks tensors.
     """
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
     content = _read(path)
     try:
         own = content.get("format") == FORMAT
-        model = Cnn14(**content["settings"]) if own else _official_network(content["model"])
+        model = _own_network(content["settings"]) if own else _official_network(content["model"])
         state = content["model"]
         if own:  # the computed matrices are not in the file
             computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a Cnn14 checkpoint: {_first_line(error)}") from error
+        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: {_first_line(error)}") from error
     info = CheckpointInfo(
         name=checkpoint_name(checkpoint),
         sha256=sha256,
@@ -55,7 +57,7 @@ def load_model(checkpoint: str) -> tuple[Cnn14, CheckpointInfo]:
 
 
 def save_checkpoint(
-    path: Path, model: Cnn14, *, categories: list[str], clips: list[str], licence: str, training: dict
+    path: Path, model: SoundNetwork, *, categories: list[str], clips: list[str], licence: str, training: dict
 ) -> None:
     """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter."""
     state = {
@@ -69,6 +71,13 @@ def save_checkpoint(
     }  # fmt: skip
     with whole_file(path) as part:
         torch.save(content, part)
+
+
+def _own_network(settings: dict) -> SoundNetwork:
+    """The untrained network that a checkpoint of our layout describes."""
+    arguments = dict(settings)
+    kind = arguments.pop("network", "cnn14")
+    return {"cnn14": Cnn14, "compact": CompactNet}[kind](**arguments)
 
 
 def _official_network(state: dict[str, torch.Tensor]) -> Cnn14:
@@ -96,7 +105,7 @@ def _read(path: Path) -> dict:
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path} is not a Cnn14 checkpoint: it has no entry named model")
+        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: it has no entry named model")
     return content
 
 

@@ -20,8 +20,10 @@ from onnx import helper, numpy_helper
 
 from danger_safe import cli
 from models.checkpoints import load_model
+from models.compact import ResidualBlock
 from models.logmel import MEL_BINS, LogMel
-from models.models import Cnn14, ConvBlock
+from models.models import ConvBlock
+from models.network import SoundNetwork
 from models.parity import probe_batch
 from models.torch_network import fold_batch_norm
 
@@ -45,8 +47,8 @@ def main(arguments: list[str]) -> int:
     return cli.DONE
 
 
-def build_graph(folded: Cnn14) -> onnx.ModelProto:
-    """models.Cnn14.embed with its batch norm folded: ``logmel`` (batch, 1, frames, 64) -> ``embedding``."""
+def build_graph(folded: SoundNetwork) -> onnx.ModelProto:
+    """``SoundNetwork.embed`` with its batch norm folded: ``logmel`` (batch, 1, frames, 64) -> ``embedding``."""
     nodes, tensors = [], []
 
     def node(operation: str, *inputs: str, **attributes: Any) -> str:
@@ -59,23 +61,36 @@ def build_graph(folded: Cnn14) -> onnx.ModelProto:
         tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), f"tensor{len(tensors)}"))
         return tensors[-1].name
 
+    def convolve(x: str, layer: torch.nn.Conv2d) -> str:
+        shape = {
+            "kernel_shape": list(layer.kernel_size),
+            "strides": list(layer.stride),
+            "pads": 2 * list(layer.padding),
+        }
+        return node("Conv", x, tensor(layer.weight), tensor(layer.bias), **shape)
+
     bn0 = folded.bn0  # over mel bins: a scale and a shift each
     scale = bn0.weight / torch.sqrt(bn0.running_var + bn0.eps)
     x = node("Mul", "logmel", tensor(scale))
     x = node("Add", x, tensor(bn0.bias - bn0.running_mean * scale))
-    blocks = [block for block in folded.children() if isinstance(block, ConvBlock)]
+    if hasattr(folded, "stem"):
+        x = node("Relu", convolve(x, folded.stem))
+    blocks = [block for block in folded.children() if isinstance(block, ConvBlock | ResidualBlock)]
     for block in blocks:
-        for layer in (block.conv1, block.conv2):
-            x = node("Conv", x, tensor(layer.weight), tensor(layer.bias), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-            x = node("Relu", x)
-        if block is not blocks[-1]:
+        y = convolve(node("Relu", convolve(x, block.conv1)), block.conv2)
+        if isinstance(block, ResidualBlock):
+            if block.stride > 1:
+                x = node("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+            y = node("Add", y, convolve(x, block.shortcut))
+        x = node("Relu", y)
+        if isinstance(block, ConvBlock) and block is not blocks[-1]:
             x = node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = node("ReduceMean", x, tensor(np.array([3])), keepdims=0)  # over frequency
     loudest, mean = (node(name, x, tensor(np.array([2])), keepdims=0) for name in ("ReduceMax", "ReduceMean"))
     x = node("Gemm", node("Add", loudest, mean), tensor(folded.fc1.weight), tensor(folded.fc1.bias), transB=1)
     nodes.append(helper.make_node("Relu", [x], ["embedding"]))
     graph = helper.make_graph(
-        nodes, "Cnn14",
+        nodes, "embed",
         [helper.make_tensor_value_info("logmel", onnx.TensorProto.FLOAT, ["batch", 1, "frames", MEL_BINS])],
         [helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", folded.dimensions])],
         tensors,

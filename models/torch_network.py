@@ -1,7 +1,7 @@
 """The network on PyTorch: on a GPU, and on a CPU where the faster engine is not to be had.
 
 Batch norm is folded into the convolutions and memory is laid out channels-last: the same function as
-models.models.Cnn14, to rounding. On a GPU, half precision is used only after it has proved itself on this GPU with
+the network itself, to rounding. On a GPU, half precision is used only after it has proved itself on this GPU with
 these weights (``PARITY``), transfers are pinned, and a batch is as large as the memory that is free allows.
 """
 
@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from danger_safe.errors import UserError
 from models.logmel import LogMel
-from models.models import Cnn14, ConvBlock
+from models.network import SoundNetwork
 from models.parity import PARITY, largest_error, probe_batch
 
 _BYTES_PER_CELL = 4 * 4  # float32: each of width * frames * bins activations of block 1, in, out and two in flight
@@ -22,7 +22,7 @@ _BYTES_PER_CELL = 4 * 4  # float32: each of width * frames * bins activations of
 class TorchNetwork:
     """Log-mel batches in, embeddings out, with PyTorch."""
 
-    def __init__(self, model: Cnn14, device: str = "cpu", threads: int | None = None):
+    def __init__(self, model: SoundNetwork, device: str = "cpu", threads: int | None = None):
         if threads is not None:
             torch.set_num_threads(threads)
         self.device, self.dtype, self.lanes = device, torch.float32, 1
@@ -76,11 +76,14 @@ def choose_device(device: str) -> str:
     return device
 
 
-def fold_batch_norm(model: Cnn14) -> Cnn14:
+def fold_batch_norm(model: SoundNetwork) -> SoundNetwork:
     """A copy of an evaluated network whose convolutions have their batch norm in them: a quarter less work."""
     folded = copy.deepcopy(model).eval()
-    for block in folded.children():
-        if isinstance(block, ConvBlock):
-            block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), torch.nn.Identity()
-            block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), torch.nn.Identity()
+    pairs = {"conv1": "bn1", "conv2": "bn2", "shortcut": "bn_shortcut", "stem": "bn_stem"}
+    for holder in (folded, *folded.children()):
+        for convolution, norm in pairs.items():
+            if hasattr(holder, convolution):
+                fused = fuse_conv_bn_eval(getattr(holder, convolution), getattr(holder, norm))
+                setattr(holder, convolution, fused)
+                setattr(holder, norm, torch.nn.Identity())
     return folded

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import run
+from conftest import ROOT, run
 
 from danger_safe import finetuning
 from danger_safe.clips import Clip, read_clips
-from danger_safe.finetuning import Settings, Training
+from danger_safe.finetuning import Training
+from danger_safe.finetuning_settings import Settings
 from danger_safe.sound_store import SoundStore
-from danger_safe.splitting import split
+from danger_safe.splitting import leave_out, split
 from danger_safe.validation import HeldOut, Score
 from models.models import Cnn14
 
@@ -47,8 +48,21 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     assert len(content["training"]["history"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
     if "compact" in start:
-        again = tmp_path / "again.pth"
-        flags = ["--epochs", "1", "--target", "label", "--rate", "1e-9", "--robust", "--per-category", "8"]
+        again, mapping = tmp_path / "again.pth", tmp_path.parent / "mapping.toml"
+        mapping.write_text('Danger = ["Danger"]\nSafe = ["Safe"]\n')
+        flags = [
+            "--epochs",
+            "1",
+            "--target",
+            "label",
+            "--rate",
+            "1e-9",
+            "--robust",
+            "--dangers",
+            mapping,
+            "--per-category",
+            "8",
+        ]
         run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
         before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
         assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer knew these classes
@@ -59,11 +73,6 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         assert len(rows.filter(like="feat_").columns) == 512
 
 
-def test_robust_needs_a_checkpoint(sounds):
-    done = run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", "none", "--robust", status=2)
-    assert "--robust starts from a checkpoint" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -72,6 +81,8 @@ def test_robust_needs_a_checkpoint(sounds):
         (["--same", "nowhere.toml"], "expected lines like"),
         (["--checkpoint", "nowhere.pth"], "no such checkpoint"),
         (["--output", "nowhere/mine.pth"], "make the folder first"),
+        (["--dangers", "nowhere.toml"], "No such file"),
+        (["--dangers", ROOT / "dataset" / "categories.toml"], "neither Danger nor Safe in"),
     ],
 )
 def test_bad_settings_stop_before_the_first_pass(sounds, tmp_path, flags, words):
@@ -111,16 +122,13 @@ def test_head_learns_alone_first(sounds, tmp_path):
         assert torch.equal(weights[1][name], weights[0][name]) != learnt, name
 
 
-def test_robust_training_hears_bad_recordings_as_the_first_network_heard_good_ones(sounds, tmp_path):
-    run = prepared(sounds, tmp_path / "s", epochs=2, consistency=1000.0, bad_share=0.5, rate=1e-2)
-    first = {name: tensor.clone() for name, tensor in run.teacher.state_dict().items()}
-    history = run.run(lambda run: None) and run.history
-    assert all(torch.equal(tensor, first[name]) for name, tensor in run.teacher.state_dict().items())
-    plain = prepared(sounds, tmp_path / "p", epochs=2, bad_share=0.5, rate=1e-2)
-    plain.run(lambda run: None)
-    assert plain.teacher is None
-    assert history[0]["loss"] > 10 * plain.history[0]["loss"]  # the pull counts
-    assert history[1]["loss"] < history[0]["loss"]
+def test_missing_a_danger_costs_more_than_another_mistake(sounds, tmp_path):
+    run = prepared(sounds, tmp_path / "s", danger_weight=1.0)
+    run.dangers = torch.tensor([True, True, False])
+    target = torch.eye(3)
+    among_dangers = torch.tensor([[0.0, 5.0, 0.0], [5.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+    called_safe = torch.tensor([[0.0, 0.0, 5.0], [0.0, 0.0, 5.0], [0.0, 0.0, 5.0]])
+    assert run._danger_loss(among_dangers, target) < 0.5 < 2 < run._danger_loss(called_safe, target)
 
 
 def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_path, monkeypatch):
@@ -155,6 +163,19 @@ def test_no_recording_is_on_both_sides():
     learn, hold = split(with_folds, {clip: clip.category for clip in with_folds}, "2", 0)
     assert {clip.fold for clip in hold} == {2}
     assert not {clip.source for clip in learn} & {clip.source for clip in hold}
+
+
+def test_left_out_parts_are_whole_recordings_and_together_everything():
+    own = [Clip(f"{n}.wav", Path(f"{n}.wav"), n % 2, "ab"[n % 2], 0, f"recording {n // 4}") for n in range(80)]
+    esc50 = [replace(clip, fold=(1, 2, 3, 5)[n // 20], source=f"esc {n // 4}") for n, clip in enumerate(own)]
+    kept = [leave_out(own + esc50, part, 4) for part in (1, 2, 3, 4)]
+    gone = [set(own + esc50) - set(clips) for clips in kept]
+    assert set.union(*gone) == set(own + esc50)
+    assert sum(map(len, gone)) == 160
+    for left, clips in zip(gone, kept, strict=True):
+        assert not {clip.source for clip in left} & {clip.source for clip in clips}
+        assert len({clip.fold for clip in left} - {0}) == 1
+    assert set(leave_out(own, 2, 4)) == {clip for clip in kept[1] if not clip.fold}  # whatever else there is
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):

@@ -1,0 +1,121 @@
+"""What every network here shares: the front end before its blocks, the embedding and the class scores after them.
+
+Cnn14 (models.py) and the compact network (compact.py) are its two kinds: each brings the blocks between.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchlibrosa.stft import LogmelFilterBank, Spectrogram
+
+from danger_safe.audio import SAMPLE_RATE
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK
+
+
+class SoundNetwork(nn.Module):
+    """A waveform in, an embedding and class scores out.
+
+    classes: outputs of the last layer.
+    fmin, fmax: the mel bank's range in Hz.
+    floor: the least mel power; what is below sounds like silence to the network.
+    normalise: scale each clip to a peak of 1 first. Together with a lower fmax and a higher floor it brings
+        recordings of any level, bandwidth and bit depth to one common denominator (benchmarks/compact.md).
+    multilabel: scores are independent (sigmoid, as in AudioSet) or sum to one (softmax).
+    dropout: share of activations dropped in training, (after each block, around fc1).
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        fmin: float,
+        fmax: float,
+        floor: float,
+        normalise: bool,
+        multilabel: bool,
+        dropout: tuple[float, float],
+    ):
+        super().__init__()
+        self.settings = {
+            "classes": classes, "fmin": fmin, "fmax": fmax,
+            "floor": floor, "normalise": normalise, "multilabel": multilabel,
+        }  # fmt: skip
+        self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
+        self.spectrogram_extractor = Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH)
+        self.logmel_extractor = LogmelFilterBank(
+            sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=fmin, fmax=fmax, amin=floor, top_db=None
+        )
+        self.bn0 = nn.BatchNorm2d(MEL_BINS)
+
+    def add_last_layers(self, channels: int, dimensions: int) -> None:
+        """fc1, whose output is the embedding, and the layer of class scores. Called after the blocks are made, so that
+        parameters keep the official checkpoint's order."""
+        self.fc1 = nn.Linear(channels, dimensions)
+        self.fc_audioset = nn.Linear(dimensions, self.settings["classes"])
+        initialise(self)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of an embedding."""
+        return self.fc1.out_features
+
+    def blocks(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised log-mels (batch, 1, frames, 64) -> feature maps (batch, channels, fewer frames, fewer bins)."""
+        raise NotImplementedError
+
+    def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
+
+        Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
+        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/extraction.py).
+        Returns clipwise_output (batch, classes) and embedding (batch, dimensions).
+        """
+        embedding = self.embed(self.logmel(waveform))
+        scores = self.logits(embedding)
+        scores = torch.sigmoid(scores) if self.multilabel else torch.softmax(scores, dim=1)
+        return {"clipwise_output": scores, "embedding": embedding}
+
+    def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
+        waveform = prepare(waveform, self.normalise)
+        return self.logmel_extractor(self.spectrogram_extractor(waveform))
+
+    def embed(self, logmel: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, frames, 64) -> (batch, dimensions)."""
+        x = self.bn0(logmel.transpose(1, 3)).transpose(1, 3)
+        x = self.blocks(x).mean(dim=3)  # over frequency: (batch, channels, frames)
+        x = x.amax(dim=2) + x.mean(dim=2)  # what was loud once, and what lasted
+        x = self.drop(x, self.dropout[1])
+        return F.relu(self.fc1(x))
+
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(batch, dimensions) -> (batch, classes), before sigmoid or softmax."""
+        return self.fc_audioset(self.drop(embedding, self.dropout[1]))
+
+    def replace_classes(self, classes: int) -> None:
+        """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
+        self.fc_audioset = nn.Linear(self.dimensions, classes)
+        initialise(self.fc_audioset)
+        self.multilabel = False
+        self.settings |= {"classes": classes, "multilabel": False}
+
+    def drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """Dropout, in training alone."""
+        return F.dropout(x, share, training=True) if self.training and share else x
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier weights, zero biases in every layer: as PANNs begin their training."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def prepare(waveform: torch.Tensor, normalise: bool) -> torch.Tensor:
+    """Pad to MIN_SAMPLES with silence and, if asked, scale each clip to a peak of 1: (batch, samples) both ways."""
+    if waveform.shape[-1] < MIN_SAMPLES:
+        waveform = F.pad(waveform, (0, MIN_SAMPLES - waveform.shape[-1]))
+    if normalise:
+        waveform = waveform / waveform.abs().amax(dim=-1, keepdim=True).clamp_min(QUIETEST_PEAK)
+    return waveform
