@@ -5,7 +5,7 @@ The ready detector (models/detector.npz) is arrays and text: loading it cannot r
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from zipfile import BadZipFile
@@ -64,6 +64,10 @@ class ReadyDetector:
     def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
         return (embeddings - self.mean) / self.scale
 
+    def stating(self, about: dict) -> "ReadyDetector":
+        """The same, with what is known of how well it does, and the threshold that came of it."""
+        return replace(self, name="ready detector", threshold=about["threshold"], about=about)
+
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle."""
         from danger_safe.files import whole_file
@@ -93,18 +97,19 @@ class OwnDetector:
         return self.namer.heard(embedding) if self.namer else ()
 
 
-def load_ready() -> ReadyDetector:
-    """The detector of this repository. Raises UserError when its file is missing or damaged."""
+def load_ready(path: Path | None = None) -> ReadyDetector:
+    """The detector of this repository, or another file of its kind. Raises UserError when it is missing or damaged."""
+    path = path or READY
     try:
-        with np.load(READY, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ("mean", "scale", "weights", "centres")}
         text["categories"] = tuple(text["categories"])
         return ReadyDetector(**text, **arrays)
     except FileNotFoundError as error:
-        raise UserError(f"{READY} is missing from this copy of the project: get it again, or give --model") from error
+        raise UserError(f"{path} is missing from this copy of the project: get it again, or give --model") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise UserError(f"{READY} is damaged: get it again, or give --model") from error
+        raise UserError(f"{path} is damaged: get it again, or give --model") from error
 
 
 def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo) -> OwnDetector:

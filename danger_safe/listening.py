@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby, islice
 
 import numpy as np
@@ -13,7 +14,22 @@ from danger_safe.windows import Window, windows
 from models.engine import Engine
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
+SMOOTHING = 1.5  # seconds of windows whose mean score decides: one odd window is no danger
 BATCH_SECONDS = 60.0  # of sound in one batch of the network
+
+
+class Smoother:
+    """The running mean of a recording's window scores over SMOOTHING seconds; it starts anew with each recording."""
+
+    def __init__(self, hop: float):
+        self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING / hop)))
+
+    def add(self, start: float, score: float) -> float:
+        """The mean at the window that begins at ``start`` seconds, whose own score is ``score``."""
+        if start == 0:
+            self._last.clear()
+        self._last.append(score)
+        return sum(self._last) / len(self._last)
 
 
 class Listener:
@@ -22,6 +38,7 @@ class Listener:
     def __init__(self, engine: Engine, detector: Detector, window: float, hop: float):
         """``window`` and ``hop`` are in seconds."""
         self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
+        self._smoother = Smoother(hop)
         self._pool = ThreadPoolExecutor(engine.lanes)
         self._lanes = ThreadPoolExecutor(engine.lanes)
 
@@ -43,10 +60,10 @@ class Listener:
             yield from self.score(cut)
             return
         for window in cut:
-            yield from self._score([window], [self.engine.front_end(window.samples)])
+            yield from self._smooth(self._score([window], [self.engine.front_end(window.samples)]))
 
     def score(self, cut: Iterable[Window]) -> Iterator[Scored]:
-        """Windows of any recordings with their scores, in the same order, many at a time."""
+        """Windows of any recordings, one after another, with their scores, in the same order, many at a time."""
         size = max(1, round(BATCH_SECONDS / self.window))
         ahead: deque[Future] = deque()
         cut = iter(cut)
@@ -54,9 +71,13 @@ class Listener:
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
             ahead.append(self._lanes.submit(self._score_later, batch, logmels))
             if len(ahead) > 2 * self.engine.lanes:
-                yield from ahead.popleft().result()
+                yield from self._smooth(ahead.popleft().result())
         for done in ahead:
-            yield from done.result()
+            yield from self._smooth(done.result())
+
+    def _smooth(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+        for window in scored:
+            yield replace(window, score=self._smoother.add(window.start, window.alone))
 
     def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[Scored]:
         return self._score(batch, [logmel.result() for logmel in logmels])
@@ -68,5 +89,5 @@ class Listener:
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
-                scored[i] = Scored(batch[i].start, batch[i].end, float(score), embedding)
+                scored[i] = Scored(batch[i].start, batch[i].end, float(score), float(score), embedding)
         return scored

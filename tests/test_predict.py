@@ -17,6 +17,7 @@ from conftest import ROOT, run
 
 from danger_safe import tags
 from danger_safe.events import EventFinder, Scored
+from danger_safe.listening import Smoother
 from danger_safe.windows import windows
 from models.checkpoints import load_model, save_checkpoint
 from models.models import Cnn14
@@ -210,20 +211,41 @@ def test_windows_cover_everything_once_they_can():
     assert list(windows([], 3.0, 2.0)) == []
 
 
-def events(scores, **settings):
-    finder = EventFinder(0.5, 1.0, **settings)
+def events(scores, hop=1.0, **settings):
+    finder = EventFinder(0.5, hop, **settings)
     found = []
     for number, score in enumerate(scores):
-        found += finder.add(Scored(number, number + 3.0, score, np.array([number])))
+        found += finder.add(Scored(number * hop, number * hop + 3.0, score, score, np.array([number])))
     return [(event.start, event.end, event.score, int(event.embedding[0])) for event in [*found, *finder.finish()]]
 
 
 def test_events():
     assert events([0.1] * 9) == []
-    assert events([0.1, 0.1, 0.6, 0.7, 0.9, 0.4, 0.1, 0.1]) == [(4.0, 6.0, 0.9, 4)]  # 0.4 is above the lower threshold
+    assert events([0.1, 0.1, 0.6, 0.7, 0.9, 0.4, 0.1, 0.1]) == [(4.0, 5.0, 0.9, 4)]
     assert events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1]) == [(4.0, 6.0, 0.7, 5)]  # a short gap
     assert len(events([0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.7, 0.1])) == 2
-    assert events([0.6, 0.1, 0.1]) == [(0.0, 2.0, 0.6, 0)]  # from the beginning
-    assert events([0.1, 0.1, 0.6]) == [(3.0, 5.0, 0.6, 2)]  # to the end
+    assert events([0.6, 0.1, 0.1])[0][0] == 0.0  # from the beginning
+    assert events([0.1, 0.1, 0.6])[0][1] == 5.0  # to the end
     assert events([0.1, 0.1, 0.6, 0.1]) == [(3.0, 4.0, 0.6, 2)]  # one window: its middle
     assert events([0.1, 0.6, 0.1, 0.1], shortest=2.0) == []
+    assert len(events([0.1] * 9 + [0.4, 0.9] * 500 + [0.1] * 9)) == 1
+
+
+@pytest.mark.parametrize("overlap", [0.5, 1.0, 2.0, 3.0])  # seconds of siren in a window that is sure of it
+def test_an_event_begins_and_ends_with_its_sound(overlap):
+    siren = (10.0, 20.0)
+    scores = []
+    for start in np.arange(0, 30, 0.5):
+        held = max(0, min(start + 3, siren[1]) - max(start, siren[0]))
+        scores.append(0.05 + 0.9 * min(1, held / overlap))
+    ((start, end, *_),) = events(scores, hop=0.5)
+    assert abs(start - siren[0]) <= 0.5
+    assert abs(end - siren[1]) <= 0.5
+
+
+def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
+    smoother = Smoother(0.5)
+    smoothed = [smoother.add(number / 2, score) for number, score in enumerate([0.0, 0.0, 0.9, 0.0])]
+    assert smoothed == pytest.approx([0.0, 0.0, 0.3, 0.3])
+    assert smoother.add(0.0, 0.6) == 0.6
+    assert Smoother(3.0).add(3.0, 0.6) == 0.6

@@ -1,0 +1,121 @@
+"""One hour of ordinary sound with twelve sirens in it: are they found, when, and what else raises an alarm?
+
+    python benchmarks/hour.py --dataset dataset/ESC-50-master other_sounds --without 4/4 \
+        --checkpoint models/twin_4.pth --detector models/twin_4_detector.npz
+
+Sounds are those of the part that the twin was trained without. Sirens are 6 to 12 s long, from as loud as the loudest
+scenes (-20 dB) to 10 dB over. Prints a line a siren, false alarms by kind of scene, time and memory.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from danger_safe.audio import SAMPLE_RATE, read_clip
+from danger_safe.build_detector import read_labels
+from danger_safe.categories import read_same
+from danger_safe.clips import Clip, read_clips
+from danger_safe.detector import load_ready
+from danger_safe.events import Event, EventFinder
+from danger_safe.listening import HOP, WINDOW, Listener
+from danger_safe.long_recording import LongRecording
+from danger_safe.splitting import leave_out
+from models.engine import open_engine
+
+SIRENS = 12
+SIREN_LOUDNESS = (-20.0, -10.0)  # dB of full scale, RMS
+
+
+def main() -> None:
+    args = parse()
+    same = read_same(args.same)
+    labels = read_labels()
+    clips = [clip for folder in args.dataset for clip in read_clips(folder)]
+    if args.without:
+        kept = set(leave_out(clips, *map(int, args.without.split("/"))))
+        clips = [clip for clip in clips if clip not in kept]
+    name = {clip: same.get(clip.category, clip.category) for clip in clips}
+    safe = [clip for clip in clips if labels[name[clip]] == 0]
+    rng = np.random.default_rng(args.seed)
+    sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
+    recording = LongRecording(safe, args.minutes * 60, args.seed, sirens)
+
+    detector = load_ready(args.detector)
+    began = time.monotonic()
+    with (
+        open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine,
+        Listener(engine, detector, WINDOW, HOP) as listener,
+    ):
+        seen = sum(clip.path.name in engine.info.clips for clip in clips)
+        finder, events = EventFinder(detector.threshold, HOP), []
+        for window in listener.listen(recording.pieces()):
+            events += finder.add(window)
+        events += finder.finish()
+    seconds = time.monotonic() - began
+    report = judge(events, [(start, start + len(s) / SAMPLE_RATE) for start, s in sirens], recording.scenes)
+    report |= {
+        "clips": len(clips), "of them heard by the network in training": seen, "minutes": args.minutes,
+        "seconds to listen": round(seconds, 1),
+        "peak memory of this process, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
+    print(json.dumps(report, indent=1))
+
+
+def plant(sirens: list[Clip], seconds: float, rng: np.random.Generator) -> list[tuple[float, np.ndarray]]:
+    """(start, samples) of sirens, one somewhere in each twelfth of the recording; without silence around them."""
+    planted = []
+    for number in range(SIRENS):
+        sound = read_clip(sirens[rng.integers(len(sirens))].path)
+        loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max() / 20)
+        sound = np.tile(sound[loud[0] : loud[-1] + 1], 40)[: round(rng.uniform(6, 12) * SAMPLE_RATE)]
+        sound *= 10 ** (rng.uniform(*SIREN_LOUDNESS) / 20) / np.sqrt(np.mean(np.square(sound)))
+        planted.append(((number + rng.uniform(0.2, 0.8)) * seconds / SIRENS, sound))
+    return planted
+
+
+def judge(events: list[Event], sirens: list[tuple[float, float]], scenes: list[tuple[float, float, str]]) -> dict:
+    """What was found of the sirens, and what else was."""
+
+    def overlaps(event: Event, start: float, end: float) -> bool:
+        return event.start < end and event.end > start
+
+    lines, single, in_time = [], 0, 0
+    for start, end in sirens:
+        hits = [event for event in events if overlaps(event, start, end)]
+        late = hits[0].start - start if hits else None
+        single += len(hits) == 1
+        in_time += bool(hits) and abs(late) <= 1
+        lines.append({"start": round(start, 1), "events": len(hits), "begins": hits and round(late, 2)})
+    false = [event for event in events if not any(overlaps(event, *siren) for siren in sirens)]
+    heard = Counter(next((c for a, b, c in scenes if a <= event.peak < b), "") for event in false)
+    hours = sum(end - start for start, end, _ in scenes) / 3600
+    return {
+        "sirens": lines, "found": sum(bool(line["events"]) for line in lines), "as one event": single,
+        "begun within a second": in_time, "false alarms an hour": round(len(false) / hours, 1),
+        "false alarms in scenes of": dict(heard.most_common()),
+    }  # fmt: skip
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--dataset", type=Path, nargs="+", required=True, help="folders of sounds")
+    add("--same", type=Path, default=Path(__file__).parent.parent / "models" / "compact_same.toml")
+    add("--without", default=None, metavar="K/N", help="use only the part that the twin was trained without")
+    add("--checkpoint", default="compact", help="the network")
+    add("--detector", type=Path, default=None, help="its detector (default: the ready one)")
+    add("--minutes", type=float, default=60.0)
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
