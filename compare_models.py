@@ -14,9 +14,9 @@ Opening a .joblib file can run code that is in it: give only files that you made
 from pathlib import Path
 
 import pandas as pd
-from sklearn.base import clone
 
 from danger_safe import cli
+from danger_safe.calibration import uncalibrated
 from danger_safe.errors import UserError
 from danger_safe.evaluation import evaluate, summarise, warnings_of
 from danger_safe.files import whole_file
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     for file in files:
         saved = load_model_file(file, table.checkpoint, table.features.shape[1])
         settings = saved["metrics"]
-        result = evaluate(clone(saved["pipeline"]), table, settings["min_recall"], settings["seed"])
+        result = evaluate(uncalibrated(saved["pipeline"]), table, settings["min_recall"], settings["seed"])
         summary = summarise(result)
         title = settings["model"] if settings["model"] not in curves else f"{settings['model']} ({file.name})"
         curves[title] = (result.labels, result.scores, result.threshold)

@@ -2,29 +2,33 @@
 
     python -m danger_safe.build_detector --dataset ESC-50-master OTHER_SOUNDS --twins without_fold_5.pth
 
-The classifier learns from windows of every clip, as the compact checkpoint hears them. It cannot be judged on those:
-the network knows them. Its threshold and its scores come from twins, networks of the same recipe that were trained
-without some recordings: a twin's classifier learns from the clips that the twin knows, and is judged on recordings
-that neither has heard.
+The compact network's own last layer decides: it was trained with the network, on sounds recorded well and badly. It
+cannot be judged on those sounds. Threshold, calibration and stated scores come from twins, networks of the same recipe
+that were trained without some recordings, on just those recordings.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 
 from danger_safe import cli
+from danger_safe.calibration import calibration
 from danger_safe.categories import read_categories, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.detector import READY
-from danger_safe.detector_training import ROOM, clip_score, fit, listen, quiet_rooms
+from danger_safe.detector_training import clip_scores, from_network, listen, sigmoid_of
 from danger_safe.errors import UserError
+from danger_safe.evaluation import choose_threshold
 from danger_safe.listening import HOP, WINDOW
+from danger_safe.operating_point import share_with_interval
 from models.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
+RECALLS = (0.8, 0.85, 0.9, 0.95)  # whose thresholds are stated
 
 
 def main(arguments: list[str]) -> int:
@@ -36,29 +40,39 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(category.values()) - set(labels))
     if unknown:
         raise UserError(f"{', '.join(unknown)}: neither in {MAPPINGS[0]} nor in {MAPPINGS[1]}")
-    rooms = quiet_rooms(args.rooms)
-    truth = np.array([labels[category[clip]] for clip in clips] + [0] * len(rooms))
-    names = np.array([category[clip] for clip in clips] + [ROOM] * len(rooms))
+    truth = np.array([labels[category[clip]] for clip in clips])
+    names = np.array([category[clip] for clip in clips])
 
     splits = {twin: heard_and_new(twin, clips, truth) for twin in args.twins}
-    twins, held_out = {}, {}  # classifier by twin; score by clip that neither network nor classifier knew
+    twins, which, heard_new = {}, [], []  # detectors; clips that neither network nor last layer knew, as heard
     for twin, (known, new) in splits.items():
-        info, heard = listen(twin, clips, rooms)
-        detector = fit(info, heard, truth, names, np.append(known, np.ones(len(rooms), bool)))
-        twins[twin] = detector
-        held_out |= {i: clip_score(detector, heard[i]) for i in np.flatnonzero(new)}
-    which, scores = np.array(list(held_out)), np.array(list(held_out.values()))
-    about = judge(truth[which], scores, names[which], args.min_recall)
+        heard = listen(twin, clips)
+        known_heard = [heard[i] for i in np.flatnonzero(known)]
+        twins[twin] = from_network(*load_model(twin), labels, known_heard, names[known])
+        which.append(np.flatnonzero(new))
+        heard_new.append([heard[i] for i in which[-1]])
+    held_out = np.concatenate(which)
+
+    def scores(**sigmoid: float) -> np.ndarray:
+        pairs = zip(twins.values(), heard_new, strict=True)
+        return np.concatenate([clip_scores(replace(detector, **sigmoid), heard) for detector, heard in pairs])
+
+    slope, offset = sigmoid_of(scores(), truth[held_out])
+    final = scores(slope=slope, offset=offset)
+    sources = np.array([clip.source for clip in clips])[held_out]
+    about = judge(truth[held_out], final, names[held_out], sources, args.min_recall)
     about |= {
         "clips": len(clips), "window": WINDOW, "hop": HOP,
         "mapping": {name: sorted({c for c in category.values() if labels[c] == i}) for i, name in enumerate(LABEL_NAMES)},
     }  # fmt: skip
 
-    info, heard = listen("compact", clips, rooms)
-    ready = fit(info, heard, truth, names, np.ones(len(names), bool))
-    ready.stating(about | {"checkpoint": info.name, "licence": info.licence}).save(args.output)
+    model, info = load_model("compact")
+    ready = from_network(model, info, labels, listen("compact", clips), names)
+    about |= {"checkpoint": info.name, "licence": info.licence}
+    replace(ready.stating(about), slope=slope, offset=offset).save(args.output)
     for twin, detector in twins.items():  # to be judged on long recordings: benchmarks/hour.py
-        detector.stating(about).save(Path(twin).with_name(Path(twin).stem + "_detector.npz"))
+        file = Path(twin).with_name(Path(twin).stem + "_detector.npz")
+        replace(detector.stating(about), slope=slope, offset=offset).save(file)
     print(json.dumps(about, indent=2))
     print(f"Wrote {args.output}")
     return cli.DONE
@@ -89,26 +103,28 @@ def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.n
     return known, new
 
 
-def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, min_recall: float) -> dict:
+def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, sources: np.ndarray, min_recall: float) -> dict:
     """Threshold and what it does, on clips that nothing knew: of the thresholds that find enough, the quietest."""
-    _, recall, thresholds = roc_curve(truth, scores, drop_intermediate=False)
-    threshold = float(thresholds[np.argmax(recall >= min_recall)])
+    threshold = choose_threshold(truth, scores, min_recall)
     alarm = scores >= threshold
+    recall, false_alarms = (share_with_interval(alarm[truth == label], sources[truth == label]) for label in (1, 0))
+    curve = {}
+    for share in RECALLS:
+        quiet = choose_threshold(truth, scores, share)
+        curve[f"{share:.2f}"] = {"threshold": quiet, "false_alarms": float((scores[truth == 0] >= quiet).mean())}
+    by_category = {
+        str(name): f"{int(alarm[names == name].sum())} of {int((names == name).sum())}" for name in np.unique(names)
+    }
     return {
         "threshold": threshold,
         "min_recall": min_recall,
         "held_out": {
-            "clips": len(truth),
-            "danger": int(truth.sum()),
-            "roc_auc": float(roc_auc_score(truth, scores)),
-            "danger_recall": float(alarm[truth == 1].mean()),
-            "false_alarms": float(alarm[truth == 0].mean()),
-            "alarms_by_category": {
-                str(name): f"{int(alarm[names == name].sum())} of {int((names == name).sum())}"
-                for name in np.unique(names)
-            },
+            "clips": len(truth), "danger": int(truth.sum()), "recordings": len(np.unique(sources)),
+            "roc_auc": float(roc_auc_score(truth, scores)), "danger_recall": recall, "false_alarms": false_alarms,
+            "calibration": calibration(truth, scores), "false_alarms_at_recall": curve,
+            "alarms_by_category": by_category,
         },
-    }
+    }  # fmt: skip
 
 
 def parse(arguments: list[str]):
@@ -118,8 +134,6 @@ def parse(arguments: list[str]):
     add("--twins", type=str, nargs="+", required=True, metavar="FILE", help="networks of the same recipe, each trained "
         "without some recordings")  # fmt: skip
     add("--same", type=Path, default=ROOT / "models" / "compact_same.toml", metavar="FILE", help="as finetune_cnn14.py")
-    add("--rooms", type=cli.whole_number(0), default=200, metavar="N", help="synthesised clips of rooms where nothing "
-        "happens, to learn from")  # fmt: skip
     add("--min-recall", type=cli.share, default=0.9, metavar="R", help="share of dangers the threshold must find")
     add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")
     return parser.parse_args(arguments)

@@ -5,7 +5,7 @@ The ready detector (models/detector.npz) is arrays and text: loading it cannot r
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 from zipfile import BadZipFile
@@ -17,6 +17,7 @@ from models.checkpoint_files import CheckpointInfo
 
 READY = Path(__file__).resolve().parent.parent / "models" / "detector.npz"
 NEAREST = 3  # categories that are named
+ARRAYS = ("weights", "bias", "mean", "scale", "centres")  # of the ready detector's file; the rest is text
 
 
 class Namer(Protocol):
@@ -38,31 +39,40 @@ class Detector(Namer, Protocol):
 
 @dataclass(frozen=True)
 class ReadyDetector:
-    """Logistic Regression on standardised embeddings, and the mean embedding of every category."""
+    """The compact network's own last layer, its classes sorted into Danger and Safe; and what its embeddings resemble.
+
+    The probability of danger is the sum of the dangerous classes', calibrated by a sigmoid.
+    """
 
     name: str
     threshold: float
     checkpoint_sha256: str
     about: dict  # what it was made from and how well it did
-    mean: np.ndarray  # (dimensions,)
+    danger: tuple[bool, ...]  # of each class of the last layer
+    weights: np.ndarray  # (classes, dimensions), of the last layer
+    bias: np.ndarray  # (classes,)
+    slope: float  # of the sigmoid, on the log-odds of danger
+    offset: float
+    mean: np.ndarray  # (dimensions,) of the training sounds' embeddings
     scale: np.ndarray
-    weights: np.ndarray
-    bias: float
     categories: tuple[str, ...]
     centres: np.ndarray  # (categories, dimensions), standardised, of length 1
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-        return 1 / (1 + np.exp(-(self._standardised(embeddings) @ self.weights + self.bias)))
+        return 1 / (1 + np.exp(-(self.slope * self.log_odds(embeddings) + self.offset)))
+
+    def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> log-odds of danger as the network has them, before calibration, (windows,)."""
+        logits = embeddings @ self.weights.T + self.bias
+        danger = np.array(self.danger)
+        return np.logaddexp.reduce(logits[:, danger], axis=1) - np.logaddexp.reduce(logits[:, ~danger], axis=1)
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The nearest categories with their similarity (cosine, at most 1), nearest first."""
-        direction = self._standardised(embedding)
+        direction = (embedding - self.mean) / self.scale
         similarity = self.centres @ direction / max(float(np.linalg.norm(direction)), 1e-9)
         return tuple((self.categories[i], float(similarity[i])) for i in np.argsort(-similarity)[:NEAREST])
-
-    def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
-        return (embeddings - self.mean) / self.scale
 
     def stating(self, about: dict) -> "ReadyDetector":
         """The same, with what is known of how well it does, and the threshold that came of it."""
@@ -72,9 +82,8 @@ class ReadyDetector:
         """Write it as .npz without pickle."""
         from danger_safe.files import whole_file
 
-        text = {"name": self.name, "threshold": self.threshold, "checkpoint_sha256": self.checkpoint_sha256,
-                "bias": self.bias, "categories": self.categories, "about": self.about}  # fmt: skip
-        arrays = {key: getattr(self, key).astype(np.float32) for key in ("mean", "scale", "weights", "centres")}
+        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ARRAYS}
+        arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
         with whole_file(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
 
@@ -103,8 +112,8 @@ def load_ready(path: Path | None = None) -> ReadyDetector:
     try:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
-            arrays = {key: file[key] for key in ("mean", "scale", "weights", "centres")}
-        text["categories"] = tuple(text["categories"])
+            arrays = {key: file[key] for key in ARRAYS}
+        text |= {"categories": tuple(text["categories"]), "danger": tuple(text["danger"])}
         return ReadyDetector(**text, **arrays)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing from this copy of the project: get it again, or give --model") from error

@@ -1,4 +1,4 @@
-"""What the ready detector learns from: windows of every clip as a network hears them, and synthesised quiet rooms."""
+"""What the ready detector is made of: windows of every clip as a network hears them, and the network's last layer."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from danger_safe.audio import SAMPLE_RATE, read_clip
+from danger_safe.audio import read_clip
 from danger_safe.clips import Clip
 from danger_safe.detector import ReadyDetector
 from danger_safe.events import Scored
@@ -17,36 +17,13 @@ from danger_safe.listening import HOP, WINDOW, Listener, Smoother
 from danger_safe.windows import Window, windows
 from models.checkpoint_files import CheckpointInfo
 from models.engine import open_engine
+from models.network import SoundNetwork
 
-ROOM = "room_tone_noise"
 AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
-STRENGTH = 0.01  # of the regression, C
 
 
-def quiet_rooms(count: int) -> list[np.ndarray]:
-    """Clips of what a microphone hears where nothing happens: its own noise of any colour, hum, digital silence.
-
-    Peak normalisation makes the quietest room loud; collections have few of them, and none is danger.
-    """
-    rooms = []
-    size = 5 * SAMPLE_RATE
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20)
-    times = np.arange(size) / SAMPLE_RATE
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        shape = (frequency / 20) ** -rng.uniform(0, 1.5) / (1 + (frequency / rng.uniform(800, 16_000)) ** 4)
-        noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * shape)
-        noise *= 1 + rng.uniform(0, 0.5) * np.sin(2 * np.pi * rng.uniform(0.1, 1) * times)
-        hum = sum(np.sin(2 * np.pi * rng.choice([50, 60]) * k * times) * rng.uniform(0, 1) / k for k in (1, 2, 3, 4))
-        room = noise / noise.std() + rng.choice([0, rng.uniform(0, 2)]) * hum
-        rooms.append((room * (number > 0) * 0.01).astype(np.float32))
-    return rooms
-
-
-def listen(
-    checkpoint: str, clips: list[Clip], rooms: list[np.ndarray]
-) -> tuple[CheckpointInfo, list[list[tuple[Scored, float]]]]:
-    """The windows of every clip and room, each with its peak, as a share of the clip's."""
+def listen(checkpoint: str, clips: list[Clip]) -> list[list[tuple[Scored, float]]]:
+    """The windows of every clip, each with its peak, as a share of the clip's."""
 
     class Nothing:  # the embeddings are wanted, not scores
         @staticmethod
@@ -56,8 +33,8 @@ def listen(
     peaks: list[list[float]] = []  # of the windows of each clip
 
     def all_windows() -> Iterator[Window]:
-        for clip in tqdm([*clips, *rooms], f"Listening with {Path(checkpoint).name}", unit="clip", file=sys.stderr):
-            samples = clip if isinstance(clip, np.ndarray) else read_clip(clip.path)
+        for clip in tqdm(clips, f"Listening with {Path(checkpoint).name}", unit="clip", file=sys.stderr):
+            samples = read_clip(clip.path)
             loudest = max(float(np.abs(samples).max()), 1e-9)
             peaks.append([])
             for window in windows([samples], WINDOW, HOP):
@@ -69,37 +46,51 @@ def listen(
         Listener(engine, Nothing, WINDOW, HOP) as listener,
     ):
         scored = iter(list(listener.score(all_windows())))
-        return engine.info, [[(next(scored), peak) for peak in of_clip] for of_clip in peaks]
+        return [[(next(scored), peak) for peak in of_clip] for of_clip in peaks]
 
 
-def clip_score(detector: ReadyDetector, windows: list[tuple[Scored, float]]) -> float:
-    """A clip's score: its most dangerous stretch, as predict_danger.py would have it."""
+def clip_scores(detector: ReadyDetector, heard: list[list[tuple[Scored, float]]]) -> np.ndarray:
+    """Each clip's score: its most dangerous stretch, as predict_danger.py would have it."""
     smoother = Smoother(HOP)
-    alone = detector.scores(np.stack([window.embedding for window, _ in windows]))
-    return max(smoother.add(window.start, float(score)) for (window, _), score in zip(windows, alone, strict=True))
+    scores = []
+    for windows_of_clip in heard:
+        alone = detector.scores(np.stack([window.embedding for window, _ in windows_of_clip]))
+        pairs = zip(windows_of_clip, alone, strict=True)
+        scores.append(max(smoother.add(window.start, float(score)) for (window, _), score in pairs))
+    return np.array(scores)
 
 
-def fit(info: CheckpointInfo, heard: list, truth: np.ndarray, names: np.ndarray, known: np.ndarray) -> ReadyDetector:
-    """A classifier of the known clips' audible windows. Categories weigh alike within a label, and the labels alike."""
+def from_network(
+    model: SoundNetwork, info: CheckpointInfo, labels: dict[str, int], heard: list, names: np.ndarray
+) -> ReadyDetector:
+    """The network's last layer with its classes sorted by ``labels``, not calibrated yet; and the mean embedding of
+    each category, of the audible windows of clips of those ``names``."""
     features, owner = [], []
-    for i in np.flatnonzero(known):
-        audible = [window.embedding for window, peak in heard[i] if peak >= AUDIBLE]
+    for number, windows_of_clip in enumerate(heard):
+        audible = [window.embedding for window, peak in windows_of_clip if peak >= AUDIBLE]
         features += audible
-        owner += [i] * len(audible)
+        owner += [number] * len(audible)
     features, owner = np.stack(features).astype(np.float64), np.array(owner)
-    labels, categories = truth[owner], names[owner]
-    weight = 1 / np.bincount(owner)[owner]  # every clip alike
-    for name in np.unique(categories):  # then large categories less, as the root of their size
-        members = categories == name
-        weight[members] /= np.sqrt(weight[members].sum())
-    for label in (0, 1):
-        weight[labels == label] *= len(owner) / 2 / weight[labels == label].sum()
+    categories, weight = names[owner], 1 / np.bincount(owner)[owner]  # every clip alike
+    unique = [str(name) for name in np.unique(categories)]
+    for name in unique:  # then every category
+        weight[categories == name] /= weight[categories == name].sum()
     mean = np.average(features, axis=0, weights=weight)
     scale = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weight)) + 1e-3
     standard = (features - mean) / scale
-    model = LogisticRegression(C=STRENGTH, max_iter=2_000).fit(standard, labels, sample_weight=weight)
-    unique = tuple(str(name) for name in np.unique(categories))
     centres = np.stack([np.average(standard[categories == n], axis=0, weights=weight[categories == n]) for n in unique])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    weights, bias = model.coef_[0], float(model.intercept_[0])
-    return ReadyDetector("", 0.5, info.sha256, {}, mean, scale, weights, bias, unique, centres)
+    layer = model.fc_audioset
+    return ReadyDetector(
+        name="", threshold=0.5, checkpoint_sha256=info.sha256, about={},
+        danger=tuple(bool(labels[name]) for name in info.categories),
+        weights=layer.weight.detach().numpy(), bias=layer.bias.detach().numpy(), slope=1.0, offset=0.0,
+        mean=mean, scale=scale, categories=tuple(unique), centres=centres,
+    )  # fmt: skip
+
+
+def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Slope and offset that make probabilities of scores in (0, 1): Platt's sigmoid on their log-odds."""
+    scores = np.clip(scores, 1e-6, 1 - 1e-6)
+    fitted = LogisticRegression(C=1e6).fit(np.log(scores / (1 - scores))[:, None], truth)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

@@ -7,13 +7,15 @@ nor its recording; all numbers come from those scores.
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import clone
+import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
+from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
 from danger_safe.errors import UserError
+from danger_safe.operating_point import expected
 from danger_safe.table import EmbeddingTable
 
 FOLDS = 5  # where the data brings none of its own
@@ -24,72 +26,61 @@ class Evaluation:
     """Out-of-fold scores of one classifier. Arrays have one entry a clip, in the order of the table."""
 
     labels: np.ndarray  # 0 Safe, 1 Danger
-    scores: np.ndarray  # the classifier's probability of Danger
+    scores: np.ndarray  # the calibrated probability of Danger
+    raw_scores: np.ndarray  # what the classifier said before calibration
     folds: np.ndarray  # number of the fold that the clip was held out in
+    sources: np.ndarray  # the recording that the clip is from
     threshold: float  # the operating point
+    min_recall: float  # the share of dangers that it had to find
     splitting: str  # how the folds were made, in words
 
 
 def evaluate(pipeline: Pipeline, table: EmbeddingTable, min_recall: float, seed: int) -> Evaluation:
-    """Cross-validate ``pipeline`` on ``table`` and choose its threshold (``choose_threshold``).
+    """Cross-validate ``pipeline``, calibrated within each fold, and choose its threshold (``choose_threshold``).
 
     On clips that the network was trained on, scores are further apart than they will be on new sounds, and a threshold
     above 0.5 would trade dangers for false alarms that it only seems to know: there it is held at 0.5 or below.
     """
-    folds, splitting = assign_folds(table, seed)
-    scores = np.full(len(table.labels), np.nan)
+    sources = table.clips["source"].fillna(table.clips["file"]).astype(str).to_numpy()
+    own = table.clips["fold"].to_numpy()
+    folds, splitting = assign_folds(table.labels, sources, own, seed)
+    scores, raw = np.full((2, len(table.labels)), np.nan)
     for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
-        held_out = folds == fold
-        model = fit(clone(pipeline), table.features[~held_out], table.labels[~held_out])
-        scores[held_out] = danger_scores(model, table.features[held_out])
+        out, known = folds == fold, folds != fold
+        inner, _ = assign_folds(table.labels[known], sources[known], folds[known], seed)
+        model = calibrated(pipeline, inner).fit(table.features[known], table.labels[known])
+        scores[out], raw[out] = danger_scores(model, table.features[out]), raw_scores(model, table.features[out])
     threshold = choose_threshold(table.labels, scores, min_recall)
     if table.clips["seen"].any():
         threshold = min(threshold, 0.5)
-    return Evaluation(table.labels, scores, folds, threshold, splitting)
+    return Evaluation(table.labels, scores, raw, folds, sources, threshold, min_recall, splitting)
 
 
-def assign_folds(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
-    """The fold in which each clip is held out, and how that was decided.
+def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The fold in which each clip is held out, and how that was decided. Arrays have one entry a clip.
 
-    The data's own folds, with recordings that span two of them put whole into the first; where there are no folds,
-    or one of them would leave a side without Danger or Safe, StratifiedGroupKFold by source.
+    The data's ``own`` folds, with recordings that span two of them put whole into the first; where there are no folds
+    (0), or one of them would leave a side without Danger or Safe, StratifiedGroupKFold by source.
     Raises UserError where there are too few recordings to split.
     """
-    sources = table.clips["source"].fillna(table.clips["file"]).astype(str)
-    own = table.clips.groupby(sources.to_numpy())["fold"].transform("min").to_numpy()
-    labels = table.labels
+    own = pd.Series(own).groupby(sources).transform("min").to_numpy()
     if (own > 0).all() and len(np.unique(own)) > 1:
         trainable = all(len(np.unique(labels[own != fold])) == 2 for fold in np.unique(own))
         if trainable:
             return own, f"the data's own {len(np.unique(own))} folds"
-    recordings = min(sources[labels == label].nunique() for label in (0, 1))
+    recordings = min(len(np.unique(sources[labels == label])) for label in (0, 1))
     if recordings < 2:
         raise UserError(
-            "too few recordings to evaluate: Danger and Safe need at least two each (column source), better twenty"
+            "too few recordings to evaluate: Danger and Safe need at least three each (column source), better twenty"
         )
     count = min(FOLDS, recordings)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     folds = np.zeros(len(labels), int)
-    for number, (train, test) in enumerate(splitter.split(table.features, labels, sources), start=1):
+    for number, (train, test) in enumerate(splitter.split(labels, labels, sources), start=1):
         folds[test] = number
         if len(np.unique(labels[train])) < 2:
             raise UserError("the recordings (column source) cannot be split so that both labels are on both sides")
     return folds, f"{count} folds by source (StratifiedGroupKFold)"
-
-
-def fit(pipeline: Pipeline, features: np.ndarray, labels: np.ndarray) -> Pipeline:
-    """Fit, with each label given half of the weight where the classifier does not balance them itself."""
-    step, classifier = pipeline.steps[-1]
-    if "class_weight" in classifier.get_params():
-        return pipeline.fit(features, labels)
-    counts = np.bincount(labels, minlength=2)
-    weights = len(labels) / (2 * counts[labels])
-    return pipeline.fit(features, labels, **{f"{step}__sample_weight": weights})
-
-
-def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
-    """Probability of Danger of each row, as the classifier states it."""
-    return model.predict_proba(features)[:, list(model.classes_).index(1)]
 
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
@@ -147,6 +138,10 @@ def summarise(result: Evaluation) -> dict:
         "splitting": result.splitting,
         "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
         "threshold": result.threshold,
+        "promise": expected(
+            labels, scores, result.folds, result.sources, lambda y, s: choose_threshold(y, s, result.min_recall)
+        ),
+        "calibration": {"before": calibration(labels, result.raw_scores), "after": calibration(labels, scores)},
         "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}),
     }
     for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):

@@ -8,9 +8,12 @@ import matplotlib
 matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from danger_safe.calibration import BINS
 from danger_safe.clips import LABEL_NAMES
+from danger_safe.evaluation import Evaluation
 from danger_safe.files import whole_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, safe for the colour-blind
@@ -86,4 +89,28 @@ def draw_comparison(path: Path, data: str, results: dict[str, tuple[np.ndarray, 
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
         axis.legend(loc="lower center" if axis is pr else "lower right", fontsize=10, title="dot: chosen threshold")
+    save(figure, path)
+
+
+def draw_reliability(path: Path, title: str, data: str, result: Evaluation, measures: dict) -> None:
+    """Is a score a probability? Share of dangers against mean score, before and after calibration, and the counts."""
+    figure, (curve, counts) = plt.subplots(
+        2, 1, figsize=(8, 8.6), layout="constrained", height_ratios=(3, 1), sharex=True
+    )
+    figure.suptitle(f"{title} – are the scores probabilities?\n{data}", fontsize=13)
+    curve.plot((0, 1), (0, 1), color="grey", linewidth=1, label="perfect: of clips with score p, the share p is danger")
+    bins = np.linspace(0, 1, 21)
+    looks = (("before", result.raw_scores, COLOURS[1], "s--"), ("after", result.scores, COLOURS[0], "o-"))
+    for when, scores, colour, style in looks:
+        shares, means = calibration_curve(result.labels, scores, n_bins=BINS, strategy="quantile")
+        numbers = measures[when]
+        words = f"{when} calibration: Brier {numbers['brier']:.3f}, error {numbers['calibration_error']:.1%}"
+        curve.plot(means, shares, style, color=colour, linewidth=2, label=words)
+        counts.hist(scores, bins, color=colour, histtype="step", linewidth=2)
+    curve.axvline(result.threshold, color="black", linestyle=":", label=f"chosen threshold {result.threshold:.3f}")
+    curve.set(ylabel="share of dangers among these clips", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    curve.legend(loc="upper left", fontsize=10)
+    counts.set(xlabel="score: probability of Danger, out of fold", ylabel="clips")
+    for axis in (curve, counts):
+        axis.grid(alpha=0.3)
     save(figure, path)

@@ -9,9 +9,11 @@ import joblib
 from sklearn.pipeline import Pipeline
 
 from danger_safe import cli
+from danger_safe.calibration import calibrated
 from danger_safe.clips import LABEL_NAMES
-from danger_safe.evaluation import evaluate, fit, summarise, warnings_of
+from danger_safe.evaluation import evaluate, summarise, warnings_of
 from danger_safe.files import whole_file, write_whole
+from danger_safe.operating_point import in_words
 from danger_safe.table import EmbeddingTable, read_table
 
 PACKAGES = ("scikit-learn", "numpy", "joblib")
@@ -34,19 +36,22 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     result = evaluate(pipeline, table, args.min_recall, args.seed)
     summary = summarise(result)
     warnings = warnings_of(summary, int(table.clips["seen"].sum()))
-    model = fit(pipeline, table.features, table.labels)  # the one that is kept learns from every clip
+    # the one that is kept learns from every clip
+    model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
 
     model_file = args.output_dir / f"{key}_model.joblib"
     metrics = summary | {"model": title, "min_recall": args.min_recall, "seed": args.seed, "warnings": warnings}
     save_model(model_file, model, table, metrics)
     write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     picture = args.output_dir / f"{key}_confusion_matrix.png"
-    from danger_safe.pictures import draw_confusion  # matplotlib takes a second to load
+    reliability = args.output_dir / f"{key}_reliability.png"
+    from danger_safe.pictures import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
+    draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
 
     print_summary(title, describe_data(table), metrics)
-    print(f"Wrote {model_file}, {picture}")
+    print(f"Wrote {model_file}, {picture}, {reliability}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
@@ -89,6 +94,12 @@ def print_summary(title: str, data: str, metrics: dict) -> None:
     for at, words in (("at_0.5", "at 0.5"), ("at_threshold", f"at {metrics['threshold']:.3f}")):
         (tn, fp), (fn, tp) = metrics[at]["confusion"]
         print(f"{words}: {tp} dangers found, {fn} MISSED; {tn} safe clips left alone, {fp} false alarms")
+    before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
+    print(
+        f"calibration: Brier score {after['brier']:.3f}, calibration error {after['calibration_error']:.1%} "
+        f"(before: {before['brier']:.3f}, {before['calibration_error']:.1%})"
+    )
+    print(f"On new recordings like these: {in_words(metrics['promise'])}; 95 % intervals over recordings")
     print(f"majority baseline: {metrics['majority_baseline']:.1%} accuracy. Values: all clips (mean ± std over folds)")
 
 

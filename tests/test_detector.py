@@ -11,9 +11,10 @@ from conftest import ROOT, write_esc50
 from danger_safe import detector
 from danger_safe.build_detector import heard_and_new
 from danger_safe.clips import read_clips
+from danger_safe.detector_training import sigmoid_of
 from danger_safe.errors import UserError
-from models.checkpoints import save_checkpoint
-from models.models import Cnn14
+from models.checkpoints import load_model, save_checkpoint
+from models.compact import CompactNet
 
 
 def build(*arguments):
@@ -26,13 +27,14 @@ def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkey
     clips = read_clips(write_esc50(tmp_path / "ESC-50", sounds, seconds=1.0))
     known = [clip.path.name for clip in clips if int(clip.source[-1]) < 3]
     torch.manual_seed(0)
-    model = Cnn14(2, 2, fmax=7000.0, floor=10**-3.5, normalise=True)
-    save_checkpoint(tmp_path / "twin.pth", model, categories=[], clips=known, licence="", training={})
+    model = CompactNet(4, 2)
+    taught = ["dog", "rain", "siren", "wind"]
+    save_checkpoint(tmp_path / "twin.pth", model, categories=taught, clips=known, licence="", training={})
     save_checkpoint(
         tmp_path / "all.pth", model, categories=[], clips=[c.path.name for c in clips], licence="", training={}
     )
     save_checkpoint(tmp_path / "nothing.pth", model, categories=[], clips=[], licence="", training={})
-    flags = ["--dataset", tmp_path / "ESC-50", "--rooms", 3, "--output", tmp_path / "d.npz", "--twins"]
+    flags = ["--dataset", tmp_path / "ESC-50", "--output", tmp_path / "d.npz", "--twins"]
 
     truth = np.array([clip.category in ("siren", "dog") for clip in clips]).astype(int)
     for twin, words in (("all.pth", "has not heard are not"), ("nothing.pth", "was trained on are not")):
@@ -44,12 +46,29 @@ def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkey
     ready = detector.load_ready()
     held_out = ready.about["held_out"]
     assert held_out["clips"] == len(clips) - len(known)
-    assert held_out["danger_recall"] >= ready.about["min_recall"]
-    assert set(ready.categories) == {clip.category for clip in clips} | {"room_tone_noise"}
+    assert held_out["danger_recall"][0] >= ready.about["min_recall"]
+    assert set(ready.categories) == {clip.category for clip in clips}
+    twin = detector.load_ready(tmp_path / "twin_detector.npz")
+    assert (twin.threshold, twin.slope, twin.offset) == (ready.threshold, ready.slope, ready.offset)
+    assert twin.danger == (True, False, True, False)
     embedding = np.random.default_rng(0).standard_normal(512).astype(np.float32)
-    assert 0 < ready.scores(embedding[None])[0] < 1
+    network = load_model("compact")[0]
+    shares = torch.softmax(network.logits(torch.from_numpy(embedding[None])), dim=1)[0].detach().numpy()
+    danger = shares[list(ready.danger)].sum()
+    expected = 1 / (1 + np.exp(-(ready.slope * np.log(danger / (1 - danger)) + ready.offset)))
+    assert ready.scores(embedding[None])[0] == pytest.approx(expected, abs=1e-4)
     heard = ready.heard(embedding)
     assert [similarity for _, similarity in heard] == sorted((s for _, s in heard), reverse=True)
+
+
+def test_sigmoid_makes_probabilities():
+    rng = np.random.default_rng(0)
+    odds = rng.normal(0, 2, 5_000)
+    truth = rng.random(5_000) < 1 / (1 + np.exp(-odds))
+    squeezed = 1 / (1 + np.exp(-(0.5 * odds + 1)))
+    slope, offset = sigmoid_of(squeezed, truth)
+    assert slope == pytest.approx(2.0, abs=0.2)
+    assert offset == pytest.approx(-2.0, abs=0.25)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])

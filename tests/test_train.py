@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from conftest import run
 
+from danger_safe.calibration import calibration
 from danger_safe.evaluation import assign_folds, choose_threshold
+from danger_safe.operating_point import expected
 from danger_safe.table import read_table
 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
@@ -55,6 +57,9 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     assert metrics["at_threshold"]["danger_recall"]["all"] >= 0.95
     assert metrics["ranking"]["roc_auc"]["all"] > 0.9  # synthetic sounds are easy
     assert (folder / f"{key}_confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / f"{key}_reliability.png").read_bytes().startswith(b"\x89PNG")
+    value, low, high = metrics["promise"]["danger_recall"]
+    assert 0.5 < low <= value <= high <= 1
     table = read_table(embeddings)
     assert (saved["pipeline"].predict(table.features) == table.labels).mean() > 0.95
 
@@ -96,7 +101,8 @@ def test_all_safe_has_its_own_warning():
 
     labels = np.array([0, 0, 0, 1] * 5)
     folds = np.repeat(np.arange(5), 4)
-    result = Evaluation(labels, np.full(20, 0.1), folds, 0.5, "test")
+    scores = np.full(20, 0.1)
+    result = Evaluation(labels, scores, scores, folds, np.arange(20), 0.5, 0.95, "test")
     assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
 
 
@@ -184,7 +190,8 @@ def test_tables_that_cannot_be_trusted_are_refused(tmp_path, spoil, words):
 def test_clips_of_one_recording_stay_together(tmp_path, folds):
     make_table(tmp_path / "t.csv", folds=folds, takes=3)
     table = read_table(tmp_path / "t.csv")
-    assigned, _ = assign_folds(table, seed=0)
+    clips = table.clips
+    assigned, _ = assign_folds(table.labels, clips["source"].to_numpy(), clips["fold"].to_numpy(), seed=0)
     assert pd.Series(assigned).groupby(table.clips["source"]).nunique().max() == 1
     assert len(np.unique(assigned)) == 5
 
@@ -200,3 +207,45 @@ def test_threshold_has_the_highest_specificity_that_the_recall_allows():
         for other in np.linspace(0, 1, 101):
             if (scores[labels == 1] >= other).mean() >= 0.9:
                 assert (scores[labels == 0] < other).mean() <= specificity
+
+
+@pytest.mark.parametrize("key", SCRIPTS)
+def test_scores_are_probabilities(tmp_path, key):
+    """Dangers are one in five, so that balanced class weights alone would say far too much."""
+    table = make_table(tmp_path / "t.csv", clips=500, apart=1.5, takes=1)
+    table = table[(table["label"] == 0) | (table.index % 8 == 1)]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    done = run(SCRIPTS[key], "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
+    metrics = json.loads((tmp_path / f"{key}_metrics.json").read_text())
+    before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
+    assert after["calibration_error"] < 0.06
+    assert after["brier"] <= before["brier"] + 0.002
+    assert "On new recordings like these: finds" in done.stdout
+    pipeline = joblib.load(tmp_path / f"{key}_model.joblib")["pipeline"]
+    fresh = make_table(tmp_path / "fresh.csv", clips=2_000, apart=1.5, takes=1, seed=1)
+    fresh = fresh[(fresh["label"] == 0) | (fresh.index % 8 == 1)]
+    scores = pipeline.predict_proba(fresh[features(fresh)].to_numpy())[:, 1]
+    assert calibration(fresh["label"].to_numpy(), scores)["calibration_error"] < 0.1
+
+
+def test_calibration_measures():
+    labels = np.repeat([0, 1], 50)
+    assert calibration(labels, labels.astype(float)) == {"brier": 0.0, "calibration_error": 0.0}
+    assert calibration(labels, 1.0 - labels)["calibration_error"] == 1.0
+    half = calibration(labels, np.full(100, 0.5) + np.tile([1e-9, -1e-9], 50))
+    assert half["brier"] == pytest.approx(0.25)
+
+
+def test_interval_is_wider_where_clips_share_recordings():
+    rng = np.random.default_rng(0)
+    labels, folds = np.tile([0, 1], 200), np.repeat(np.arange(4), 100)
+    alone = np.arange(400)
+    scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # a recording's ten clips fail together
+    widths = {}
+    for name, sources in (("alone", alone), ("shared", alone // 10)):
+        promise = expected(labels, scores, folds, sources, lambda y, s: 0.7)
+        value, low, high = promise["danger_recall"]
+        assert value == (scores[labels == 1] >= 0.7).mean()
+        assert low < value < high
+        widths[name] = high - low
+    assert widths["shared"] > 1.5 * widths["alone"]
