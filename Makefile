@@ -4,6 +4,7 @@
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
+# make twin     the same without a part of the recordings, on which the result can then be judged: models/twin_4.pth
 # make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
 PYTHON ?= python3
 DATASET ?= dataset
@@ -18,7 +19,7 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-.PHONY: help run test esc50 lint format bench compact detector clean
+.PHONY: help run test esc50 lint format bench compact twin detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 

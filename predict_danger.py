@@ -13,7 +13,8 @@ Out:  on the terminal, a verdict for each file and its events; --format csv: a r
       audacity: a label track. --plot draws waveform, spectrogram, score and events
 
 Exit status 0: done; 3: some files could not be read; with --fail-on-danger, 4: danger was heard.
-The score is the detector's, from 0 to 1; at the threshold or above is danger. It is no probability.
+At the threshold or above is danger. The score is a probability where dangers are as frequent as they were among the clips
+that it was calibrated on; in most recordings they are rarer.
 """
 
 import os
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from danger_safe import cli
 from danger_safe.answers import FORMATS, Summary, names
 from danger_safe.audio import SUFFIXES, AudioError, read_header
-from danger_safe.detector import Detector, load_ready, own_detector
+from danger_safe.detector import Detector, ReadyDetector, load_ready, own_detector
 from danger_safe.errors import UserError
 from danger_safe.events import Event, EventFinder
 from danger_safe.listening import HOP, WINDOW, Listener
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
     args = parse(arguments)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
     with open_detector(args) as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
-        threshold = detector.threshold if args.threshold is None else args.threshold
+        threshold = choose_threshold(args, detector)
         print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
         answers = FORMATS[args.format]()
         failures, dangers = 0, 0
@@ -87,6 +88,24 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
         raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
     with open_engine(name, args.device, args.jobs) as engine:
         yield engine, own_detector(args.model, saved, name, engine.info)
+
+
+def choose_threshold(args, detector: Detector) -> float:
+    """The threshold that was asked for, in either way; by default the detector's own."""
+    most = args.max_false_alarms_per_hour
+    if most is None:
+        return detector.threshold if args.threshold is None else args.threshold
+    points = detector.about.get("operating_points") if isinstance(detector, ReadyDetector) else None
+    if not points:
+        raise UserError("--max-false-alarms-per-hour is for the ready detector: your own model states none")
+    fitting = [point for point in points if point["false_alarms_an_hour"] <= most]
+    if not fitting:
+        least = min(point["false_alarms_an_hour"] for point in points)
+        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that it can promise are {least:.0f}")
+    point = min(fitting, key=lambda point: point["threshold"])
+    promise = f"about {point['false_alarms_an_hour']:.0f} false alarms an hour, {point['danger_recall']:.0%} of dangers"
+    print(f"at threshold {point['threshold']:.2f}: {promise}, on recordings that it had not heard", file=sys.stderr)
+    return point["threshold"]
 
 
 def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
@@ -171,6 +190,8 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
+    add("--max-false-alarms-per-hour", type=float, default=None, metavar="N", help="instead of a threshold: how many are "
+        "bearable in an hour of ordinary sound (the ready detector knows)")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
     add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
     add("--min-duration", type=float, default=0.0, metavar="S", help="seconds that an event must last")
@@ -187,6 +208,8 @@ def parse(arguments: list[str]):
         parser.error("give recordings, a folder, - for stdin, or --mic")
     if args.raw and args.input != [STREAM]:
         parser.error("--raw is for a stream on stdin: give - as the input")
+    if args.threshold is not None and args.max_false_alarms_per_hour is not None:
+        parser.error("give --threshold or --max-false-alarms-per-hour, not both")
     if args.hop > args.window:
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):

@@ -19,7 +19,7 @@ from danger_safe.calibration import calibration
 from danger_safe.categories import read_categories, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.detector import READY
-from danger_safe.detector_training import clip_scores, from_network, listen, sigmoid_of
+from danger_safe.detector_training import clip_scores, false_alarms_an_hour, from_network, listen, sigmoid_of
 from danger_safe.errors import UserError
 from danger_safe.evaluation import choose_threshold
 from danger_safe.listening import HOP, WINDOW
@@ -28,7 +28,7 @@ from models.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
-RECALLS = (0.8, 0.85, 0.9, 0.95)  # whose thresholds are stated
+GRID = [round(0.02 * number, 2) for number in range(1, 50)]  # thresholds whose promises are stated
 
 
 def main(arguments: list[str]) -> int:
@@ -61,6 +61,15 @@ def main(arguments: list[str]) -> int:
     final = scores(slope=slope, offset=offset)
     sources = np.array([clip.source for clip in clips])[held_out]
     about = judge(truth[held_out], final, names[held_out], sources, args.min_recall)
+    thresholds = [about["threshold"], *(point["threshold"] for point in about["operating_points"])]
+    alarms = np.zeros(len(thresholds))
+    for (twin, detector), new in zip(twins.items(), which, strict=True):
+        safe = [clips[i] for i in new if not truth[i]]
+        there = replace(detector, slope=slope, offset=offset)
+        alarms += false_alarms_an_hour(there, twin, safe, args.hours / len(twins), thresholds)
+    about["held_out"]["false_alarms_an_hour"], *per_hour = alarms / len(twins)
+    for point, value in zip(about["operating_points"], per_hour, strict=True):
+        point["false_alarms_an_hour"] = value
     about |= {
         "clips": len(clips), "window": WINDOW, "hop": HOP,
         "mapping": {name: sorted({c for c in category.values() if labels[c] == i}) for i, name in enumerate(LABEL_NAMES)},
@@ -108,10 +117,11 @@ def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, sources: np.
     threshold = choose_threshold(truth, scores, min_recall)
     alarm = scores >= threshold
     recall, false_alarms = (share_with_interval(alarm[truth == label], sources[truth == label]) for label in (1, 0))
-    curve = {}
-    for share in RECALLS:
-        quiet = choose_threshold(truth, scores, share)
-        curve[f"{share:.2f}"] = {"threshold": quiet, "false_alarms": float((scores[truth == 0] >= quiet).mean())}
+    points = [
+        {"threshold": t, "danger_recall": float((scores[truth == 1] >= t).mean()),
+         "false_alarms": float((scores[truth == 0] >= t).mean())}
+        for t in GRID
+    ]  # fmt: skip
     by_category = {
         str(name): f"{int(alarm[names == name].sum())} of {int((names == name).sum())}" for name in np.unique(names)
     }
@@ -121,9 +131,9 @@ def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, sources: np.
         "held_out": {
             "clips": len(truth), "danger": int(truth.sum()), "recordings": len(np.unique(sources)),
             "roc_auc": float(roc_auc_score(truth, scores)), "danger_recall": recall, "false_alarms": false_alarms,
-            "calibration": calibration(truth, scores), "false_alarms_at_recall": curve,
-            "alarms_by_category": by_category,
+            "calibration": calibration(truth, scores), "alarms_by_category": by_category,
         },
+        "operating_points": points,
     }  # fmt: skip
 
 
@@ -134,6 +144,7 @@ def parse(arguments: list[str]):
     add("--twins", type=str, nargs="+", required=True, metavar="FILE", help="networks of the same recipe, each trained "
         "without some recordings")  # fmt: skip
     add("--same", type=Path, default=ROOT / "models" / "compact_same.toml", metavar="FILE", help="as finetune_cnn14.py")
+    add("--hours", type=float, default=2.0, metavar="H", help="of ordinary sound in which false alarms are counted")
     add("--min-recall", type=cli.share, default=0.9, metavar="R", help="share of dangers the threshold must find")
     add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")
     return parser.parse_args(arguments)

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from danger_safe.audio import read_clip
 from danger_safe.clips import Clip
 from danger_safe.detector import ReadyDetector
-from danger_safe.events import Scored
+from danger_safe.events import EventFinder, Scored
 from danger_safe.listening import HOP, WINDOW, Listener, Smoother
+from danger_safe.long_recording import LongRecording
 from danger_safe.windows import Window, windows
 from models.checkpoint_files import CheckpointInfo
 from models.engine import open_engine
@@ -87,6 +88,25 @@ def from_network(
         weights=layer.weight.detach().numpy(), bias=layer.bias.detach().numpy(), slope=1.0, offset=0.0,
         mean=mean, scale=scale, categories=tuple(unique), centres=centres,
     )  # fmt: skip
+
+
+def false_alarms_an_hour(
+    detector: ReadyDetector, checkpoint: str, safe: list[Clip], hours: float, thresholds: list[float]
+) -> list[float]:
+    """Events in so many hours of ordinary sound, joined from ``safe`` clips, for each threshold; per hour."""
+    recording = LongRecording(safe, hours * 3600)
+    with (
+        open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
+        Listener(engine, detector, WINDOW, HOP) as listener,
+        tqdm(total=round(hours * 3600), desc="Hours of ordinary sound", unit="s", file=sys.stderr) as bar,
+    ):
+        finders = [EventFinder(threshold, HOP) for threshold in thresholds]
+        events = [0] * len(finders)
+        for window in listener.listen(recording.pieces()):
+            bar.update(round(window.end) - bar.n)
+            for number, finder in enumerate(finders):
+                events[number] += len(list(finder.add(window)))
+        return [(count + len(list(finder.finish()))) / hours for count, finder in zip(events, finders, strict=True)]
 
 
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

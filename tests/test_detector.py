@@ -34,7 +34,7 @@ def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkey
         tmp_path / "all.pth", model, categories=[], clips=[c.path.name for c in clips], licence="", training={}
     )
     save_checkpoint(tmp_path / "nothing.pth", model, categories=[], clips=[], licence="", training={})
-    flags = ["--dataset", tmp_path / "ESC-50", "--output", tmp_path / "d.npz", "--twins"]
+    flags = ["--dataset", tmp_path / "ESC-50", "--hours", 0.02, "--output", tmp_path / "d.npz", "--twins"]
 
     truth = np.array([clip.category in ("siren", "dog") for clip in clips]).astype(int)
     for twin, words in (("all.pth", "has not heard are not"), ("nothing.pth", "was trained on are not")):
@@ -48,6 +48,9 @@ def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkey
     assert held_out["clips"] == len(clips) - len(known)
     assert held_out["danger_recall"][0] >= ready.about["min_recall"]
     assert set(ready.categories) == {clip.category for clip in clips}
+    points = ready.about["operating_points"]
+    for key in ("danger_recall", "false_alarms", "false_alarms_an_hour"):
+        assert points[0][key] >= points[-1][key] >= 0
     twin = detector.load_ready(tmp_path / "twin_detector.npz")
     assert (twin.threshold, twin.slope, twin.offset) == (ready.threshold, ready.slope, ready.offset)
     assert twin.danger == (True, False, True, False)

@@ -193,6 +193,7 @@ def test_picture(recording, tmp_path):
     "arguments",
     [[], ["a.wav", "--mic"], ["a.wav", "--raw", "16000"], ["a.wav", "--hop", "5", "--window", "1"],
      ["a.wav", "b.wav", "--plot", "p.png"], ["a.wav", "--plot", "p.pdf"], ["a.wav", "--threshold", "7"],
+     ["a.wav", "--threshold", "0.5", "--max-false-alarms-per-hour", "3"],
      ["a.wav", "b.wav", "--format", "audacity"]],
 )  # fmt: skip
 def test_wrong_usage(arguments):

@@ -1,0 +1,48 @@
+"""Hours of ordinary sound, joined from clips."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from danger_safe.audio import SAMPLE_RATE
+from danger_safe.clips import read_clips
+from danger_safe.long_recording import FADE, LOUDNESS, LongRecording
+
+
+@pytest.fixture
+def clips(tmp_path):
+    for name, frequency, seconds in (("hum", 100, 2.0), ("tick", 3_000, 0.2)):
+        (tmp_path / name).mkdir()
+        times = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        soundfile.write(tmp_path / name / f"{name}.wav", 0.9 * np.sin(2 * np.pi * frequency * times), SAMPLE_RATE)
+    return read_clips(tmp_path)
+
+
+def test_it_is_as_long_as_asked_and_the_same_again(clips):
+    recording = LongRecording(clips, 20.0, seed=3)
+    sound = np.concatenate(list(recording.pieces()))
+    assert len(sound) == 20 * SAMPLE_RATE and sound.dtype == np.float32
+    assert np.array_equal(sound, np.concatenate(list(recording.pieces())))
+    assert {category for *_, category in recording.scenes} == {"hum", "tick"}
+    starts, ends, _ = zip(*recording.scenes, strict=True)
+    assert (starts[0], ends[-1]) == (0, 20) and starts[1:] == ends[:-1]
+
+
+def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
+    recording = LongRecording(clips[:1], 60.0)
+    sound = np.concatenate(list(recording.pieces()))
+    for start, end, _ in recording.scenes[:-1]:
+        scene = sound[round(start * SAMPLE_RATE) + FADE : round(end * SAMPLE_RATE)]
+        loudness = 10 * np.log10(np.mean(np.square(scene, dtype=np.float64)))
+        assert LOUDNESS[0] - 1 < loudness < LOUDNESS[1] + 1
+    assert np.abs(np.diff(sound)).max() < 0.05  # no click where scenes meet
+
+
+def test_planted_sounds_are_where_they_were_planted(clips):
+    beep = np.full(3 * SAMPLE_RATE, 0.25, np.float32)
+    plain, planted = (
+        np.concatenate(list(LongRecording(clips, 12.0, planted=p).pieces())) for p in ([], [(4.5, beep), (11.0, beep)])
+    )
+    added = np.flatnonzero(np.abs(planted - plain) > 0.1) / SAMPLE_RATE
+    assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)
+    assert not ((added > 7.51) & (added < 10.99)).any()
