@@ -5,21 +5,26 @@
 
 In:   audio_embeddings.csv and the *_model.joblib files trained on it
 Out:  model_comparison.png  ROC and precision–recall curves, the chosen thresholds as dots
-      model_comparison.csv  one row a model
+      model_comparison.csv  one row a model, with its learning time, size and speed
+      on the terminal also how sure the differences are, and which model to use
 
 Each model is trained anew on each fold: the models in the files have seen every clip and cannot be judged on them.
 Opening a .joblib file can run code that is in it: give only files that you made yourself.
 """
 
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
 from danger_safe import cli
 from danger_safe.calibration import uncalibrated
 from danger_safe.errors import UserError
 from danger_safe.evaluation import evaluate, summarise, warnings_of
 from danger_safe.files import whole_file
+from danger_safe.paired import auc_differences, recommend
 from danger_safe.saved_model import load_model_file
 from danger_safe.table import read_table
 from danger_safe.training import describe_data
@@ -34,15 +39,18 @@ def main(arguments: list[str]) -> int:
         )
     table = read_table(args.embeddings)
 
-    rows, curves, warnings = [], {}, []
+    rows, results, speeds, warnings = [], {}, {}, []
     for file in files:
         saved = load_model_file(file, table.checkpoint, table.features.shape[1])
         settings = saved["metrics"]
+        began = time.perf_counter()
         result = evaluate(uncalibrated(saved["pipeline"]), table, settings["min_recall"], settings["seed"])
         summary = summarise(result)
-        title = settings["model"] if settings["model"] not in curves else f"{settings['model']} ({file.name})"
-        curves[title] = (result.labels, result.scores, result.threshold)
-        rows.append(_row(title, file, summary))
+        learning = time.perf_counter() - began
+        title = settings["model"] if settings["model"] not in results else f"{settings['model']} ({file.name})"
+        results[title] = result
+        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features)
+        rows.append(_row(title, file, summary, learning, speeds[title]))
         warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
     seen = int(table.clips["seen"].sum())
@@ -56,9 +64,16 @@ def main(arguments: list[str]) -> int:
         comparison.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
     from danger_safe.pictures import draw_comparison
 
-    draw_comparison(picture, describe_data(table), curves)
-    shown = comparison.drop(columns=["file"])
-    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    draw_comparison(picture, describe_data(table), results)
+    shown = comparison.drop(columns=["file"]).set_index("model").T  # measures down, models across
+    print(shown.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
+    best = comparison["model"].iloc[0]
+    differences = auc_differences(results, best)
+    for title, (value, low, high) in differences.items():
+        print(
+            f"ROC-AUC of {best} minus {title}: {value:+.3f} (95 % interval over recordings: {low:+.3f} to {high:+.3f})"
+        )
+    print(recommend(differences, best, speeds, "s for a thousand clips"))
     print(f"majority baseline: {summary['majority_baseline']:.1%} accuracy")
     print(f"Wrote {picture}, {table_file}")
     for name in sorted({file.name.replace("_model.joblib", "") for file in files}):
@@ -70,14 +85,24 @@ def main(arguments: list[str]) -> int:
     return cli.DONE
 
 
-def _row(title: str, file: Path, summary: dict) -> dict:
+def _seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
+    """How long a model takes for a thousand clips, once their embeddings are there."""
+    thousand = np.resize(features, (1000, features.shape[1]))
+    began = time.perf_counter()
+    pipeline.predict_proba(thousand)
+    return time.perf_counter() - began
+
+
+def _row(title: str, file: Path, summary: dict, learning: float, speed: float) -> dict:
     row = {"model": title, "file": file.name, "roc_auc": summary["ranking"]["roc_auc"]["all"]}
     row["avg_precision"] = summary["ranking"]["average_precision"]["all"]
+    row["brier"] = summary["calibration"]["after"]["brier"]
+    row["calibration_error"] = summary["calibration"]["after"]["calibration_error"]
     row["threshold"] = summary["threshold"]
     for key, ending in (("at_0.5", "@0.5"), ("at_threshold", "@threshold")):
         for name, short in (("accuracy", "accuracy"), ("danger_recall", "recall"), ("danger_precision", "precision")):
             row[short + ending] = summary[key][name]["all"]
-    return row
+    return row | {"cross_validation_s": learning, "model_MB": file.stat().st_size / 1e6, "s_per_1000_clips": speed}
 
 
 def parse(arguments: list[str]):

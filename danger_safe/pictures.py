@@ -66,11 +66,12 @@ def _draw_matrix(axis: plt.Axes, counts: np.ndarray) -> None:
     axis.set_yticks((0, 1), [f"is {name}" for name in LABEL_NAMES], fontsize=11, rotation=90, va="center")
 
 
-def draw_comparison(path: Path, data: str, results: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> None:
-    """ROC and precision–recall curves of several models; ``results``: title -> (labels, out-of-fold scores, threshold)."""
+def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> None:
+    """ROC and precision–recall curves of several models, by title."""
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(12, 6.2), layout="constrained")
     figure.suptitle(f"Models compared on out-of-fold scores\n{data}", fontsize=13)
-    for number, (title, (labels, scores, threshold)) in enumerate(results.items()):
+    for number, (title, result) in enumerate(results.items()):
+        labels, scores, threshold = result.labels, result.scores, result.threshold
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 2}
         false_alarms, recall, _ = roc_curve(labels, scores)
         roc.plot(false_alarms, recall, label=title, **look)

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run
+from sklearn.metrics import roc_auc_score
 
 from danger_safe.calibration import calibration
-from danger_safe.evaluation import assign_folds, choose_threshold
+from danger_safe.evaluation import Evaluation, assign_folds, choose_threshold, summarise, warnings_of
 from danger_safe.operating_point import expected
+from danger_safe.paired import auc_differences, recommend
 from danger_safe.table import read_table
 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
@@ -97,8 +99,6 @@ def test_a_classifier_that_answers_safe_to_everything_is_called_out(tmp_path, sc
 
 
 def test_all_safe_has_its_own_warning():
-    from danger_safe.evaluation import Evaluation, summarise, warnings_of
-
     labels = np.array([0, 0, 0, 1] * 5)
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
@@ -226,6 +226,34 @@ def test_scores_are_probabilities(tmp_path, key):
     fresh = fresh[(fresh["label"] == 0) | (fresh.index % 8 == 1)]
     scores = pipeline.predict_proba(fresh[features(fresh)].to_numpy())[:, 1]
     assert calibration(fresh["label"].to_numpy(), scores)["calibration_error"] < 0.1
+
+
+def test_models_are_compared_in_pairs(trained):
+    _, done = trained
+    assert done.stdout.count("95 % interval over recordings") == 2
+    assert "\nUse " in done.stdout
+
+
+def test_paired_difference_sees_what_single_numbers_do_not():
+    rng = np.random.default_rng(0)
+    labels, alone = np.tile([0, 1], 100), np.arange(200)
+    hard = rng.normal(size=200)  # all models stumble over the same clips
+    made = {"good": 0.0, "worse": 1.0, "same": 0.0}
+    results = {}
+    for number, (title, noise) in enumerate(made.items()):
+        scores = labels + hard + noise * np.random.default_rng(number).normal(size=200) + 1e-6 * rng.normal(size=200)
+        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, 0.5, 0.9, "")
+    differences = auc_differences(results, "good")
+    value, low, high = differences["worse"]
+    assert value == pytest.approx(
+        roc_auc_score(labels, results["good"].scores) - roc_auc_score(labels, results["worse"].scores)
+    )
+    assert 0 < low < value < high
+    assert differences["same"][1] <= 0 <= differences["same"][2] or abs(differences["same"][0]) < 1e-3
+    cost = {"good": 3.0, "worse": 0.1, "same": 1.0}
+    tied = differences | {"same": [0.0, -0.01, 0.01]}
+    assert recommend(tied, "good", cost, "s").startswith("Use same: good is not distinguishably better")
+    assert recommend({"worse": [0.1, 0.05, 0.2]}, "good", cost, "s").startswith("Use good")
 
 
 def test_calibration_measures():
