@@ -50,19 +50,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     if "compact" in start:
         again, mapping = tmp_path / "again.pth", tmp_path.parent / "mapping.toml"
         mapping.write_text('Danger = ["Danger"]\nSafe = ["Safe"]\n')
-        flags = [
-            "--epochs",
-            "1",
-            "--target",
-            "label",
-            "--rate",
-            "1e-9",
-            "--robust",
-            "--dangers",
-            mapping,
-            "--per-category",
-            "8",
-        ]
+        flags = ["--epochs", "1", "--target", "label", "--rate", "1e-9", "--dangers", mapping, "--per-category", "8"]
         run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
         before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
         assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer knew these classes
