@@ -1,6 +1,7 @@
 """Step 4: all models in one picture and one table, on the same out-of-fold scores.
 
     python compare_models.py
+    python compare_models.py --baseline audio_mfcc.csv
     python compare_models.py --models rf_model.joblib mlp_model.joblib --output-dir results
 
 In:   audio_embeddings.csv and the *_model.joblib files trained on it
@@ -26,7 +27,7 @@ from danger_safe.evaluation import evaluate, summarise, warnings_of
 from danger_safe.files import whole_file
 from danger_safe.paired import auc_differences, recommend
 from danger_safe.saved_model import load_model_file
-from danger_safe.table import read_table
+from danger_safe.table import EmbeddingTable, read_table
 from danger_safe.training import describe_data
 
 
@@ -39,19 +40,28 @@ def main(arguments: list[str]) -> int:
         )
     table = read_table(args.embeddings)
 
+    models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
+    contests = [(file, saved, table) for file, saved in models]
+    if args.baseline:
+        baseline = read_baseline(args.baseline, table)
+        contests += [(file, saved, baseline) for file, saved in models]
+
     rows, results, speeds, warnings = [], {}, {}, []
-    for file in files:
-        saved = load_model_file(file, table.checkpoint, table.features.shape[1])
-        settings = saved["metrics"]
+    for file, saved, embeddings in contests:
+        settings, own = saved["metrics"], embeddings is table
         began = time.perf_counter()
-        result = evaluate(uncalibrated(saved["pipeline"]), table, settings["min_recall"], settings["seed"])
-        summary = summarise(result)
+        result = evaluate(uncalibrated(saved["pipeline"]), embeddings, settings["min_recall"], settings["seed"])
         learning = time.perf_counter() - began
-        title = settings["model"] if settings["model"] not in results else f"{settings['model']} ({file.name})"
+        summary = summarise(result)
+        title = settings["model"] if own else f"{settings['model']} on {embeddings.checkpoint['name']}"
+        if title in results:
+            title += f" ({file.name})"
         results[title] = result
-        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features)
-        rows.append(_row(title, file, summary, learning, speeds[title]))
-        warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
+        # a baseline is there to be beaten: no model of it is saved, and none recommended
+        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else float("inf")
+        rows.append(_row(title, file if own else None, summary, learning, speeds[title]))
+        if own:
+            warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
     seen = int(table.clips["seen"].sum())
     if seen:
@@ -67,7 +77,7 @@ def main(arguments: list[str]) -> int:
     draw_comparison(picture, describe_data(table), results)
     shown = comparison.drop(columns=["file"]).set_index("model").T  # measures down, models across
     print(shown.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
-    best = comparison["model"].iloc[0]
+    best = comparison[comparison["file"] != ""]["model"].iloc[0]
     differences = auc_differences(results, best)
     for title, (value, low, high) in differences.items():
         print(
@@ -93,8 +103,17 @@ def _seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
     return time.perf_counter() - began
 
 
-def _row(title: str, file: Path, summary: dict, learning: float, speed: float) -> dict:
-    row = {"model": title, "file": file.name, "roc_auc": summary["ranking"]["roc_auc"]["all"]}
+def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
+    """The table of other features for the same clips, in the same order. Raises UserError when the clips differ."""
+    baseline = read_table(path)
+    columns = ["file", "label", "fold", "source"]
+    if not baseline.clips[columns].astype(str).equals(table.clips[columns].astype(str)):
+        raise UserError(f"{path}: not of the same clips as the embeddings; extract it from the same --dataset")
+    return baseline
+
+
+def _row(title: str, file: Path | None, summary: dict, learning: float, speed: float) -> dict:
+    row = {"model": title, "file": file.name if file else "", "roc_auc": summary["ranking"]["roc_auc"]["all"]}
     row["avg_precision"] = summary["ranking"]["average_precision"]["all"]
     row["brier"] = summary["calibration"]["after"]["brier"]
     row["calibration_error"] = summary["calibration"]["after"]["calibration_error"]
@@ -102,7 +121,11 @@ def _row(title: str, file: Path, summary: dict, learning: float, speed: float) -
     for key, ending in (("at_0.5", "@0.5"), ("at_threshold", "@threshold")):
         for name, short in (("accuracy", "accuracy"), ("danger_recall", "recall"), ("danger_precision", "precision")):
             row[short + ending] = summary[key][name]["all"]
-    return row | {"cross_validation_s": learning, "model_MB": file.stat().st_size / 1e6, "s_per_1000_clips": speed}
+    return row | {
+        "cross_validation_s": learning,
+        "model_MB": file.stat().st_size / 1e6 if file else float("nan"),
+        "s_per_1000_clips": speed,
+    }
 
 
 def parse(arguments: list[str]):
@@ -111,6 +134,8 @@ def parse(arguments: list[str]):
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
                         help="models to compare (default: every *_model.joblib in --output-dir)")  # fmt: skip
+    parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
+                        "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     return parser.parse_args(arguments)
 

@@ -110,7 +110,7 @@ def parse(arguments: list[str]):
     add("--rows-per-part", type=cli.whole_number(0), default=0, metavar="N",
         help="make the Parquet table a folder of parts of N clips; 0: one file")  # fmt: skip
     add("--checkpoint", default="cnn14", metavar="NAME|FILE",
-        help="cnn14 (official), compact (in the repository), or a checkpoint file")  # fmt: skip
+        help="cnn14 (official), compact (in the repository), mfcc (a baseline without a network), or a checkpoint file")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
         help="clips of 5 s in one step (default: what suits the engine)")  # fmt: skip

@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
         clips = leave_out(clips, *args.without)
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
+    if args.checkpoint == "mfcc":
+        raise UserError("--checkpoint mfcc is no network: nothing in it can learn")
     if not scratch:
         checkpoint_path(args.checkpoint)
     learn, hold = split(clips, names, args.holdout_fold, args.seed)

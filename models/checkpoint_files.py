@@ -21,7 +21,8 @@ OFFICIAL_SHA256 = "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34
 OFFICIAL_URL = os.environ.get(
     "DANGER_SAFE_CNN14_URL", "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1"
 )
-NAMES = ("cnn14", "compact")
+NAMES = ("cnn14", "compact", "mfcc")
+BASELINE = Path(__file__).with_name("mfcc.py")  # no weights: what it computes is what the file says
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CheckpointInfo:
 
     name: str  # cnn14, compact, or the file's name
     sha256: str
-    settings: dict = field(default_factory=dict)  # the arguments of Cnn14 or CompactNet
+    settings: dict = field(default_factory=dict)  # the arguments of Cnn14 or CompactNet, or dimensions
     categories: tuple[str, ...] = ()  # of its last layer, where the file tells
     clips: frozenset[str] = field(default_factory=frozenset)  # names of the clips it was trained on
     licence: str = ""
@@ -38,7 +39,7 @@ class CheckpointInfo:
     @property
     def dimensions(self) -> int:
         """Length of an embedding."""
-        return 32 * self.settings["width"]
+        return self.settings.get("dimensions") or 32 * self.settings["width"]
 
 
 def checkpoint_path(checkpoint: str) -> Path:
@@ -54,6 +55,8 @@ def checkpoint_path(checkpoint: str) -> Path:
         if not OFFICIAL.is_file():
             download(OFFICIAL_URL, OFFICIAL, size=OFFICIAL_SIZE, sha256=OFFICIAL_SHA256)
         return OFFICIAL
+    if checkpoint == "mfcc":
+        return BASELINE
     path = Path(checkpoint)
     if not path.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; give {' or '.join(NAMES)}, or the path of a file")

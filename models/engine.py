@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from danger_safe.cli import warn
-from models.checkpoint_files import CheckpointInfo
+from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
@@ -81,6 +81,8 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
 
     Raises UserError for a checkpoint that is none, or for a GPU that is not there.
     """
+    if checkpoint == "mfcc":
+        return _mfcc_engine()
     if device == "cuda" or (device == "auto" and has_cuda()):
         return _torch_engine(checkpoint, device, cores)
     if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
@@ -97,6 +99,12 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
         converted.discard()
         return open_engine(checkpoint, device, cores)
     return Engine(converted.info, converted.front_end, network)
+
+
+def _mfcc_engine() -> Engine:
+    from models import mfcc  # librosa takes a second to load
+
+    return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())
 
 
 def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:

@@ -77,6 +77,21 @@ def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_network_is_compared_with_features_without_one(trained, embeddings, sample, tmp_path):
+    baseline = tmp_path / "mfcc.csv"
+    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "mfcc", "--output", baseline)
+    flags = ["--embeddings", embeddings, "--models", trained[0] / "logreg_model.joblib", "--output-dir", tmp_path]
+    done = run("compare_models.py", *flags, "--baseline", baseline)
+    rows = pd.read_csv(tmp_path / "model_comparison.csv").set_index("model")
+    assert set(rows.index) == {"Logistic Regression", "Logistic Regression on mfcc"}
+    assert rows.loc["Logistic Regression on mfcc", "roc_auc"] > 0.6
+    assert "minus Logistic Regression on mfcc" in done.stdout
+    table = pd.read_csv(baseline)
+    assert len(table.filter(like="feat_").columns) == 160
+    table.iloc[::-1].to_csv(baseline, index=False)
+    assert "not of the same clips" in run("compare_models.py", *flags, "--baseline", baseline, status=1).stderr
+
+
 def test_model_of_another_checkpoint_is_refused(trained, tmp_path):
     make_table(tmp_path / "t.csv", dimensions=512)
     done = run(
