@@ -66,15 +66,18 @@ bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
 COMPACT := finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --per-category 32 \
-  --dangers dataset/categories_all.toml models/detector_categories.toml --checkpoint none --epochs 110 \
-  --bad-recordings 0.7 --holdout-fold none \
+  --dangers dataset/categories_all.toml models/detector_categories.toml --bad-recordings 0.7 --holdout-fold none \
   --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
+FIRST := --checkpoint none --epochs 110
+SECOND := --epochs 14 --rate 5e-4
 
 compact: .venv/.run-installed
-	$(RUN) $(COMPACT) --output models/cnn14_compact.pth
+	$(RUN) $(COMPACT) $(FIRST) --output models/compact_first.pth
+	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/cnn14_compact.pth
 
 twin: .venv/.run-installed
-	$(RUN) $(COMPACT) --without 4/4 --output models/twin_4.pth
+	$(RUN) $(COMPACT) $(FIRST) --without 4/4 --output models/twin_4_first.pth
+	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4.pth
 
 detector: .venv/.run-installed
 	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)

@@ -8,7 +8,7 @@ and SpecAugment (Park et al. 2019, arXiv:1904.08779).
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
+from scipy.signal import lfilter, resample_poly
 
 from danger_safe.audio import SAMPLE_RATE
 from models.logmel import HOP_LENGTH, N_FFT
@@ -70,12 +70,18 @@ def change_gain(waveform: torch.Tensor, decibels: float, rng: np.random.Generato
     return waveform * torch.from_numpy(gain)[:, None]
 
 
-def clip_peaks(waveform: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Cut the peaks of ``share`` of the clips off, as if recorded up to 15 dB too loud; all end with a peak of 1."""
-    size = len(waveform)
-    over = np.where(rng.random(size) < share, rng.uniform(0, 15, size), 0).astype(np.float32)
+def clip_peaks(waveform: torch.Tensor, share: float, rng: np.random.Generator, oversample: int = 1) -> torch.Tensor:
+    """Cut the peaks of ``share`` of the clips off, as if recorded up to 15 dB too loud; all end with a peak of 1.
+
+    Recorders cut at 32 kHz or more. At half of that, the overtones that cutting makes would fold back into what the
+    network hears: ``oversample`` is how many times the rate is raised meanwhile.
+    """
     waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
-    return (waveform * torch.from_numpy(10 ** (over / 20))[:, None]).clamp(-1, 1)
+    for index in np.flatnonzero(rng.random(len(waveform)) < share):
+        louder = waveform[index].numpy() * np.float32(10 ** (rng.uniform(0, 15) / 20))
+        cut = np.clip(resample_poly(louder, oversample, 1), -1, 1)
+        waveform[index] = torch.from_numpy(resample_poly(cut, 1, oversample))
+    return waveform
 
 
 def record_badly(power: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from danger_safe import augment
+from danger_safe.audio import SAMPLE_RATE
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from danger_safe.finetuning_settings import Settings
@@ -137,7 +138,9 @@ class Training:
         target = torch.from_numpy(np.eye(self.model.settings["classes"], dtype=np.float32)[self.targets[batch]])
         waveform, target = augment.mix(self._crops(batch, samples, rng), target, settings.mixup, rng)
         waveform = augment.change_depth(waveform, 0.3, rng)
-        waveform = augment.change_gain(augment.clip_peaks(waveform, CLIPPED * settings.bad_share, rng), 12.0, rng)
+        oversample = SAMPLE_RATE // self.sounds.rate
+        waveform = augment.clip_peaks(waveform, CLIPPED * settings.bad_share, rng, oversample)
+        waveform = augment.change_gain(waveform, 12.0, rng)
         power = augment.record_badly(self.front_end.power(waveform.numpy()), settings.bad_share, rng)
         logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
         return augment.mask(logmel, rng), target

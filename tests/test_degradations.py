@@ -91,3 +91,14 @@ def test_clipped_peaks_end_at_one():
     clipped = augment.clip_peaks(waveform, 1.0, np.random.default_rng(0))
     assert clipped.abs().amax(dim=1).tolist() == pytest.approx([1, 1])
     assert (clipped.square().mean(dim=1) > 0.51).all()  # a whole sine has 0.5
+
+
+def test_clipping_at_half_the_rate_folds_nothing_back():
+    half = SAMPLE_RATE // 2
+    sine = torch.from_numpy(np.sin(2 * np.pi * 3_000 * np.arange(half) / half).astype(np.float32))[None]
+
+    def folded(oversample):  # at 7,000 Hz: the third harmonic, 9,000 Hz, folded at 8,000
+        cut = augment.clip_peaks(sine.clone(), 1.0, np.random.default_rng(3), oversample)[0].numpy()
+        return np.abs(np.fft.rfft(cut * np.hanning(half)))[7_000]
+
+    assert folded(2) < folded(1) / 4
