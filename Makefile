@@ -65,17 +65,20 @@ format: .venv/.dev-installed
 bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
-COMPACT := finetune_cnn14.py --dataset $(ESC50) $(SOUNDS) --same models/compact_same.toml --per-category 32 \
-  --dangers dataset/categories_all.toml models/detector_categories.toml --bad-recordings 0.7 --holdout-fold none \
+COMPACT := finetune_cnn14.py --same models/compact_same.toml --per-category 32 --bad-recordings 0.7 \
+  --dangers dataset/categories_all.toml models/detector_categories.toml --holdout-fold none \
   --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
-FIRST := --checkpoint none --epochs 110
-SECOND := --epochs 14 --rate 5e-4
+FIRST := --dataset $(ESC50) $(SOUNDS) --checkpoint none --epochs 110
+SECOND := --dataset $(ESC50) $(SOUNDS) models/quiet_rooms --epochs 16 --rate 5e-4
 
-compact: .venv/.run-installed
+models/quiet_rooms: .venv/.run-installed
+	$(RUN) -m danger_safe.quiet_rooms $@
+
+compact: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --output models/compact_first.pth
 	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/cnn14_compact.pth
 
-twin: .venv/.run-installed
+twin: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --without 4/4 --output models/twin_4_first.pth
 	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4.pth
 
