@@ -1,10 +1,14 @@
 """Hours of ordinary sound, joined from clips."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio import SAMPLE_RATE, read_clip
 from danger_safe.clips import read_clips
 from danger_safe.long_recording import FADE, LOUDNESS, LongRecording
 
@@ -46,3 +50,15 @@ def test_planted_sounds_are_where_they_were_planted(clips):
     added = np.flatnonzero(np.abs(planted - plain) > 0.1) / SAMPLE_RATE
     assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)
     assert not ((added > 7.51) & (added < 10.99)).any()
+
+
+def test_quiet_rooms_are_quiet_and_differ(tmp_path):
+    command = [sys.executable, "-m", "danger_safe.quiet_rooms", tmp_path / "rooms", "--clips", "3"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rooms = read_clips(tmp_path / "rooms")
+    assert [clip.category for clip in rooms] == ["room_tone_noise"] * 3
+    silence, *others = (read_clip(clip.path) for clip in rooms)
+    assert not silence.any()
+    for room in others:
+        assert -62 < 10 * np.log10(np.mean(np.square(room, dtype=np.float64))) < -38
+    assert not np.allclose(*others)
