@@ -76,11 +76,13 @@ models/quiet_rooms: .venv/.run-installed
 
 compact: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --output models/compact_first.pth
-	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/cnn14_compact.pth
+	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/compact_second.pth
+	$(RUN) -m models.average models/compact_first.pth models/compact_second.pth models/cnn14_compact.pth
 
 twin: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --without 4/4 --output models/twin_4_first.pth
-	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4.pth
+	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4_second.pth
+	$(RUN) -m models.average models/twin_4_first.pth models/twin_4_second.pth models/twin_4.pth
 
 detector: .venv/.run-installed
 	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)

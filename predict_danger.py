@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,13 @@ def choose_threshold(args, detector: Detector) -> float:
     points = detector.about.get("operating_points") if isinstance(detector, ReadyDetector) else None
     if not points:
         raise UserError("--max-false-alarms-per-hour is for the ready detector: your own model states none")
-    fitting = [point for point in points if point["false_alarms_an_hour"] <= most]
+    points = sorted(points, key=lambda point: -point["threshold"])
+    # from the highest threshold down, since at very low ones all alarms run into one
+    fitting = list(takewhile(lambda point: point["false_alarms_an_hour"] <= most, points))
     if not fitting:
-        least = min(point["false_alarms_an_hour"] for point in points)
-        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that it can promise are {least:.0f}")
-    point = min(fitting, key=lambda point: point["threshold"])
+        least = points[0]["false_alarms_an_hour"]
+        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that it can promise are {least:g}")
+    point = fitting[-1]
     promise = f"about {point['false_alarms_an_hour']:.0f} false alarms an hour, {point['danger_recall']:.0%} of dangers"
     print(f"at threshold {point['threshold']:.2f}: {promise}, on recordings that it had not heard", file=sys.stderr)
     return point["threshold"]

@@ -47,8 +47,9 @@ def main(arguments: list[str]) -> int:
     twins, which, heard_new = {}, [], []  # detectors; clips that neither network nor last layer knew, as heard
     for twin, (known, new) in splits.items():
         heard = listen(twin, clips)
-        known_heard = [heard[i] for i in np.flatnonzero(known)]
-        twins[twin] = from_network(*load_model(twin), labels, known_heard, names[known])
+        numbers = np.flatnonzero(known)
+        known_clips, known_heard = [clips[i] for i in numbers], [heard[i] for i in numbers]
+        twins[twin] = from_network(twin, labels, known_clips, known_heard, names[known], args.rooms)
         which.append(np.flatnonzero(new))
         heard_new.append([heard[i] for i in which[-1]])
     held_out = np.concatenate(which)
@@ -75,8 +76,8 @@ def main(arguments: list[str]) -> int:
         "mapping": {name: sorted({c for c in category.values() if labels[c] == i}) for i, name in enumerate(LABEL_NAMES)},
     }  # fmt: skip
 
-    model, info = load_model("compact")
-    ready = from_network(model, info, labels, listen("compact", clips), names)
+    _, info = load_model("compact")
+    ready = from_network("compact", labels, clips, listen("compact", clips), names, args.rooms)
     about |= {"checkpoint": info.name, "licence": info.licence}
     replace(ready.stating(about), slope=slope, offset=offset).save(args.output)
     for twin, detector in twins.items():  # to be judged on long recordings: benchmarks/hour.py
@@ -133,7 +134,7 @@ def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, sources: np.
             "roc_auc": float(roc_auc_score(truth, scores)), "danger_recall": recall, "false_alarms": false_alarms,
             "calibration": calibration(truth, scores), "alarms_by_category": by_category,
         },
-        "operating_points": points,
+        "operating_points": points,  # false alarms an hour are few at very low thresholds, where all run into one
     }  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def parse(arguments: list[str]):
     add("--twins", type=str, nargs="+", required=True, metavar="FILE", help="networks of the same recipe, each trained "
         "without some recordings")  # fmt: skip
     add("--same", type=Path, default=ROOT / "models" / "compact_same.toml", metavar="FILE", help="as finetune_cnn14.py")
+    add("--rooms", type=cli.whole_number(1), default=200, metavar="N", help="synthesised quiet rooms to learn from")
     add("--hours", type=float, default=2.0, metavar="H", help="of ordinary sound in which false alarms are counted")
     add("--min-recall", type=cli.share, default=0.9, metavar="R", help="share of dangers the threshold must find")
     add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")

@@ -17,7 +17,7 @@ from models.checkpoint_files import CheckpointInfo
 
 READY = Path(__file__).resolve().parent.parent / "models" / "detector.npz"
 NEAREST = 3  # categories that are named
-ARRAYS = ("weights", "bias", "mean", "scale", "centres")  # of the ready detector's file; the rest is text
+ARRAYS = ("weights", "bias", "mean", "scale", "room", "centres")  # of the ready detector's file; the rest is text
 
 
 class Namer(Protocol):
@@ -41,7 +41,9 @@ class Detector(Namer, Protocol):
 class ReadyDetector:
     """The compact network's own last layer, its classes sorted into Danger and Safe; and what its embeddings resemble.
 
-    The probability of danger is the sum of the dangerous classes', calibrated by a sigmoid.
+    The probability of danger is the sum of the dangerous classes', calibrated by a sigmoid, times that of hearing more
+    than a quiet room: peak normalisation makes a microphone's own noise loud, and the network alone takes it for rain,
+    fire or an alarm.
     """
 
     name: str
@@ -55,12 +57,16 @@ class ReadyDetector:
     offset: float
     mean: np.ndarray  # (dimensions,) of the training sounds' embeddings
     scale: np.ndarray
+    room: np.ndarray  # (dimensions,), on standardised embeddings: how a quiet room differs from all else
+    room_bias: float
     categories: tuple[str, ...]
     centres: np.ndarray  # (categories, dimensions), standardised, of length 1
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-        return 1 / (1 + np.exp(-(self.slope * self.log_odds(embeddings) + self.offset)))
+        danger = _sigmoid(self.slope * self.log_odds(embeddings) + self.offset)
+        quiet = _sigmoid((embeddings - self.mean) / self.scale @ self.room + self.room_bias)
+        return danger * (1 - quiet)
 
     def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> log-odds of danger as the network has them, before calibration, (windows,)."""
@@ -86,6 +92,10 @@ class ReadyDetector:
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
         with whole_file(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
+
+
+def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-log_odds))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +11,23 @@ from tqdm import tqdm
 
 from danger_safe.audio import read_clip
 from danger_safe.clips import Clip
+from danger_safe.degradations import degrade
 from danger_safe.detector import ReadyDetector
 from danger_safe.events import EventFinder, Scored
 from danger_safe.listening import HOP, WINDOW, Listener, Smoother
 from danger_safe.long_recording import LongRecording
+from danger_safe.quiet_rooms import CATEGORY, quiet_room
 from danger_safe.windows import Window, windows
-from models.checkpoint_files import CheckpointInfo
+from models.checkpoints import load_model
 from models.engine import open_engine
-from models.network import SoundNetwork
 
+ROOM = CATEGORY
+NOISY_DANGERS = 4  # one in so many dangers is heard in noise, too
 AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
 
 
-def listen(checkpoint: str, clips: list[Clip]) -> list[list[tuple[Scored, float]]]:
-    """The windows of every clip, each with its peak, as a share of the clip's."""
+def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tuple[Scored, float]]]:
+    """The windows of every clip or sound, each with its peak, as a share of the clip's."""
 
     class Nothing:  # the embeddings are wanted, not scores
         @staticmethod
@@ -35,7 +38,7 @@ def listen(checkpoint: str, clips: list[Clip]) -> list[list[tuple[Scored, float]
 
     def all_windows() -> Iterator[Window]:
         for clip in tqdm(clips, f"Listening with {Path(checkpoint).name}", unit="clip", file=sys.stderr):
-            samples = read_clip(clip.path)
+            samples = clip if isinstance(clip, np.ndarray) else read_clip(clip.path)
             loudest = max(float(np.abs(samples).max()), 1e-9)
             peaks.append([])
             for window in windows([samples], WINDOW, HOP):
@@ -62,16 +65,12 @@ def clip_scores(detector: ReadyDetector, heard: list[list[tuple[Scored, float]]]
 
 
 def from_network(
-    model: SoundNetwork, info: CheckpointInfo, labels: dict[str, int], heard: list, names: np.ndarray
+    checkpoint: str, labels: dict[str, int], clips: list[Clip], heard: list, names: np.ndarray, rooms: int
 ) -> ReadyDetector:
-    """The network's last layer with its classes sorted by ``labels``, not calibrated yet; and the mean embedding of
-    each category, of the audible windows of clips of those ``names``."""
-    features, owner = [], []
-    for number, windows_of_clip in enumerate(heard):
-        audible = [window.embedding for window, peak in windows_of_clip if peak >= AUDIBLE]
-        features += audible
-        owner += [number] * len(audible)
-    features, owner = np.stack(features).astype(np.float64), np.array(owner)
+    """The network's last layer with its classes sorted by ``labels``, not calibrated yet; the mean embedding of each
+    category, of the audible windows of ``clips`` of those ``names``; and what tells so many synthesised quiet rooms from all of them."""
+    model, info = load_model(checkpoint)
+    features, owner = _audible(heard)
     categories, weight = names[owner], 1 / np.bincount(owner)[owner]  # every clip alike
     unique = [str(name) for name in np.unique(categories)]
     for name in unique:  # then every category
@@ -81,13 +80,34 @@ def from_network(
     standard = (features - mean) / scale
     centres = np.stack([np.average(standard[categories == n], axis=0, weights=weight[categories == n]) for n in unique])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    noisy = [
+        degrade("noise at 10 dB", read_clip(clip.path), np.random.default_rng(number))
+        for number, (clip, name) in enumerate(zip(clips, names, strict=True))
+        if labels[name] and not number % NOISY_DANGERS
+    ]  # a danger in a noisy room is no quiet room
+    quiet, _ = _audible(listen(checkpoint, [quiet_room(number) for number in range(rooms)]))
+    others = np.concatenate([features[categories != ROOM], _audible(listen(checkpoint, noisy))[0]])
+    room = _room_or_not((quiet - mean) / scale, (others - mean) / scale)
     layer = model.fc_audioset
     return ReadyDetector(
         name="", threshold=0.5, checkpoint_sha256=info.sha256, about={},
         danger=tuple(bool(labels[name]) for name in info.categories),
         weights=layer.weight.detach().numpy(), bias=layer.bias.detach().numpy(), slope=1.0, offset=0.0,
-        mean=mean, scale=scale, categories=tuple(unique), centres=centres,
+        mean=mean, scale=scale, room=room.coef_[0], room_bias=float(room.intercept_[0]),
+        categories=tuple(unique), centres=centres,
     )  # fmt: skip
+
+
+def _audible(heard: list[list[tuple[Scored, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of the audible windows, (windows, dimensions), and the number of the clip that each is of."""
+    pairs = [(w.embedding, number) for number, clip in enumerate(heard) for w, peak in clip if peak >= AUDIBLE]
+    return np.stack([e for e, _ in pairs]).astype(np.float64), np.array([number for _, number in pairs])
+
+
+def _room_or_not(rooms: np.ndarray, others: np.ndarray) -> LogisticRegression:
+    """Told apart by their standardised embeddings; both sides weigh alike."""
+    features, truth = np.concatenate([rooms, others]), np.repeat([1, 0], [len(rooms), len(others)])
+    return LogisticRegression(C=0.01, class_weight="balanced", max_iter=1_000).fit(features, truth)
 
 
 def false_alarms_an_hour(

@@ -6,6 +6,7 @@ than the least duration was no event.
 
 A window of seconds cannot say by itself where in it a sound begins. The windows around can: as they slide onto the
 sound, their scores climb from what they were before to what they stay at. The sound begins where they are half way up.
+Where a danger follows a doubtful sound without a gap, the event is said to begin with the danger.
 """
 
 from collections import deque
@@ -16,6 +17,7 @@ import numpy as np
 
 LOWER = 0.6  # of the threshold: an event lasts while the score stays above
 JOIN = 2.0  # seconds: a shorter gap does not end an event
+TWICE = 2.0  # times as sure as the event was so far: what went before was something else
 AROUND = 4.0  # seconds before an event, and of its beginning, that tell where it begins; the same for its end
 EDGE = 1 / 3  # of a window holds the sound when its score is half way up
 
@@ -54,6 +56,7 @@ class EventFinder:
         self._open: Event | None = None
         self._beginning: list[Scored] = []  # windows before the open event and of its first seconds
         self._opened_at = 0  # number of the first window of the event among those
+        self._surest = 0.0  # window by itself, of the event
         self._above: Scored | None = None  # the last window of the open event
 
     def add(self, window: Scored) -> Iterator[Event]:
@@ -68,11 +71,20 @@ class EventFinder:
         middle = (window.start + window.end) / 2
         self._above = window
         if self._open is None:
-            self._beginning = list(self._recent)[-self._around - 1 :]
-            self._opened_at = len(self._beginning) - 1
+            self._begin()
+            self._surest = window.alone
             self._open = Event(window.start, window.end, middle, window.score, window.embedding)
-        elif window.score > self._open.score:
+            return
+        if window.alone >= TWICE * self._surest:
+            self._begin()
+        self._surest = max(self._surest, window.alone)
+        if window.score > self._open.score:
             self._open.peak, self._open.score, self._open.embedding = middle, window.score, window.embedding
+
+    def _begin(self) -> None:
+        """The last window is the first of the event."""
+        self._beginning = list(self._recent)[-self._around - 1 :]
+        self._opened_at = len(self._beginning) - 1
 
     def finish(self) -> Iterator[Event]:
         """The event that is open when the recording ends."""

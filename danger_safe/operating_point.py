@@ -39,6 +39,6 @@ def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) ->
 def in_words(promise: dict[str, list[float]]) -> str:
     """``finds 95 % of dangers (90–98 %); raises an alarm on 4 % of safe clips (2–7 %)``."""
     recall, alarms = (
-        f"{value:.0%} of {{}} ({low:.0%}–{high:.0%})".replace("%", " %") for value, low, high in promise.values()
+        f"{100 * value:.0f} % of {{}} ({100 * low:.0f}–{100 * high:.0f} %)" for value, low, high in promise.values()
     )
     return f"finds {recall.format('dangers')}; raises an alarm on {alarms.format('safe clips')}"

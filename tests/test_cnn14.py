@@ -8,8 +8,10 @@ import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.errors import UserError
+from models import average
 from models.checkpoint_files import COMPACT
-from models.checkpoints import load_model
+from models.checkpoints import load_model, save_checkpoint
+from models.compact import CompactNet
 from models.logmel import MIN_SAMPLES
 from models.models import Cnn14
 
@@ -65,6 +67,29 @@ def test_compact_checkpoint_is_small_and_says_what_it_is():
     assert "BY-NC" in info.licence
     assert len(info.clips) > 1_500
     assert len(info.categories) == model.settings["classes"]
+
+
+def test_average_is_half_way_between_two_checkpoints(tmp_path):
+    networks = [CompactNet(2, 2), CompactNet(2, 2)]
+    for number, network in enumerate(networks):
+        save_checkpoint(
+            tmp_path / f"{number}.pth",
+            network,
+            categories=["a", "b"],
+            clips=[f"{number}.wav"],
+            licence="x",
+            training={},
+        )
+    save_checkpoint(
+        tmp_path / "other.pth", CompactNet(3, 2), categories=["a", "b", "c"], clips=[], licence="", training={}
+    )
+    average.main([str(tmp_path / name) for name in ("0.pth", "1.pth", "mean.pth")])
+    mean, info = load_model(str(tmp_path / "mean.pth"))
+    halves = [load_model(str(tmp_path / f"{number}.pth"))[0].fc1.weight for number in (0, 1)]
+    assert torch.allclose(mean.fc1.weight, (halves[0] + halves[1]) / 2, atol=1e-3)
+    assert info.clips == {"0.wav", "1.wav"}
+    with pytest.raises(UserError, match="other layers or classes"):
+        average.main([str(tmp_path / name) for name in ("0.pth", "other.pth", "x.pth")])
 
 
 class Evil:

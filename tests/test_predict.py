@@ -244,6 +244,12 @@ def test_an_event_begins_and_ends_with_its_sound(overlap):
     assert abs(end - siren[1]) <= 0.5
 
 
+def test_a_danger_after_a_doubtful_sound_begins_with_itself():
+    doubtful, siren, quiet = [0.55] * 20, [1.3] * 10, [0.05] * 10  # scores as if danger had no upper end
+    ((start, *_),) = events(quiet + doubtful + siren + quiet, hop=0.5)
+    assert abs(start - (15 + 2)) <= 0.5  # the first window of the siren is from 15 to 18 s: a third of it is siren
+
+
 def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
     smoother = Smoother(0.5)
     smoothed = [smoother.add(number / 2, score) for number, score in enumerate([0.0, 0.0, 0.9, 0.0])]
