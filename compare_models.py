@@ -13,6 +13,7 @@ Each model is trained anew on each fold: the models in the files have seen every
 Opening a .joblib file can run code that is in it: give only files that you made yourself.
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def main(arguments: list[str]) -> int:
             title += f" ({file.name})"
         results[title] = result
         # a baseline is there to be beaten: no model of it is saved, and none recommended
-        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else float("inf")
-        rows.append(_row(title, file if own else None, summary, learning, speeds[title]))
+        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.inf
+        rows.append(_row(title, file if own else None, summary, learning, speeds[title] if own else math.nan))
         if own:
             warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
@@ -123,7 +124,7 @@ def _row(title: str, file: Path | None, summary: dict, learning: float, speed: f
             row[short + ending] = summary[key][name]["all"]
     return row | {
         "cross_validation_s": learning,
-        "model_MB": file.stat().st_size / 1e6 if file else float("nan"),
+        "model_MB": file.stat().st_size / 1e6 if file else math.nan,
         "s_per_1000_clips": speed,
     }
 

@@ -46,8 +46,8 @@ def recommend(differences: dict[str, list[float]], best: str, cost: dict[str, fl
     equal = [best, *(title for title, (_, low, _) in differences.items() if low <= 0)]
     chosen = min(equal, key=cost.__getitem__)
     if chosen == best and len(equal) == 1:
-        others = "no other model is within the 95 % interval of its ROC-AUC"
-        return f"Use {best}: {others}." if differences else f"Use {best}: it is the only one."
+        reason = "its ROC-AUC is higher than any other's by more than luck (95 %)"
+        return f"Use {best}: {reason}." if differences else f"Use {best}: it is the only one."
     if chosen == best:
         return f"Use {best}: no model is better, and of those as good it is the fastest ({cost[best]:.3g} {unit})."
     value, low, high = differences[chosen]
