@@ -1,4 +1,4 @@
-"""The compact network: what Cnn14 does, with a fiftieth of its multiplications; trained from scratch on two cores.
+"""The compact network: what Cnn14 does, with a fortieth of its multiplications; trained from scratch on two cores.
 
     model = CompactNet(classes=75)
     output = model.eval()(torch.zeros(1, 160_000))  # five seconds, mono, 32 kHz
