@@ -21,7 +21,7 @@ from danger_safe.training import run_training
 def build(seed: int, jobs: int) -> Pipeline:
     """Trees split on one number at a time: no scaler needed."""
     return make_pipeline(
-        RandomForestClassifier(n_estimators=500, class_weight="balanced", random_state=seed, n_jobs=jobs)
+        RandomForestClassifier(n_estimators=300, class_weight="balanced", random_state=seed, n_jobs=jobs)
     )
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
 from danger_safe.errors import UserError
-from danger_safe.operating_point import expected
+from danger_safe.operating_point import auc_interval, expected
 from danger_safe.table import EmbeddingTable
 
 FOLDS = 5  # where the data brings none of its own
@@ -141,6 +141,7 @@ def summarise(result: Evaluation) -> dict:
         "promise": expected(
             labels, scores, result.folds, result.sources, lambda y, s: choose_threshold(y, s, result.min_recall)
         ),
+        "roc_auc_interval": auc_interval(labels, scores, result.sources),
         "calibration": {"before": calibration(labels, result.raw_scores), "after": calibration(labels, scores)},
         "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}),
     }
@@ -177,7 +178,7 @@ def warnings_of(summary: dict, seen: int) -> list[str]:
         elif safe_as_safe + missed == 0:
             warnings.append(f"THE MODEL ANSWERS DANGER TO EVERYTHING {words}: it has learnt nothing. Do not use it")
     no_better = summary["at_0.5"]["accuracy"]["all"] <= summary["majority_baseline"]
-    if no_better or summary["ranking"]["roc_auc"]["all"] <= 0.55:
+    if no_better or summary["roc_auc_interval"][0] <= 0.5:
         warnings.append(
             f"NO BETTER THAN GUESSING: accuracy {summary['at_0.5']['accuracy']['all']:.1%} at 0.5, "
             f"baseline {summary['majority_baseline']:.1%} (always the more frequent label), "

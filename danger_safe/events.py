@@ -100,7 +100,7 @@ class EventFinder:
         ends = ending[::-1][turning_point(ending[::-1], sum(window.start > last.start for window in ending))]
         event.start = begins.end - EDGE * (begins.end - begins.start)
         event.end = ends.start + EDGE * (ends.end - ends.start)
-        if begins.start == 0 and begins.score >= self.threshold * LOWER:  # there from the beginning
+        if first.start == 0:  # there from the beginning
             event.start = 0.0
         if last is recent[-1]:  # and to the end
             event.end = last.end

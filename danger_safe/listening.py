@@ -12,6 +12,7 @@ from danger_safe.detector import Detector
 from danger_safe.events import Scored
 from danger_safe.windows import Window, windows
 from models.engine import Engine
+from models.logmel import QUIETEST_PEAK
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
 SMOOTHING = 1.5  # seconds of windows whose mean score decides: one odd window is no danger
@@ -89,5 +90,7 @@ class Listener:
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
-                scored[i] = Scored(batch[i].start, batch[i].end, float(score), float(score), embedding)
+                silent = np.abs(batch[i].samples).max() < QUIETEST_PEAK  # nothing was recorded
+                alone = 0.0 if silent else float(score)
+                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding)
         return scored

@@ -7,7 +7,7 @@ recordings, not clips.
 
 import numpy as np
 
-DRAWS = 2_000  # of the bootstrap
+DRAWS, AUC_DRAWS = 2_000, 300  # of the bootstrap
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
 
@@ -34,6 +34,21 @@ def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) ->
     drawn = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), size=DRAWS)
     shares = (drawn @ found) / (drawn @ clips)
     return [float(hits.mean()), *map(float, np.percentile(shares, INTERVAL))]
+
+
+def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
+    """Low and high end of the ROC-AUC's interval, by drawing whole recordings with replacement."""
+    _, recording = np.unique(sources.astype(str), return_inverse=True)
+    # a recording's share of the pairs (danger, safe) that are in the right order, as a matrix between recordings
+    danger, safe = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    order = np.sign(scores[danger][:, None] - scores[safe][None, :]) / 2 + 0.5
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(AUC_DRAWS):
+        weight = np.bincount(rng.integers(recording.max() + 1, size=recording.max() + 1), minlength=recording.max() + 1)
+        of_danger, of_safe = weight[recording[danger]], weight[recording[safe]]
+        if of_danger.any() and of_safe.any():
+            drawn.append(of_danger @ order @ of_safe / (of_danger.sum() * of_safe.sum()))
+    return [float(value) for value in np.percentile(drawn, INTERVAL)] if drawn else [0.0, 1.0]
 
 
 def in_words(promise: dict[str, list[float]]) -> str:

@@ -3,7 +3,7 @@
     converted = find_or_convert("compact")
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
-Files: CACHE/SHA256-mnnVERSION/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
+Files: CACHE/SHA256-mnnVERSION-TRIED/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
 so it is whole or not there. info.json holds sizes and the CRC of network.mnn; where they do not fit, the folder is
 made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
 algorithm is kept for the networks whose embeddings it does not change.
@@ -28,9 +28,10 @@ from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork, NetworkError
-from models.parity import PARITY, largest_error
+from models.parity import PARITY, PROBE_SECONDS, largest_error
 
 _PROJECT = Path(__file__).resolve().parent.parent
+TRIED = 2  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
 class ConversionError(Exception):
@@ -63,7 +64,7 @@ def find_or_convert(checkpoint: str) -> Converted:
     """
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
-    folder = cache_folder() / f"{sha256}-mnn{version('MNN')}"
+    folder = cache_folder() / f"{sha256}-mnn{version('MNN')}-{TRIED}"
     if not _is_whole(folder):
         try:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
@@ -120,7 +121,8 @@ def _convert(checkpoint: str, folder: Path) -> None:
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
         known["winograd"], known["error"] = _fastest_with_parity(new)
         known["sizes"], known["crc"] = _sizes(new), _crc(new / "network.mnn")
-        (new / "probes.npz").unlink()
+        for probes in new.glob("probes_*.npz"):
+            probes.unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name
             with open(file, "rb+") as content:
@@ -137,18 +139,22 @@ def _convert(checkpoint: str, folder: Path) -> None:
 
 def _fastest_with_parity(folder: Path) -> tuple[int | None, float]:
     """MNN's fastest setting that keeps the embeddings of the probe sounds, or None; and its largest error."""
-    with np.load(folder / "probes.npz", allow_pickle=False) as probes:
-        logmel, expected = probes["logmel"], probes["embedding"]
     error = float("inf")
     for level in (3, 1, 0):  # from the fastest to the most exact; 2 is 1 on every processor that was tried
-        network = MnnNetwork(folder / "network.mnn", os.cpu_count() or 1, level)
-        try:
-            error = largest_error(network.embed(logmel), expected)
-        finally:
-            network.close()
+        error = max(_error(folder, level, seconds) for seconds in PROBE_SECONDS)
         if error <= PARITY:
             return level, error
     return None, error
+
+
+def _error(folder: Path, level: int, seconds: int) -> float:
+    """The largest error on probe sounds of one length, which are the first that the network gets."""
+    network = MnnNetwork(folder / "network.mnn", os.cpu_count() or 1, level)
+    try:
+        with np.load(folder / f"probes_{seconds}.npz", allow_pickle=False) as probes:
+            return largest_error(network.embed(probes["logmel"]), probes["embedding"])
+    finally:
+        network.close()
 
 
 def _run(*arguments: str) -> None:

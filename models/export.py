@@ -3,7 +3,7 @@
     python -m models.export CHECKPOINT FOLDER
 
 In a process of its own: it needs PyTorch, which extraction does not load otherwise, and four times the checkpoint's
-memory. Writes network.onnx, front_end.npz (mel bank), probes.npz (log-mels and the reference's embeddings of them)
+memory. Writes network.onnx, front_end.npz (mel bank), probes_*.npz (log-mels and the reference's embeddings of them)
 and info.json (what is known of the checkpoint) into FOLDER.
 """
 
@@ -24,7 +24,7 @@ from models.compact import ResidualBlock
 from models.logmel import MEL_BINS, LogMel
 from models.models import ConvBlock
 from models.network import SoundNetwork
-from models.parity import probe_batch
+from models.parity import PROBE_SECONDS, probe_batch
 from models.torch_network import fold_batch_norm
 
 
@@ -32,10 +32,11 @@ def main(arguments: list[str]) -> int:
     checkpoint, folder = arguments[0], Path(arguments[1])
     model, info = load_model(checkpoint)
     front_end = LogMel.of(model)
-    probes = probe_batch(front_end)
-    with torch.inference_mode():
-        expected = np.concatenate([model.embed(torch.from_numpy(clip)[None, None]).numpy() for clip in probes])
-    np.savez(folder / "probes.npz", logmel=probes, embedding=expected)
+    for seconds in PROBE_SECONDS:
+        probes = probe_batch(front_end, seconds)
+        with torch.inference_mode():
+            expected = np.concatenate([model.embed(torch.from_numpy(clip)[None, None]).numpy() for clip in probes])
+        np.savez(folder / f"probes_{seconds}.npz", logmel=probes, embedding=expected)
     np.savez(folder / "front_end.npz", mel_bank=front_end.mel_bank)
     known = asdict(info) | {"clips": sorted(info.clips), "categories": list(info.categories)}
     (folder / "info.json").write_text(json.dumps(known), encoding="utf-8")

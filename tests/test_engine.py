@@ -15,7 +15,7 @@ from models.converted import find_or_convert
 from models.engine import open_engine
 from models.logmel import MIN_SAMPLES, N_FFT, LogMel
 from models.models import Cnn14
-from models.parity import PROMISE, largest_error
+from models.parity import PROBE_SECONDS, PROMISE, largest_error
 from models.torch_network import TorchNetwork
 
 SETTINGS = [{}, {"fmax": 7000.0, "floor": 10**-3.5, "normalise": True}]
@@ -174,7 +174,8 @@ def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path,
     model, _ = load_model("compact")
     with torch.inference_mode():
         embedding = model.embed(torch.from_numpy(logmel)[:, None]).numpy()
-    np.savez(kept / "probes.npz", logmel=logmel, embedding=embedding)
+    for seconds in PROBE_SECONDS:
+        np.savez(kept / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
     chosen = []
     for limit in (1.0, 0.0):
         monkeypatch.setattr(models.converted, "PARITY", limit)

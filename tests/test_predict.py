@@ -256,3 +256,12 @@ def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
     assert smoothed == pytest.approx([0.0, 0.0, 0.3, 0.3])
     assert smoother.add(0.0, 0.6) == 0.6
     assert Smoother(3.0).add(3.0, 0.6) == 0.6
+
+
+def test_digital_silence_is_safe_and_alarms_can_be_limited(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(6 * RATE), RATE)
+    line = json.loads(run(SCRIPT, tmp_path / "silence.wav", "--format", "json").stdout)
+    assert (line["verdict"], line["score"]) == ("Safe", 0)
+    done = run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "10")
+    assert "false alarms an hour" in done.stderr
+    assert "the fewest" in run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "-1", status=1).stderr
