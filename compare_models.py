@@ -97,11 +97,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
-    """How long a model takes for a thousand clips, once their embeddings are there."""
+    """How long a model takes for a thousand clips, once their embeddings are there: the best of three times."""
     thousand = np.resize(features, (1000, features.shape[1]))
-    began = time.perf_counter()
-    pipeline.predict_proba(thousand)
-    return time.perf_counter() - began
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        pipeline.predict_proba(thousand)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
