@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from danger_safe import cli
 from danger_safe.calibration import calibration
-from danger_safe.categories import read_categories, read_same
+from danger_safe.categories import read_mappings, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.detector import READY
 from danger_safe.detector_training import clip_scores, false_alarms_an_hour, from_network, listen, sigmoid_of
@@ -90,10 +90,7 @@ def main(arguments: list[str]) -> int:
 
 def read_labels() -> dict[str, int]:
     """Label by category, from both mappings."""
-    labels: dict[str, int] = {}
-    for mapping in MAPPINGS:
-        labels |= read_categories(mapping, valid=None)
-    return labels
+    return read_mappings(MAPPINGS)
 
 
 def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

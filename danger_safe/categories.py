@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from danger_safe.clips import LABEL_NAMES
@@ -38,14 +39,20 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
     return labels
 
 
+def read_mappings(paths: Iterable[Path]) -> dict[str, int]:
+    """Label by category from several mappings of any categories; a later one wins. Raises UserError as above."""
+    labels: dict[str, int] = {}
+    for path in paths:
+        labels |= read_categories(path, valid=None)
+    return labels
+
+
 def read_dangers(paths: list[Path], categories: list[str]) -> set[str]:
     """Those of ``categories`` that the mappings call Danger; empty without mappings.
 
     Raises UserError where a category is in none of them, or all are on one side.
     """
-    labels: dict[str, int] = {}
-    for path in paths:
-        labels |= read_categories(path, valid=None)
+    labels = read_mappings(paths)
     missing = [name for name in categories if name not in labels]
     if paths and missing:
         raise UserError(f"{', '.join(missing)}: neither Danger nor Safe in {', '.join(map(str, paths))}")

@@ -65,7 +65,7 @@ class ReadyDetector:
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
         danger = _sigmoid(self.slope * self.log_odds(embeddings) + self.offset)
-        quiet = _sigmoid((embeddings - self.mean) / self.scale @ self.room + self.room_bias)
+        quiet = _sigmoid(self._standardised(embeddings) @ self.room + self.room_bias)
         return danger * (1 - quiet)
 
     def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
@@ -76,9 +76,12 @@ class ReadyDetector:
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The nearest categories with their similarity (cosine, at most 1), nearest first."""
-        direction = (embedding - self.mean) / self.scale
+        direction = self._standardised(embedding)
         similarity = self.centres @ direction / max(float(np.linalg.norm(direction)), 1e-9)
         return tuple((self.categories[i], float(similarity[i])) for i in np.argsort(-similarity)[:NEAREST])
+
+    def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
+        return (embeddings - self.mean) / self.scale
 
     def stating(self, about: dict) -> "ReadyDetector":
         """The same, with what is known of how well it does, and the threshold that came of it."""

@@ -21,7 +21,6 @@ from danger_safe.windows import Window, windows
 from models.checkpoints import load_model
 from models.engine import open_engine
 
-ROOM = CATEGORY
 NOISY_DANGERS = 4  # one in so many dangers is heard in noise, too
 AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
 
@@ -86,7 +85,7 @@ def from_network(
         if labels[name] and not number % NOISY_DANGERS
     ]  # a danger in a noisy room is no quiet room
     quiet, _ = _audible(listen(checkpoint, [quiet_room(number) for number in range(rooms)]))
-    others = np.concatenate([features[categories != ROOM], _audible(listen(checkpoint, noisy))[0]])
+    others = np.concatenate([features[categories != CATEGORY], _audible(listen(checkpoint, noisy))[0]])
     room = _room_or_not((quiet - mean) / scale, (others - mean) / scale)
     layer = model.fc_audioset
     return ReadyDetector(
