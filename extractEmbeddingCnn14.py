@@ -30,7 +30,8 @@ from models.checkpoint_files import checkpoint_path, verified_sha256
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     clips = labelled_clips(args.dataset)
-    table = TableFiles(args.output, args.rows_per_part)
+    made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
+    table = TableFiles(args.output, args.rows_per_part, made_of)
     sha256 = verified_sha256(args.checkpoint, checkpoint_path(args.checkpoint))
     with Journal(table.journal) as journal:
         if journal.damaged:

@@ -20,8 +20,9 @@ PACKAGES = ("numpy", "scipy", "soundfile", "soxr")  # what an embedding depends 
 class TableFiles:
     """The files of one ``--output``."""
 
-    def __init__(self, path: Path, rows_per_part: int = 0):
-        self.path, self.rows_per_part = path, rows_per_part
+    def __init__(self, path: Path, rows_per_part: int = 0, made_of: dict[str, str] | None = None):
+        """``made_of``: the dataset and the checkpoint as they were given, for later steps that listen again."""
+        self.path, self.rows_per_part, self.made_of = path, rows_per_part, made_of or {}
         self.journal = side_file(path, ".journal")
         self.info = side_file(path, ".json")
         self.failures = side_file(path, "_failures.csv")
@@ -46,6 +47,7 @@ class TableFiles:
         write_table(self.path, rows, embeddings, info.dimensions, self.rows_per_part)
         described = {
             "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
+            "made_of": self.made_of,
             "sample_rate": SAMPLE_RATE,
             "settings": info.settings | {"dimensions": info.dimensions, "window_seconds": WINDOW_SECONDS},
             "engine": engine,
@@ -64,7 +66,7 @@ class TableFiles:
     def request(self, clips: list[Clip], sha256: str) -> str:
         """A short name for everything that decides the table, besides the sounds themselves."""
         rows = [(c.file, c.label, c.category, c.fold, c.source) for c in clips]
-        return digest([sha256, self.rows_per_part, rows])
+        return digest([sha256, self.rows_per_part, self.made_of, rows])
 
     def stamps(self) -> dict[str, list[int]]:
         """Size and time of the files as they are: a table that somebody changed is written again."""
