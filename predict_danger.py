@@ -13,7 +13,8 @@ Out:  on the terminal, a verdict for each file and its events; --format csv: a r
       audacity: a label track. --plot draws waveform, spectrogram, score and events
 
 Exit status 0: done; 3: some files could not be read; with --fail-on-danger, 4: danger was heard.
-At the threshold or above is danger. The score is a probability where dangers are as frequent as they were among the clips
+At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half of the
+recording or more. The score is a probability where dangers are as frequent as they were among the clips
 that it was calibrated on; in most recordings they are rarer.
 """
 
@@ -21,7 +22,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,11 @@ from tqdm import tqdm
 from danger_safe import cli
 from danger_safe.answers import FORMATS, Summary, names
 from danger_safe.audio import SUFFIXES, AudioError, read_header
-from danger_safe.detector import Detector, ReadyDetector, load_ready, own_detector
+from danger_safe.detector import Detector, load_ready, own_detector
 from danger_safe.errors import UserError
 from danger_safe.events import Event, EventFinder
 from danger_safe.listening import HOP, WINDOW, Listener
+from danger_safe.operating_point import threshold_for
 from danger_safe.recording import file_pieces, microphone_pieces, raw_pieces, wav_pieces
 from models.checkpoint_files import NAMES
 from models.engine import Engine, open_engine
@@ -96,16 +97,11 @@ def choose_threshold(args, detector: Detector) -> float:
     most = args.max_false_alarms_per_hour
     if most is None:
         return detector.threshold if args.threshold is None else args.threshold
-    points = detector.about.get("operating_points") if isinstance(detector, ReadyDetector) else None
-    if not points:
-        raise UserError("--max-false-alarms-per-hour is for the ready detector: your own model states none")
-    points = sorted(points, key=lambda point: -point["threshold"])
-    # from the highest threshold down, since at very low ones all alarms run into one
-    fitting = list(takewhile(lambda point: point["false_alarms_an_hour"] <= most, points))
-    if not fitting:
-        least = points[0]["false_alarms_an_hour"]
-        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that it can promise are {least:g}")
-    point = fitting[-1]
+    if not detector.operating_points:
+        raise UserError(
+            f"--max-false-alarms-per-hour: {detector.name} states none; train it again where its sounds are"
+        )
+    point = threshold_for(detector.operating_points, most)
     promise = f"about {point['false_alarms_an_hour']:.0f} false alarms an hour, {point['danger_recall']:.0%} of dangers"
     print(f"at threshold {point['threshold']:.2f}: {promise}, on recordings that it had not heard", file=sys.stderr)
     return point["threshold"]
@@ -193,8 +189,8 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
-    add("--max-false-alarms-per-hour", type=float, default=None, metavar="N", help="instead of a threshold: how many are "
-        "bearable in an hour of ordinary sound (the ready detector knows)")  # fmt: skip
+    add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N", help="instead of a threshold: how many are "
+        "bearable in an hour of ordinary sound")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
     add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
     add("--min-duration", type=float, default=0.0, metavar="S", help="seconds that an event must last")

@@ -81,7 +81,7 @@ def plant(sirens: list[Clip], seconds: float, rng: np.random.Generator) -> list[
     return planted
 
 
-def judge(events: list[Event], sirens: list[tuple[float, float]], scenes: list[tuple[float, float, str]]) -> dict:
+def judge(events: list[Event], sirens: list[tuple[float, float]], scenes: list[tuple[float, float, Clip]]) -> dict:
     """What was found of the sirens, and what else was."""
 
     def overlaps(event: Event, start: float, end: float) -> bool:
@@ -95,7 +95,7 @@ def judge(events: list[Event], sirens: list[tuple[float, float]], scenes: list[t
         in_time += bool(hits) and abs(late) <= 1
         lines.append({"start": round(start, 1), "events": len(hits), "begins": hits and round(late, 2)})
     false = [event for event in events if not any(overlaps(event, *siren) for siren in sirens)]
-    heard = Counter(next((c for a, b, c in scenes if a <= event.peak < b), "") for event in false)
+    heard = Counter(next((clip.category for a, b, clip in scenes if a <= event.peak < b), "") for event in false)
     hours = sum(end - start for start, end, _ in scenes) / 3600
     return {
         "sirens": lines, "found": sum(bool(line["events"]) for line in lines), "as one event": single,

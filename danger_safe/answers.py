@@ -9,6 +9,8 @@ from itertools import islice
 
 from danger_safe.events import Event, Scored
 
+MOSTLY = 0.5  # of a recording's windows unknown: then "Safe" would claim too much
+
 
 @dataclass
 class Summary:
@@ -19,16 +21,27 @@ class Summary:
     seconds: float = 0.0
     score: float = 0.0  # the highest
     events: list[Event] = field(default_factory=list)
+    windows: int = 0
+    unknown_windows: int = 0
+
+    @property
+    def unknown(self) -> float:
+        """Share of the windows that sound like nothing that the detector was taught."""
+        return self.unknown_windows / max(self.windows, 1)
 
     @property
     def verdict(self) -> str:
-        """Danger where an event was heard."""
-        return "Danger" if self.events else "Safe"
+        """Danger where an event was heard, whatever else; Unknown where at least half of it is; else Safe."""
+        if self.events:
+            return "Danger"
+        return "Unknown" if self.unknown >= MOSTLY else "Safe"
 
     def add(self, window: Scored) -> None:
         """Take a window into account."""
         self.seconds = window.end
         self.score = max(self.score, window.score)
+        self.windows += 1
+        self.unknown_windows += window.unknown
 
 
 class Table:
@@ -36,16 +49,18 @@ class Table:
 
     def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
         if live:
-            word = "DANGER" if window.score >= summary.threshold else "safe"
-            print(f"{clock(window.end)}  {window.score:.2f}  {word:<6}  {heard}", flush=True)
+            quiet = "unknown" if window.unknown else "safe"
+            word = "DANGER" if window.score >= summary.threshold else quiet
+            print(f"{clock(window.end)}  {window.score:.2f}  {word:<7}  {heard}", flush=True)
 
     def done(self, summary: Summary) -> None:
-        verdict = "DANGER" if summary.events else "Safe"
+        verdict = "DANGER" if summary.events else summary.verdict
         name = "stream" if summary.file == "-" else summary.file
-        print(f"{verdict:<6}  {summary.score:.2f}  {name}  ({clock(summary.seconds)})", flush=True)
+        strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
+        print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"
-            print(f"        {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
+            print(f"         {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
 
 
 class Csv:
@@ -53,12 +68,12 @@ class Csv:
 
     def __init__(self) -> None:
         self._rows = csv.writer(sys.stdout, lineterminator="\n")
-        self._rows.writerow(("file", "start", "end", "score", "danger"))
+        self._rows.writerow(("file", "start", "end", "score", "danger", "unknown"))
 
     def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
         danger = int(window.score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
-        self._rows.writerow((summary.file, *times, f"{window.score:.6f}", danger))
+        self._rows.writerow((summary.file, *times, f"{window.score:.6f}", danger, int(window.unknown)))
         if live:
             sys.stdout.flush()
 
@@ -83,7 +98,8 @@ class Json:
         ]  # fmt: skip
         line = {
             "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
-            "score": round(summary.score, 6), "threshold": round(summary.threshold, 6), "events": events,
+            "score": round(summary.score, 6), "threshold": round(summary.threshold, 6),
+            "unknown": round(summary.unknown, 4), "events": events,
         }  # fmt: skip
         print(json.dumps(line, ensure_ascii=False), flush=True)
 

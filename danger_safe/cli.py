@@ -5,6 +5,7 @@
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -83,6 +84,19 @@ def whole_number(least: int) -> Callable[[str], int]:
         return value
 
     parse.__name__ = "whole number"
+    return parse
+
+
+def number(least: float) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least ``least``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"must be a number of at least {least:g}")
+        return value
+
+    parse.__name__ = "number"
     return parse
 
 

@@ -33,8 +33,13 @@ class Detector(Namer, Protocol):
     name: str
     threshold: float
 
+    operating_points: list[dict[str, float]]  # threshold, danger_recall, false_alarms_an_hour; empty where not known
+
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
+
+    def unknown(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> whether each sounds like nothing in training, (windows,)."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class ReadyDetector:
         danger = _sigmoid(self.slope * self.log_odds(embeddings) + self.offset)
         quiet = _sigmoid(self._standardised(embeddings) @ self.room + self.room_bias)
         return danger * (1 - quiet)
+
+    @property
+    def operating_points(self) -> list[dict[str, float]]:
+        """Thresholds and what each does."""
+        return self.about["operating_points"]
 
     def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> log-odds of danger as the network has them, before calibration, (windows,)."""
@@ -109,10 +119,20 @@ class OwnDetector:
     threshold: float
     pipeline: object
     namer: Namer | None
+    operating_points: list[dict[str, float]]
+    novelty: dict | None  # rule and level, see unknown.py; None in older files
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
         return self.pipeline.predict_proba(embeddings)[:, 1]
+
+    def unknown(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> whether each sounds like nothing in training, (windows,)."""
+        if self.novelty is None:
+            return np.zeros(len(embeddings), bool)
+        from danger_safe.unknown import familiarity
+
+        return familiarity(self.novelty["rule"], embeddings) < self.novelty["level"]
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The namer's answer; empty where nothing can name embeddings of this checkpoint."""
@@ -150,4 +170,5 @@ def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo)
         ready = None
     same = ready is not None and ready.checkpoint_sha256 == info.sha256
     namer = ready if same else find_tags(checkpoint, info)
-    return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer)
+    points = saved["metrics"].get("operating_points", [])
+    return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer, points, saved.get("unknown"))

@@ -33,6 +33,8 @@ def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tup
         def scores(embeddings: np.ndarray) -> np.ndarray:
             return np.zeros(len(embeddings))
 
+        unknown = scores
+
     peaks: list[list[float]] = []  # of the windows of each clip
 
     def all_windows() -> Iterator[Window]:

@@ -15,10 +15,32 @@ from tqdm import tqdm
 
 from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
 from danger_safe.errors import UserError
-from danger_safe.operating_point import auc_interval, expected
+from danger_safe.false_alarms import Trial
+from danger_safe.heard_again import Heard
+from danger_safe.operating_point import auc_interval, expected, threshold_for, without_own_fold
 from danger_safe.table import EmbeddingTable
+from danger_safe.unknown import familiarity, learn_known
 
 FOLDS = 5  # where the data brings none of its own
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a threshold is chosen: to find a share of the dangers, or to keep to so many false alarms an hour."""
+
+    min_recall: float = 0.95
+    max_false_alarms_per_hour: float | None = None
+
+    def choose(self, labels: np.ndarray, scores: np.ndarray, trial: Trial | None, clips: np.ndarray) -> float:
+        """The threshold that ``clips`` (a mask) say. Raises UserError where none keeps to the rule."""
+        if self.max_false_alarms_per_hour is None:
+            return choose_threshold(labels[clips], scores[clips], self.min_recall)
+        if trial is None:
+            raise UserError("--max-false-alarms-per-hour needs the sounds of the table, to listen to them by the hour")
+        points = trial.points(clips)
+        if not clips.all() and points[-1]["false_alarms_an_hour"] > self.max_false_alarms_per_hour:
+            return points[-1]["threshold"]  # without a fold, the nearest that there is
+        return threshold_for(points, self.max_false_alarms_per_hour)["threshold"]
 
 
 @dataclass(frozen=True)
@@ -30,30 +52,55 @@ class Evaluation:
     raw_scores: np.ndarray  # what the classifier said before calibration
     folds: np.ndarray  # number of the fold that the clip was held out in
     sources: np.ndarray  # the recording that the clip is from
+    rule: Rule  # how the threshold is chosen
     threshold: float  # the operating point
-    min_recall: float  # the share of dangers that it had to find
     splitting: str  # how the folds were made, in words
+    familiarity: np.ndarray | None = None  # to a novelty rule that had not learnt from its fold
+    trial: Trial | None = None  # the same classifier on the windows of long stretches
+    window_familiarity: np.ndarray | None = None  # (windows of the trial,)
 
 
-def evaluate(pipeline: Pipeline, table: EmbeddingTable, min_recall: float, seed: int) -> Evaluation:
-    """Cross-validate ``pipeline``, calibrated within each fold, and choose its threshold (``choose_threshold``).
+def evaluate(
+    pipeline: Pipeline, table: EmbeddingTable, rule: Rule, seed: int, heard: Heard | None = None
+) -> Evaluation:
+    """Cross-validate ``pipeline``, calibrated within each fold, on the clips and on the windows ``heard``; choose its
+    threshold.
 
     On clips that the network was trained on, scores are further apart than they will be on new sounds, and a threshold
     above 0.5 would trade dangers for false alarms that it only seems to know: there it is held at 0.5 or below.
     """
-    sources = table.clips["source"].fillna(table.clips["file"]).astype(str).to_numpy()
-    own = table.clips["fold"].to_numpy()
-    folds, splitting = assign_folds(table.labels, sources, own, seed)
-    scores, raw = np.full((2, len(table.labels)), np.nan)
+    sources = sources_of(table)
+    folds, splitting = folds_of(table, seed)
+    scores, raw, known_as = np.full((3, len(table.labels)), np.nan)
+    alone, window_familiarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
     for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
         out, known = folds == fold, folds != fold
         inner, _ = assign_folds(table.labels[known], sources[known], folds[known], seed)
         model = calibrated(pipeline, inner).fit(table.features[known], table.labels[known])
+        novelty = learn_known(table.features[known])
         scores[out], raw[out] = danger_scores(model, table.features[out]), raw_scores(model, table.features[out])
-    threshold = choose_threshold(table.labels, scores, min_recall)
-    if table.clips["seen"].any():
+        known_as[out] = familiarity(novelty, table.features[out])
+        if heard is not None:
+            there = out[heard.clip]
+            alone[there] = danger_scores(model, heard.embeddings[there]) * heard.audible[there]
+            window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+    trial = None if heard is None else Trial(heard, alone, table.labels, folds, sources)
+    threshold = rule.choose(table.labels, scores, trial, np.ones(len(scores), bool))
+    if table.clips["seen"].any() and rule.max_false_alarms_per_hour is None:
         threshold = min(threshold, 0.5)
-    return Evaluation(table.labels, scores, raw, folds, sources, threshold, min_recall, splitting)
+    return Evaluation(
+        table.labels, scores, raw, folds, sources, rule, threshold, splitting, known_as, trial, window_familiarity
+    )
+
+
+def sources_of(table: EmbeddingTable) -> np.ndarray:
+    """The recording of each clip; a clip without one is its own."""
+    return table.clips["source"].fillna(table.clips["file"]).astype(str).to_numpy()
+
+
+def folds_of(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
+    """The fold in which each clip of a table is held out, and how that was decided, as ``assign_folds``."""
+    return assign_folds(table.labels, sources_of(table), table.clips["fold"].to_numpy(), seed)
 
 
 def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
@@ -131,6 +178,11 @@ def ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 def summarise(result: Evaluation) -> dict:
     """Everything that a training reports, as plain numbers: for the table, the picture and *_metrics.json."""
     labels, scores = result.labels, result.scores
+
+    def choose(clips: np.ndarray) -> float:
+        return result.rule.choose(labels, scores, result.trial, clips)
+
+    thresholds = without_own_fold(labels, result.folds, choose)
     summary = {
         "clips": len(labels),
         "danger": int(labels.sum()),
@@ -138,13 +190,14 @@ def summarise(result: Evaluation) -> dict:
         "splitting": result.splitting,
         "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
         "threshold": result.threshold,
-        "promise": expected(
-            labels, scores, result.folds, result.sources, lambda y, s: choose_threshold(y, s, result.min_recall)
-        ),
+        "promise": expected(labels, scores, result.sources, thresholds),
         "roc_auc_interval": auc_interval(labels, scores, result.sources),
         "calibration": {"before": calibration(labels, result.raw_scores), "after": calibration(labels, scores)},
         "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}),
     }
+    if result.trial is not None:
+        summary["by_the_hour"] = result.trial.promise(thresholds)
+        summary["operating_points"] = result.trial.points()
     for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):
         at = _spread(result, lambda y, s, t=threshold: scores_at(y, s, t))
         summary[name] = at | {"confusion": confusion(labels, (scores >= threshold).astype(int)).tolist()}

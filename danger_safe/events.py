@@ -43,6 +43,7 @@ class Scored:
     score: float  # mean of this window and those just before it: what decides
     alone: float  # of this window by itself: what tells when
     embedding: np.ndarray
+    unknown: bool = False  # it sounds like nothing that the detector was taught
 
 
 class EventFinder:

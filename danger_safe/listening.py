@@ -89,8 +89,9 @@ class Listener:
         for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
-            for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
+            scores, unknown = self.detector.scores(embeddings), self.detector.unknown(embeddings)
+            for i, score, new, embedding in zip(same, scores, unknown, embeddings, strict=True):
                 silent = np.abs(batch[i].samples).max() < QUIETEST_PEAK  # nothing was recorded
                 alone = 0.0 if silent else float(score)
-                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding)
+                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, bool(new) and not silent)
         return scored

@@ -5,40 +5,75 @@ each fold and judged on that fold. Clips of one recording succeed or fail togeth
 recordings, not clips.
 """
 
+from collections.abc import Callable
+from itertools import takewhile
+
 import numpy as np
+
+from danger_safe.errors import UserError
 
 DRAWS, AUC_DRAWS = 2_000, 300  # of the bootstrap
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
 
-def expected(labels, scores, folds, sources, choose, seed: int = 0) -> dict[str, list[float]]:
-    """Danger recall and false alarms (share of safe clips), each as [value, low, high] of the 95 % interval.
+def recordings(sources: np.ndarray) -> np.ndarray:
+    """A number for each recording, (clips,): what is drawn with replacement."""
+    return np.unique(sources.astype(str), return_inverse=True)[1]
 
-    ``choose(labels, scores)`` gives a threshold. Arrays have one entry a clip.
+
+def threshold_for(points: list[dict[str, float]], most: float) -> dict[str, float]:
+    """Of operating points (``threshold``, ``false_alarms_an_hour``), the lowest that keeps to ``most`` false alarms.
+
+    From the highest threshold down: at very low ones all alarms run into one. Raises UserError where none keeps to it.
     """
-    alarm = np.zeros(len(labels), bool)
+    points = sorted(points, key=lambda point: -point["threshold"])
+    fitting = list(takewhile(lambda point: point["false_alarms_an_hour"] <= most, points))
+    if not fitting:
+        least = points[0]["false_alarms_an_hour"]
+        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that it can promise are {least:.3g}")
+    return fitting[-1]
+
+
+def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np.ndarray], float]) -> np.ndarray:
+    """A threshold for each clip, chosen without its fold: (clips,). ``choose`` gets the others, as a mask."""
+    thresholds = np.empty(len(labels))
     for fold in np.unique(folds):
         here = folds == fold
-        others = ~here if len(np.unique(labels[~here])) == 2 else np.ones_like(here)
-        alarm[here] = scores[here] >= choose(labels[others], scores[others])
+        thresholds[here] = choose(~here if len(np.unique(labels[~here])) == 2 else np.ones_like(here))
+    return thresholds
+
+
+def expected(
+    labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, thresholds: np.ndarray
+) -> dict[str, list[float]]:
+    """Danger recall and false alarms (share of safe clips), each as [value, low, high] of the 95 % interval.
+
+    ``thresholds``: of each clip, see ``without_own_fold``. Arrays have one entry a clip.
+    """
+    alarm = scores >= thresholds
     return {
-        "danger_recall": share_with_interval(alarm[labels == 1], sources[labels == 1], seed),
-        "false_alarms": share_with_interval(alarm[labels == 0], sources[labels == 0], seed),
+        "danger_recall": share_with_interval(alarm[labels == 1], sources[labels == 1]),
+        "false_alarms": share_with_interval(alarm[labels == 0], sources[labels == 0]),
     }
 
 
 def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
     """Share of ``hits`` and its interval, by drawing whole recordings with replacement."""
-    _, recording = np.unique(sources.astype(str), return_inverse=True)
+    recording = recordings(sources)
     clips, found = np.bincount(recording), np.bincount(recording, weights=hits)
     drawn = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), size=DRAWS)
     shares = (drawn @ found) / (drawn @ clips)
-    return [float(hits.mean()), *map(float, np.percentile(shares, INTERVAL))]
+    low, high = (float(end) for end in np.percentile(shares, INTERVAL))
+    if hits.all():  # of so many: three in as many more could fail (the rule of three)
+        low = max(0.0, 1 - 3 / len(clips))
+    if not hits.any():
+        high = min(1.0, 3 / len(clips))
+    return [float(hits.mean()), low, high]
 
 
 def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
     """Low and high end of the ROC-AUC's interval, by drawing whole recordings with replacement."""
-    _, recording = np.unique(sources.astype(str), return_inverse=True)
+    recording = recordings(sources)
     # a recording's share of the pairs (danger, safe) that are in the right order, as a matrix between recordings
     danger, safe = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     order = np.sign(scores[danger][:, None] - scores[safe][None, :]) / 2 + 0.5
@@ -53,7 +88,17 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, se
 
 def in_words(promise: dict[str, list[float]]) -> str:
     """``finds 95 % of dangers (90–98 %); raises an alarm on 4 % of safe clips (2–7 %)``."""
-    recall, alarms = (
-        f"{100 * value:.0f} % of {{}} ({100 * low:.0f}–{100 * high:.0f} %)" for value, low, high in promise.values()
-    )
-    return f"finds {recall.format('dangers')}; raises an alarm on {alarms.format('safe clips')}"
+    recall, alarms = promise["danger_recall"], promise["false_alarms"]
+    return f"finds {_share(recall, 'dangers')}; raises an alarm on {_share(alarms, 'safe clips')}"
+
+
+def in_words_by_the_hour(promise: dict) -> str:
+    """``finds 95 % of dangers (90–98 %); about 12 false alarms (5–20) in an hour of ordinary sound``."""
+    value, low, high = promise["false_alarms_an_hour"]
+    recall = _share(promise["danger_recall"], "dangers")
+    return f"finds {recall}; about {value:.0f} false alarms ({low:.0f}–{high:.0f}) in an hour of ordinary sound"
+
+
+def _share(interval: list[float], of: str) -> str:
+    value, low, high = (100 * number for number in interval)
+    return f"{value:.0f} % of {of} ({low:.0f}–{high:.0f} %)"

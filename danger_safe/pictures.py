@@ -115,3 +115,31 @@ def draw_reliability(path: Path, title: str, data: str, result: Evaluation, meas
     for axis in (curve, counts):
         axis.grid(alpha=0.3)
     save(figure, path)
+
+
+def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> None:
+    """Dangers found against false alarms an hour, heard window by window, for every threshold; the chosen one marked."""
+    hour, points = metrics["by_the_hour"], metrics["operating_points"]
+    figure, axis = plt.subplots(figsize=(9, 6.6), layout="constrained")
+    figure.suptitle(f"{title} – what does a threshold cost?\n{data}", fontsize=13)
+    alarms, recall = ([point[key] for point in points] for key in ("false_alarms_an_hour", "danger_recall"))
+    axis.plot(alarms, recall, ".-", color=COLOURS[0], linewidth=1.5, label="thresholds from 0.02 to 0.98")
+    named: list[tuple[float, float]] = []
+    width = max(*alarms, 1.0)
+    for point, x, y in zip(points, alarms, recall, strict=True):
+        if all(abs(x - a) > 0.06 * width or abs(y - b) > 0.05 for a, b in named):  # no name on another
+            named.append((x, y))
+            offset = {"xytext": (7, -12), "textcoords": "offset points", "fontsize": 9, "color": "#444444"}
+            axis.annotate(f"{point['threshold']:.2f}", (x, y), **offset)
+    (found, low, high), (rate, fewest, most) = hour["danger_recall"], hour["false_alarms_an_hour"]
+    axis.errorbar(
+        rate, found, xerr=[[max(rate - fewest, 0)], [max(most - rate, 0)]],
+        yerr=[[max(found - low, 0)], [max(high - found, 0)]], fmt="o", color=COLOURS[1], markersize=9, capsize=4,
+        label=f"chosen threshold {metrics['threshold']:.3f}, chosen without each fold: to be expected, with 95 % interval",
+    )  # fmt: skip
+    axis.set(ylabel="share of dangers found", ylim=(min(0.5, *recall, low) - 0.02, 1.03))
+    axis.set_xlabel(f"false alarms in an hour of ordinary sound (measured on {hour['minutes']:.0f} minutes)")
+    axis.set_xlim(-0.03 * width, 1.06 * max(width, most))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", fontsize=10)
+    save(figure, path)

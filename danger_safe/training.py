@@ -2,19 +2,27 @@
 
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import joblib
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 
-from danger_safe import cli
+from danger_safe import addresses, cli
+from danger_safe.addresses import Place
 from danger_safe.calibration import calibrated
 from danger_safe.clips import LABEL_NAMES
-from danger_safe.evaluation import evaluate, summarise, warnings_of
+from danger_safe.errors import UserError
+from danger_safe.evaluation import Rule, evaluate, folds_of, summarise, warnings_of
 from danger_safe.files import whole_file, write_whole
-from danger_safe.operating_point import in_words
+from danger_safe.heard_again import Heard, hear_again
+from danger_safe.operating_point import in_words, in_words_by_the_hour
 from danger_safe.table import EmbeddingTable, read_table
+from danger_safe.table_sounds import checkpoint_of, find_sounds
+from danger_safe.unknown import in_words as unknown_in_words
+from danger_safe.unknown import learn_known, summarise_unknown
 
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
@@ -27,37 +35,67 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     parser.add_argument("--min-recall", type=cli.share, default=0.95, metavar="R",
                         help="share of the dangers that the chosen threshold must find")  # fmt: skip
+    parser.add_argument("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N",
+                        help="choose the threshold by this instead: how many are bearable in an hour of ordinary sound")  # fmt: skip
+    parser.add_argument("--dataset", type=addresses.place, default=None, metavar="DIR", help="where the table's sounds "
+                        "are, to listen to them by the hour (default: where they were in step 2)")  # fmt: skip
+    parser.add_argument("--ordinary-minutes", type=cli.number(0), default=20.0, metavar="M",
+                        help="of safe sounds, joined, in which false alarms are counted; 0: do not count them")  # fmt: skip
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
 
     table = read_table(args.embeddings)
     pipeline = build(args.seed, args.jobs)
-    result = evaluate(pipeline, table, args.min_recall, args.seed)
+    rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
+    heard, not_heard = hear_by_the_hour(table, args.seed, args.dataset, args.ordinary_minutes, args.jobs)
+    result = evaluate(pipeline, table, rule, args.seed, heard)
     summary = summarise(result)
-    warnings = warnings_of(summary, int(table.clips["seen"].sum()))
-    # the one that is kept learns from every clip
+    warnings = warnings_of(summary, int(table.clips["seen"].sum())) + not_heard
+    # the ones that are kept learn from every clip
     model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
+    novelty = learn_known(table.features)
 
     model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, "min_recall": args.min_recall, "seed": args.seed, "warnings": warnings}
-    save_model(model_file, model, table, metrics)
+    metrics = summary | {"model": title, **asdict(rule), "seed": args.seed, "warnings": warnings}
+    metrics["unknown"] = summarise_unknown(result, model, table)
+    save_model(model_file, model, novelty, table, metrics)
     write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     picture = args.output_dir / f"{key}_confusion_matrix.png"
-    reliability = args.output_dir / f"{key}_reliability.png"
+    pictures = [picture, reliability := args.output_dir / f"{key}_reliability.png"]
     from danger_safe.pictures import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
     draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
+    if heard is not None:
+        from danger_safe.pictures import draw_operating_points
+
+        pictures.append(args.output_dir / f"{key}_operating_point.png")
+        draw_operating_points(pictures[-1], title, describe_data(table), metrics)
 
     print_summary(title, describe_data(table), metrics)
-    print(f"Wrote {model_file}, {picture}, {reliability}")
+    print(f"Wrote {', '.join(map(str, [model_file, *pictures]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
 
 
-def save_model(path: Path, model: Pipeline, table: EmbeddingTable, metrics: dict) -> None:
+def hear_by_the_hour(
+    table: EmbeddingTable, seed: int, dataset: Place | None, minutes: float, jobs: int
+) -> tuple[Heard | None, list[str]]:
+    """The windows of the table's sounds, or None and a warning that says why they could not be heard."""
+    if not minutes:
+        return None, []
+    try:
+        sounds, checkpoint = find_sounds(table, dataset), checkpoint_of(table)
+    except UserError as error:
+        if dataset is not None:
+            raise
+        return None, [f"FALSE ALARMS AN HOUR ARE NOT KNOWN: {error}"]
+    return hear_again(table, folds_of(table, seed)[0], sounds, checkpoint, minutes, jobs), []
+
+
+def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict) -> None:
     """Write a model as a plain dict. Opening it can run code, as with every joblib file: open only your own."""
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     categories = {
@@ -66,6 +104,7 @@ def save_model(path: Path, model: Pipeline, table: EmbeddingTable, metrics: dict
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
         "dimensions": table.features.shape[1], "categories": categories, "metrics": metrics, "versions": packages,
+        "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},
     }  # fmt: skip
     with whole_file(path) as part:
         joblib.dump(content, part, compress=3)
@@ -100,6 +139,10 @@ def print_summary(title: str, data: str, metrics: dict) -> None:
         f"(before: {before['brier']:.3f}, {before['calibration_error']:.1%})"
     )
     print(f"On new recordings like these: {in_words(metrics['promise'])}; 95 % intervals over recordings")
+    if "by_the_hour" in metrics:
+        hour = metrics["by_the_hour"]
+        print(f"Heard window by window: {in_words_by_the_hour(hour)} (measured on {hour['minutes']:.0f} minutes)")
+    print(unknown_in_words(metrics["unknown"]))
     print(f"majority baseline: {metrics['majority_baseline']:.1%} accuracy. Values: all clips (mean ± std over folds)")
 
 

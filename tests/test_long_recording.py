@@ -27,7 +27,7 @@ def test_it_is_as_long_as_asked_and_the_same_again(clips):
     sound = np.concatenate(list(recording.pieces()))
     assert len(sound) == 20 * SAMPLE_RATE and sound.dtype == np.float32
     assert np.array_equal(sound, np.concatenate(list(recording.pieces())))
-    assert {category for *_, category in recording.scenes} == {"hum", "tick"}
+    assert {clip.category for *_, clip in recording.scenes} == {"hum", "tick"}
     starts, ends, _ = zip(*recording.scenes, strict=True)
     assert (starts[0], ends[-1]) == (0, 20) and starts[1:] == ends[:-1]
 

@@ -11,7 +11,7 @@ from conftest import run
 from sklearn.metrics import roc_auc_score
 
 from danger_safe.calibration import calibration
-from danger_safe.evaluation import Evaluation, assign_folds, choose_threshold, summarise, warnings_of
+from danger_safe.evaluation import Evaluation, Rule, assign_folds, choose_threshold, summarise, warnings_of
 from danger_safe.operating_point import expected
 from danger_safe.paired import auc_differences, recommend
 from danger_safe.table import read_table
@@ -117,7 +117,7 @@ def test_all_safe_has_its_own_warning():
     labels = np.array([0, 0, 0, 1] * 5)
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
-    result = Evaluation(labels, scores, scores, folds, np.arange(20), 0.5, 0.95, "test")
+    result = Evaluation(labels, scores, scores, folds, np.arange(20), Rule(), 0.5, "test")
     assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
 
 
@@ -281,12 +281,12 @@ def test_calibration_measures():
 
 def test_interval_is_wider_where_clips_share_recordings():
     rng = np.random.default_rng(0)
-    labels, folds = np.tile([0, 1], 200), np.repeat(np.arange(4), 100)
+    labels = np.tile([0, 1], 200)
     alone = np.arange(400)
     scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # a recording's ten clips fail together
     widths = {}
     for name, sources in (("alone", alone), ("shared", alone // 10)):
-        promise = expected(labels, scores, folds, sources, lambda y, s: 0.7)
+        promise = expected(labels, scores, sources, np.full(400, 0.7))
         value, low, high = promise["danger_recall"]
         assert value == (scores[labels == 1] >= 0.7).mean()
         assert low < value < high

@@ -1,0 +1,145 @@
+"""A table's clips heard again, window by window, as predict_danger.py would hear them: for false alarms an hour.
+
+    heard = hear_again(table, folds, sounds, checkpoint, minutes=20, jobs=2)
+
+The safe clips of each fold are joined into one long stretch, so that a model that has seen none of that fold can be
+tried on it; every danger is a recording of its own. Listening takes as long as embedding them did, or a little more: the result is kept
+beside the table (``audio_embeddings_windows.npz``), and used again while table, folds and network are the same.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from tqdm import tqdm
+
+from danger_safe.addresses import Place
+from danger_safe.audio import AudioError, read_blocks
+from danger_safe.clips import NO_FOLD, Clip
+from danger_safe.errors import UserError
+from danger_safe.files import whole_file
+from danger_safe.journal import digest
+from danger_safe.long_recording import LONGEST, LongRecording
+from danger_safe.table import EmbeddingTable
+from danger_safe.table_writing import side_file
+
+MOST_DANGERS = 400  # that are heard again: enough to state a share
+ORDER = 0  # seed of the order in which safe clips are joined
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Windows, in the order in which they were heard. Arrays have one entry a window."""
+
+    embeddings: np.ndarray  # float32, (windows, dimensions)
+    start: np.ndarray  # seconds from the beginning of its stretch
+    end: np.ndarray
+    audible: np.ndarray  # whether anything was recorded
+    stretch: np.ndarray  # number of the stretch that it is of
+    clip: np.ndarray  # row in the table of the clip in its middle
+    whole: np.ndarray  # whether it lies inside that clip
+
+
+class _Audible:
+    """In a detector's place: 1 for what a detector would score, 0 for silence."""
+
+    @staticmethod
+    def scores(embeddings: np.ndarray) -> np.ndarray:
+        return np.ones(len(embeddings))
+
+    @staticmethod
+    def unknown(embeddings: np.ndarray) -> np.ndarray:
+        return np.zeros(len(embeddings), bool)
+
+
+def hear_again(
+    table: EmbeddingTable, folds: np.ndarray, sounds: list[Place], checkpoint: str, minutes: float, jobs: int
+) -> Heard:
+    """Windows of at most ``minutes`` of safe sound, shared among the ``folds`` (one number a clip), and of the dangers.
+
+    Raises UserError where a sound cannot be read any more, or the network is another than the table's.
+    """
+    from danger_safe.listening import HOP, WINDOW
+    from models.checkpoint_files import checkpoint_path, verified_sha256
+
+    path = checkpoint_path(checkpoint)
+    if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
+        raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
+    rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
+    key = digest([table.checkpoint["sha256"], WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows])
+    kept = side_file(table.path, "_windows.npz")
+    if (heard := _read(kept, key)) is not None:
+        return heard
+    clips = [
+        Clip(str(row), sound, int(label), "", NO_FOLD, "")
+        for row, (sound, label) in enumerate(zip(sounds, table.labels, strict=True))
+    ]
+    heard = _listen(clips, folds, checkpoint, minutes, jobs)
+    content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
+    content["embeddings"] = heard.embeddings.astype(np.float16)
+    with whole_file(kept) as part, open(part, "wb") as file:
+        np.savez(file, key=np.array(key), **content)
+    return _read(kept, key)  # as it will be read next time, to the last bit
+
+
+def _read(path: Path, key: str) -> Heard | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            content = {field.name: file[field.name] for field in fields(Heard)}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged: made anew
+        return None
+    return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
+
+
+def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator[LongRecording]:
+    rng = np.random.default_rng(ORDER)
+    numbers = np.unique(folds)
+    for fold in numbers:
+        safe = [clips[i] for i in rng.permutation(np.flatnonzero(folds == fold)) if not clips[i].label]
+        yield LongRecording(safe, minutes * 60 / len(numbers), as_recorded=True)
+    dangers = [clip for clip in clips if clip.label]
+    for i in sorted(rng.permutation(len(dangers))[:MOST_DANGERS]):
+        yield LongRecording([dangers[i]], LONGEST, as_recorded=True)
+
+
+def _listen(clips: list[Clip], folds: np.ndarray, checkpoint: str, minutes: float, jobs: int) -> Heard:
+    from danger_safe.listening import HOP, WINDOW, Listener
+    from models.engine import open_engine
+
+    columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
+    recordings = list(_stretches(clips, folds, minutes))
+    with (
+        open_engine(checkpoint, "auto", jobs) as engine,
+        Listener(engine, _Audible, WINDOW, HOP) as listener,
+        tqdm(total=len(recordings), desc="Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
+    ):
+        for stretch, recording in enumerate(recordings):
+            try:
+                windows = list(listener.listen(recording.pieces()))
+            except AudioError as error:
+                raise UserError(f"{_culprit(recording)} {error}: it could be read when the table was made") from error
+            bar.update()
+            for window in windows:
+                middle = (window.start + window.end) / 2
+                begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
+                whole = window.start >= begin and window.end <= end
+                values = (window.embedding, window.start, window.end, window.alone > 0, stretch, int(clip.file), whole)
+                for name, value in zip(columns, values, strict=True):
+                    columns[name].append(value)
+    return Heard(**{name: np.array(values) for name, values in columns.items()})
+
+
+def _culprit(recording: LongRecording) -> Place:
+    """The clip after the last one that could be heard."""
+    for clip in recording.clips:
+        try:
+            next(read_blocks(clip.path, LONGEST))
+        except AudioError:
+            return clip.path
+    return recording.clips[0].path
