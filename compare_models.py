@@ -21,15 +21,15 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from danger_safe import cli
+from danger_safe import addresses, cli
 from danger_safe.calibration import uncalibrated
 from danger_safe.errors import UserError
-from danger_safe.evaluation import evaluate, summarise, warnings_of
+from danger_safe.evaluation import Rule, evaluate, summarise, warnings_of
 from danger_safe.files import whole_file
 from danger_safe.paired import auc_differences, recommend
 from danger_safe.saved_model import load_model_file
 from danger_safe.table import EmbeddingTable, read_table
-from danger_safe.training import describe_data
+from danger_safe.training import describe_data, hear_by_the_hour
 
 
 def main(arguments: list[str]) -> int:
@@ -50,8 +50,12 @@ def main(arguments: list[str]) -> int:
     rows, results, speeds, warnings = [], {}, {}, []
     for file, saved, embeddings in contests:
         settings, own = saved["metrics"], embeddings is table
+        rule = Rule(settings["min_recall"], settings.get("max_false_alarms_per_hour") if own else None)
+        heard = None
+        if own and "by_the_hour" in settings:  # its training listened by the hour: what it heard lies beside the table
+            heard, _ = hear_by_the_hour(table, settings["seed"], args.dataset, settings["ordinary_minutes"], args.jobs)
         began = time.perf_counter()
-        result = evaluate(uncalibrated(saved["pipeline"]), embeddings, settings["min_recall"], settings["seed"])
+        result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], heard)
         learning = time.perf_counter() - began
         summary = summarise(result)
         title = settings["model"] if own else f"{settings['model']} on {embeddings.checkpoint['name']}"
@@ -122,6 +126,9 @@ def _row(title: str, file: Path | None, summary: dict, learning: float, speed: f
     row["brier"] = summary["calibration"]["after"]["brier"]
     row["calibration_error"] = summary["calibration"]["after"]["calibration_error"]
     row["threshold"] = summary["threshold"]
+    row["false_alarms_an_hour"] = (
+        summary["by_the_hour"]["false_alarms_an_hour"][0] if "by_the_hour" in summary else math.nan
+    )
     for key, ending in (("at_0.5", "@0.5"), ("at_threshold", "@threshold")):
         for name, short in (("accuracy", "accuracy"), ("danger_recall", "recall"), ("danger_precision", "precision")):
             row[short + ending] = summary[key][name]["all"]
@@ -140,7 +147,10 @@ def parse(arguments: list[str]):
                         help="models to compare (default: every *_model.joblib in --output-dir)")  # fmt: skip
     parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
                         "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
+    parser.add_argument("--dataset", type=addresses.place, default=None, metavar="DIR",
+                        help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
+    parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="processor cores to use")
     return parser.parse_args(arguments)
 
 

@@ -19,11 +19,19 @@ from danger_safe.calibration import calibration
 from danger_safe.categories import read_mappings, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.detector import READY
-from danger_safe.detector_training import clip_scores, false_alarms_an_hour, from_network, listen, sigmoid_of
+from danger_safe.detector_training import (
+    clip_scores,
+    clip_similarities,
+    false_alarms_an_hour,
+    from_network,
+    listen,
+    sigmoid_of,
+)
 from danger_safe.errors import UserError
 from danger_safe.evaluation import choose_threshold
 from danger_safe.listening import HOP, WINDOW
 from danger_safe.operating_point import share_with_interval
+from danger_safe.unknown import unknown_level
 from models.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,10 +66,15 @@ def main(arguments: list[str]) -> int:
         pairs = zip(twins.values(), heard_new, strict=True)
         return np.concatenate([clip_scores(replace(detector, **sigmoid), heard) for detector, heard in pairs])
 
+    pairs = zip(twins.values(), heard_new, strict=True)
+    similar = np.concatenate([clip_similarities(detector, heard, np.unique(names)) for detector, heard in pairs])
     slope, offset = sigmoid_of(scores(), truth[held_out])
     final = scores(slope=slope, offset=offset)
     sources = np.array([clip.source for clip in clips])[held_out]
     about = judge(truth[held_out], final, names[held_out], sources, args.min_recall)
+    about["unknown"] = judge_unknown(
+        truth[held_out], final, names[held_out], sources, similar, np.unique(names), about["threshold"]
+    )
     thresholds = [about["threshold"], *(point["threshold"] for point in about["operating_points"])]
     alarms = np.zeros(len(thresholds))
     for (twin, detector), new in zip(twins.items(), which, strict=True):
@@ -79,10 +92,11 @@ def main(arguments: list[str]) -> int:
     _, info = load_model("compact")
     ready = from_network("compact", labels, clips, listen("compact", clips), names, args.rooms)
     about |= {"checkpoint": info.name, "licence": info.licence}
-    replace(ready.stating(about), slope=slope, offset=offset).save(args.output)
+    least = about["unknown"]["least_familiar"]
+    replace(ready.stating(about), slope=slope, offset=offset, least_familiar=least).save(args.output)
     for twin, detector in twins.items():  # to be judged on long recordings: benchmarks/hour.py
         file = Path(twin).with_name(Path(twin).stem + "_detector.npz")
-        replace(detector.stating(about), slope=slope, offset=offset).save(file)
+        replace(detector.stating(about), slope=slope, offset=offset, least_familiar=least).save(file)
     print(json.dumps(about, indent=2))
     print(f"Wrote {args.output}")
     return cli.DONE
@@ -133,6 +147,36 @@ def judge(truth: np.ndarray, scores: np.ndarray, names: np.ndarray, sources: np.
         },
         "operating_points": points,  # false alarms an hour are few at very low thresholds, where all run into one
     }  # fmt: skip
+
+
+def judge_unknown(
+    truth: np.ndarray,
+    scores: np.ndarray,
+    names: np.ndarray,
+    sources: np.ndarray,
+    similar: np.ndarray,
+    categories: np.ndarray,
+    threshold: float,
+) -> dict:
+    """From where on a sound is unknown, what that costs among the categories, and what becomes of one left out.
+
+    ``similar``: of each clip, to each of the sorted ``categories``. A category is left out by forgetting its mean; the
+    network was taught it all the same.
+    """
+    least = unknown_level(similar.max(axis=1))
+    quiet = scores < threshold  # no danger
+    own = categories[None, :] == names[:, None]
+    unknown, without_own = (quiet & (s.max(axis=1) < least) for s in (similar, np.where(own, -1, similar)))
+    return {
+        "least_familiar": least,
+        "known_called_unknown": share_with_interval(unknown[quiet], sources[quiet]),
+        "missed_called_unknown": [int((unknown & (truth == 1)).sum()), int((quiet & (truth == 1)).sum())],
+        "left_out_called_unknown": share_with_interval(without_own[quiet], sources[quiet]),
+        "left_out_categories": {
+            str(name): f"{int(without_own[names == name].sum())} of {int(quiet[names == name].sum())}"
+            for name in np.unique(names)
+        },
+    }
 
 
 def parse(arguments: list[str]):

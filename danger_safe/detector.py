@@ -66,6 +66,7 @@ class ReadyDetector:
     room_bias: float
     categories: tuple[str, ...]
     centres: np.ndarray  # (categories, dimensions), standardised, of length 1
+    least_familiar: float  # what is less like every category than that is unknown
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
@@ -84,10 +85,18 @@ class ReadyDetector:
         danger = np.array(self.danger)
         return np.logaddexp.reduce(logits[:, danger], axis=1) - np.logaddexp.reduce(logits[:, ~danger], axis=1)
 
+    def similarities(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> cosine similarity to each category, at most 1, (windows, categories)."""
+        directions = self._standardised(embeddings)
+        return directions @ self.centres.T / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
+
+    def unknown(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> whether each sounds like none of the categories, (windows,)."""
+        return self.similarities(embeddings).max(axis=1) < self.least_familiar
+
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The nearest categories with their similarity (cosine, at most 1), nearest first."""
-        direction = self._standardised(embedding)
-        similarity = self.centres @ direction / max(float(np.linalg.norm(direction)), 1e-9)
+        """The nearest categories with their similarity, nearest first."""
+        similarity = self.similarities(embedding[None])[0]
         return tuple((self.categories[i], float(similarity[i])) for i in np.argsort(-similarity)[:NEAREST])
 
     def _standardised(self, embeddings: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def from_network(
         danger=tuple(bool(labels[name]) for name in info.categories),
         weights=layer.weight.detach().numpy(), bias=layer.bias.detach().numpy(), slope=1.0, offset=0.0,
         mean=mean, scale=scale, room=room.coef_[0], room_bias=float(room.intercept_[0]),
-        categories=tuple(unique), centres=centres,
+        categories=tuple(unique), centres=centres, least_familiar=-1.0,
     )  # fmt: skip
 
 
@@ -109,6 +109,19 @@ def _room_or_not(rooms: np.ndarray, others: np.ndarray) -> LogisticRegression:
     """Told apart by their standardised embeddings; both sides weigh alike."""
     features, truth = np.concatenate([rooms, others]), np.repeat([1, 0], [len(rooms), len(others)])
     return LogisticRegression(C=0.01, class_weight="balanced", max_iter=1_000).fit(features, truth)
+
+
+def clip_similarities(
+    detector: ReadyDetector, heard: list[list[tuple[Scored, float]]], categories: np.ndarray
+) -> np.ndarray:
+    """How like each of ``categories`` each clip is, as predict_danger.py judges it: in half of its windows, (clips,
+    categories). -1 for one that the detector does not have."""
+    similar = np.full((len(heard), len(categories)), -1.0)
+    columns = np.searchsorted(categories, detector.categories)
+    for row, windows_of_clip in enumerate(heard):
+        embeddings = np.stack([window.embedding for window, _ in windows_of_clip])
+        similar[row, columns] = np.median(detector.similarities(embeddings), axis=0)
+    return similar
 
 
 def false_alarms_an_hour(

@@ -58,6 +58,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
 
     model_file = args.output_dir / f"{key}_model.joblib"
     metrics = summary | {"model": title, **asdict(rule), "seed": args.seed, "warnings": warnings}
+    metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = summarise_unknown(result, model, table)
     save_model(model_file, model, novelty, table, metrics)
     write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
