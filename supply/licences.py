@@ -62,7 +62,7 @@ def stated(package: Package) -> str:
 def rows(text: str) -> dict[tuple[str, str], str]:
     """(package, version) -> licence, of a LICENCES.md."""
     return {
-        (name, version): licence for name, version, licence in re.findall(r"^\| (\S+) (\S+) \| (.*?) \|", text, re.M)
+        (name, version): licence for name, version, licence in re.findall(r"^\| ([\w-]+) (\S+) \| (.*?) \|", text, re.M)
     }
 
 
