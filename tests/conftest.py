@@ -20,7 +20,7 @@ def run(script, *arguments, cwd=None, status=0, env=None):
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process."""
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
-        cwd=cwd or ROOT, capture_output=True, text=True, timeout=280,
+        cwd=cwd or ROOT, capture_output=True, encoding="utf-8", timeout=280,
         env=os.environ | {name: str(value) for name, value in (env or {}).items()},
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
@@ -67,8 +67,8 @@ def embeddings(sample, offline):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Converted networks go to a folder of the tests."""
-    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Converted networks go to a folder of the tests, with a name as Windows users' folders have it."""
+    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("Bộ nhớ đệm"))
 
 
 @pytest.fixture(scope="session")
