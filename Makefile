@@ -5,6 +5,8 @@
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
 # make twin     the same without a part of the recordings, on which the result can then be judged: models/twin_4.pth
+# make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
+# make audit  asks the advisory database about every locked version (online)
 # make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
 PYTHON ?= python3
 DATASET ?= dataset
@@ -19,22 +21,30 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-.PHONY: help run test esc50 lint format bench compact twin detector clean
+# What has a lock comes with the hashes of supply/*.lock, or not at all. What is left is PyTorch: in the build that is here
+# already, or as pip finds it (supply/README.md).
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCKS := $(wildcard supply/*.lock)
+
+.PHONY: help run test esc50 lint format bench compact twin lock licences audit detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-.venv/.run-installed: requirements.txt
+.venv/.run-installed: requirements.txt $(LOCKS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) install --require-hashes -r supply/requirements.lock
+	$(PIP) install -r requirements.txt
 	touch $@
 
-.venv/.dev-installed: requirements.txt requirements-dev.txt requirements-cluster.txt
+.venv/.dev-installed: requirements.txt requirements-dev.txt requirements-cluster.txt $(LOCKS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) install --require-hashes -r supply/requirements-dev.lock
+	$(PIP) install -r requirements-dev.txt
 	touch $@ .venv/.run-installed
 
 .venv/.bench-installed: .venv/.dev-installed requirements-bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(PIP) install --require-hashes -r supply/requirements-bench.lock
+	$(PIP) install -r requirements-bench.txt
 	touch $@
 
 run: .venv/.run-installed
@@ -83,6 +93,18 @@ twin: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --without 4/4 --output models/twin_4_first.pth
 	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4_second.pth
 	$(RUN) -m models.average models/twin_4_first.pth models/twin_4_second.pth models/twin_4.pth
+
+lock: .venv/.dev-installed
+	$(PIP) install uv==0.13.9
+	$(RUN) supply/lock.py
+
+licences: .venv/.dev-installed
+	$(RUN) supply/licences.py
+
+# Strict, or versions that the database does not answer for would pass as harmless.
+audit: .venv/.dev-installed
+	$(PIP) install pip-audit==2.10.1
+	$(RUN) -m pip_audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(LOCKS))
 
 detector: .venv/.run-installed
 	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)

@@ -54,8 +54,9 @@ def exists(file: Place) -> bool:
 def list_files(folder: Place) -> list[tuple[str, Place]]:
     """All files under a folder, by name: (name relative to the folder with forward slashes, file)."""
     if not is_address(folder):
-        paths = (path for path in sorted(Path(folder).rglob("*")) if not path.is_dir())
-        return [("/".join(path.relative_to(folder).parts), path) for path in paths]
+        # not as paths, which Windows compares without regard to case: a table has the same order everywhere
+        paths = sorted((path.relative_to(folder).parts, path) for path in Path(folder).rglob("*") if not path.is_dir())
+        return [("/".join(parts), path) for parts, path in paths]
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))

@@ -40,6 +40,10 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+            if (
+                not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            ):  # JSON, CSV and labels are UTF-8 everywhere
+                stream.reconfigure(encoding="utf-8")
     try:
         status = main(arguments)
     except KeyboardInterrupt:
@@ -63,7 +67,8 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        # filename2: what could not be replaced, on Windows a table that is open in Excel
+        return f"{error.filename2 or error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return "not enough memory: use a smaller --batch-size or close other programs"
     return " ".join(str(error).split())

@@ -114,9 +114,10 @@ def _convert(checkpoint: str, folder: Path) -> None:
         bar.update()
         # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.
         call = "import _tools, sys; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
-        source, target = new / "network.onnx", new / "network.mnn"
-        _run("-c", call, "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target), "--bizCode", "none")
-        source.unlink()
+        # Plain names, in the folder itself: on Windows MNN cannot open C:\Users\Nguyễn\…, a path outside ASCII.
+        onnx, mnn = "network.onnx", "network.mnn"
+        _run("-c", call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
+        (new / onnx).unlink()
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
         known["winograd"], known["error"] = _fastest_with_parity(new)
@@ -157,10 +158,10 @@ def _error(folder: Path, level: int, seconds: int) -> float:
         network.close()
 
 
-def _run(*arguments: str) -> None:
-    """A step in a Python of its own. Raises UserError with its words, or ConversionError."""
+def _run(*arguments: str, folder: Path = _PROJECT) -> None:
+    """A step in a Python of its own, in ``folder``. Raises UserError with its words, or ConversionError."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=_PROJECT, capture_output=True, text=True, errors="replace", check=False
+        [sys.executable, *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]

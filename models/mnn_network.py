@@ -144,9 +144,10 @@ def serve(file: str, threads: int, winograd: int) -> None:
 
         runtime = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
         runtime.set_hint(WINOGRAD_LEVEL, winograd)
-        network = MNN.nn.load_module_from_file(
-            file, ["logmel"], ["embedding"], runtime_manager=runtime, shape_mutable=True
-        )
+        with contextlib.chdir(Path(file).parent):  # on Windows MNN cannot open paths outside ASCII: a plain name
+            network = MNN.nn.load_module_from_file(
+                Path(file).name, ["logmel"], ["embedding"], runtime_manager=runtime, shape_mutable=True
+            )
         while True:
             logmel = _receive(requests)
             shape = [len(logmel), 1, *logmel.shape[1:]]

@@ -20,7 +20,8 @@ def run(script, *arguments, cwd=None, status=0, env=None):
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process."""
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
-        cwd=cwd or ROOT, capture_output=True, text=True, env=os.environ | (env or {}), timeout=280,
+        cwd=cwd or ROOT, capture_output=True, encoding="utf-8", timeout=280,
+        env=os.environ | {name: str(value) for name, value in (env or {}).items()},
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -42,25 +43,32 @@ def write_esc50(folder, clips, seconds=0.5):
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory):
+def offline(tmp_path_factory):
+    """The environment of a script that is forbidden the network, and NO_NETWORK_LOG, the record: test_offline.py."""
+    log = tmp_path_factory.mktemp("offline") / "log"
+    return {"PYTHONPATH": Path(__file__).with_name("no_network"), "NO_NETWORK_LOG": log}
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory, offline):
     """The sample sounds, filtered: the folder that --output names."""
     folder = tmp_path_factory.mktemp("sample")
-    run("filterAudioToDangerousAndSafe.py", "--sample", "--output", folder)
+    run("filterAudioToDangerousAndSafe.py", "--sample", "--output", folder, env=offline)
     return folder
 
 
 @pytest.fixture(scope="session")
-def embeddings(sample):
+def embeddings(sample, offline):
     """Compact embeddings of the sample sounds: the table's path."""
     table = sample / "audio_embeddings.csv"
-    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table)
+    run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "compact", "--output", table, env=offline)
     return table
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Converted networks go to a folder of the tests."""
-    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Converted networks go to a folder of the tests, with a name as Windows users' folders have it."""
+    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("Bộ nhớ đệm"))
 
 
 @pytest.fixture(scope="session")

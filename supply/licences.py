@@ -1,0 +1,89 @@
+"""LICENCES.md: what every locked package says of its licence, in the metadata that it installs. `make licences` runs this.
+
+Each row is read from the package as installed here. One that is not (another system's, another Python's) keeps the row
+that LICENCES.md has for this very version; where there is none, the row says so: run this there too.
+"""
+
+import re
+from importlib.metadata import PackageNotFoundError, metadata
+
+from lock import FOLDER, ROOT, SOURCES, Package, read
+
+LISTING = ROOT / "LICENCES.md"
+UNKNOWN = "not known here"
+TITLES = {
+    "requirements": "Every installation (requirements.txt)",
+    "requirements-cluster": "Only for a cluster or Parquet (requirements-cluster.txt)",
+    "requirements-mic": "Only for the microphone (requirements-mic.txt)",
+    "torch": "PyTorch; all but the first only with its CUDA build, on Linux",
+    "requirements-dev": "Only for tests and checks (requirements-dev.txt)",
+    "requirements-bench": "Only for make bench (requirements-bench.txt)",
+}
+NOTES = {  # what lies in a wheel besides, or where its metadata is short
+    "mnn": "its repository says Apache-2.0",
+    "soundfile": "its wheels contain libsndfile, LGPL-2.1-or-later",
+    "soxr": "libsoxr is inside, LGPL-2.1-or-later",
+    "numpy": "its wheels contain OpenBLAS (BSD) and GCC's runtime (GPL-3.0 with the runtime exception)",
+    "scipy": "its wheels contain OpenBLAS (BSD) and GCC's runtime (GPL-3.0 with the runtime exception)",
+}
+HEAD = """\
+# Licences of what this project uses
+
+Made by `make licences` from the metadata that the packages install; the tests compare it with `supply/*.lock`. None is
+under the GPL alone or the AGPL. Two libraries are LGPL (libsndfile, libsoxr): they come as shared libraries in their own
+packages, and nothing of them is in this repository. NVIDIA's libraries are proprietary; only PyTorch's CUDA build
+brings them.
+
+What is not a package:
+
+| what | licence |
+| --- | --- |
+| ESC-50 (K. J. Piczak), downloaded by step 1 | CC BY-NC 3.0 |
+| Cnn14's official weights (Kong et al.), downloaded by step 2 | CC BY 4.0 |
+| `models/cnn14_compact.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on ESC-50 and on sounds of which several forbid commercial use |
+| ffmpeg, PortAudio: used where a user has installed them | their own |
+"""
+
+
+def stated(package: Package) -> str:
+    """The licence that the installed package states, or UNKNOWN where this version is not installed."""
+    try:
+        about = metadata(package.name)
+    except PackageNotFoundError:
+        return UNKNOWN
+    if about["Version"].partition("+")[0] != package.version:
+        return UNKNOWN
+    classes = [line.split(" :: ")[-1] for line in about.get_all("Classifier") or [] if line.startswith("License")]
+    text = (about.get("License") or "").strip()
+    short = text if text and "\n" not in text and not text.startswith("Copyright") else ""
+    return about.get("License-Expression") or short or ", ".join(classes) or "states none"
+
+
+def rows(text: str) -> dict[tuple[str, str], str]:
+    """(package, version) -> licence, of a LICENCES.md."""
+    return {
+        (name, version): licence for name, version, licence in re.findall(r"^\| ([\w-]+) (\S+) \| (.*?) \|", text, re.M)
+    }
+
+
+def main() -> None:
+    before = rows(LISTING.read_text(encoding="utf-8")) if LISTING.is_file() else {}
+    parts = [HEAD]
+    assert set(TITLES) == {*SOURCES, "torch"}
+    for lock, title in TITLES.items():
+        lines = [f"## {title}\n", "| package | licence, as it states it | note |", "| --- | --- | --- |"]
+        packages = read(FOLDER / f"{lock}.lock")
+        for package in sorted(packages, key=lambda package: (package.name != "torch", package.name, package.version)):
+            licence = stated(package)
+            if licence == UNKNOWN:
+                licence = before.get((package.name, package.version), UNKNOWN)
+            if licence == UNKNOWN:
+                print(f"{package.name} {package.version}: not installed here")
+            lines.append(f"| {package.name} {package.version} | {licence} | {NOTES.get(package.name, '')} |")
+        parts.append("\n".join(lines) + "\n")
+    LISTING.write_text("\n".join(parts), encoding="utf-8", newline="\n")
+    print(f"Wrote {LISTING}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What every script shares, where systems differ: the encoding of answers, and the name in an error."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from danger_safe import cli
+from danger_safe.files import whole_file
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as narrow as a Windows console's code page
+
+
+@pytest.mark.parametrize(
+    "asked, answer", [({}, "Nguyễn – ±\n".encode()), ({"PYTHONIOENCODING": "ascii"}, rb"Nguy\u1ec5n")]
+)
+def test_answers_in_a_pipe_are_utf8_unless_asked_otherwise(asked, answer):
+    code = "from danger_safe import cli; cli.run(lambda _: print('Nguy\\u1ec5n \\u2013 \\xb1') or 0, [])"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean | ASCII | asked, capture_output=True)
+    assert done.returncode == 0 and done.stdout.replace(b"\r\n", b"\n").startswith(answer), done
+
+
+def test_a_file_that_cannot_be_replaced_is_named(tmp_path, capsys):
+    """As on Windows a table that is open in Excel: the user knows its name, and not that of the part beside it."""
+    table = tmp_path / "table.csv"
+    table.mkdir()
+
+    def write(_):
+        with whole_file(table) as part:
+            part.write_text("x")
+        return cli.DONE
+
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(write, [])
+    assert f"error: {table}: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

@@ -1,0 +1,66 @@
+"""Nothing goes online but the two downloads: the scripts do their work with sockets forbidden, in every process of theirs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run
+
+
+def lines(offline, kind):
+    """What the record has of one kind: start or tried."""
+    text = Path(offline["NO_NETWORK_LOG"]).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith(kind)]
+
+
+@pytest.mark.parametrize("attempt", [
+    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')",
+    "import socket; socket.create_connection(('127.0.0.1', 9))",
+    "import socket; socket.socket()",
+    "import socket; socket.getaddrinfo('localhost', 80)",
+])  # fmt: skip
+def test_the_ban_catches(attempt, offline, tmp_path):
+    env = os.environ | {name: str(value) for name, value in offline.items()} | {"NO_NETWORK_LOG": str(tmp_path / "log")}
+    done = subprocess.run([sys.executable, "-c", attempt], env=env, capture_output=True)
+    assert done.returncode and b"forbid the network" in done.stderr
+    assert lines(env, "tried")
+
+
+def test_the_pipeline_with_sockets_forbidden(sample, embeddings, offline, tmp_path):
+    """Steps 1 and 2 ran so already, to make the fixtures."""
+    run("train_logreg_model.py", "--embeddings", embeddings, "--output-dir", tmp_path, env=offline)
+    run("compare_models.py", "--embeddings", embeddings, "--output-dir", tmp_path, "--models",
+        tmp_path / "logreg_model.joblib", env=offline)  # fmt: skip
+    clip = next((sample / "Danger").iterdir())
+    run("predict_danger.py", clip, "--plot", tmp_path / "clip.png", env=offline)
+    for category in ("Danger", "Safe"):
+        (tmp_path / "own" / category).mkdir(parents=True)
+        for number in range(2):
+            noise = np.random.default_rng(number).standard_normal(16_000) * 0.1
+            soundfile.write(tmp_path / "own" / category / f"{number}.wav", noise, 16_000)
+    run("finetune_cnn14.py", "--dataset", tmp_path / "own", "--epochs", 2, "--per-category", 2, "--bad-recordings", 0.5,
+        "--output", tmp_path / "own.pth", env=offline)  # fmt: skip
+
+    started = "\n".join(lines(offline, "start"))
+    for name in ("filterAudio", "extractEmbedding", "models.mnn_network", "compare_models", "finetune_cnn14"):
+        assert name in started  # the ban was there
+    assert not lines(offline, "tried")
+
+
+def test_the_ready_detector_loads_without_pickle(tmp_path):
+    """Arrays and text: NumPy opens it where it may unpickle nothing, and a file that holds a pickle is refused."""
+    from danger_safe.detector import READY, load_ready
+    from danger_safe.errors import UserError
+
+    with np.load(READY, allow_pickle=False) as file:
+        content = {name: file[name] for name in file.files}
+    assert all(array.dtype.kind in "fU" for array in content.values())
+    bad = tmp_path / "bad.npz"
+    np.savez(bad, **content | {"mean": np.array([print], object)})
+    with pytest.raises(UserError, match="damaged"):
+        load_ready(bad)
+    assert not list(ROOT.rglob("models/*.joblib"))

@@ -1,0 +1,57 @@
+"""What is installed is what was locked: the locks say what the requirements files say, for every supported computer."""
+
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "supply"))
+from licences import UNKNOWN, rows
+from lock import FOLDER, PLATFORMS, PYTHONS, SOURCES, missing, read
+
+LOCKS = {path.stem: read(path) for path in FOLDER.glob("*.lock")}
+EVERYTHING = [package for packages in LOCKS.values() for package in packages]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_pin_is_locked_at_its_version(source):
+    """In its lock, one that this leads to, or PyTorch's."""
+    leads_to = [source]
+    while SOURCES[leads_to[-1]]:
+        leads_to.append(SOURCES[leads_to[-1]])
+    locked = {(package.name, package.version) for name in [*leads_to, "torch"] for package in LOCKS[name]}
+    text = (ROOT / f"{source}.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-r "))]
+    pins = [re.match(r"([\w-]+)==([\w.]+)", line) for line in lines]
+    assert all(pins), f"not an exact version: {lines}"
+    assert {(pin[1].lower().replace("_", "-"), pin[2]) for pin in pins} <= locked
+    begins = re.findall(r"^-r (\S+)\.", text, re.M)
+    assert begins == ([SOURCES[source]] if SOURCES[source] else [])
+    assert re.findall(r"^-r (\S+)\.lock", (FOLDER / f"{source}.lock").read_text(encoding="utf-8"), re.M) == begins
+
+
+def test_every_supported_computer_has_a_file_with_a_hash():
+    without = {
+        f"{platform}, Python {python}": names
+        for platform in PLATFORMS
+        for python in PYTHONS
+        if (names := missing(EVERYTHING, platform, python))
+    }
+    assert not without
+    assert all(package.files for package in EVERYTHING)
+
+
+def test_no_package_has_two_versions_in_one_place():
+    for platform in PLATFORMS:
+        for python in PYTHONS:
+            names = [package.name for package in EVERYTHING if package.needed(platform, python)]
+            assert len(names) == len(set(names)), (platform, python)
+
+
+def test_every_licence_is_listed():
+    listed = rows((ROOT / "LICENCES.md").read_text(encoding="utf-8"))
+    assert set(listed) == {(package.name, package.version) for package in EVERYTHING}
+    assert UNKNOWN not in listed.values()
+    gpl = [name for name, licence in listed.items() if re.search(r"(?<!L)GPL", licence)]
+    assert not gpl
