@@ -62,9 +62,11 @@ def write_page(
     notes = []
     if failed:
         first = next(iter(failed))
-        notes.append(f"{len(failed)} clips cannot be played, first {files[first]}: {failed[first]}.")
+        notes.append(f"Clips that cannot be played: {len(failed)}, first {files[first]}: {failed[first]}.")
     if left_out:
-        notes.append(f"{len(left_out)} clips have no player: the page would be over {MOST_BYTES / 1e6:.0f} MB.")
+        notes.append(
+            f"Clips without a player: {len(left_out)}; with them the page would be over {MOST_BYTES / 1e6:.0f} MB."
+        )
     write_whole(path, _render(page, encoded, notes))
     return [f"mistakes.html: {note}" for note in notes]
 
@@ -143,7 +145,7 @@ def _row(page: _Page, rank: int) -> str:
     ]
     for number, title in enumerate(mistakes.titles):
         score = f"{mistakes.scores[number, row]:.3f}"
-        mark = '<br><strong class="wrong">✗ wrong</strong>' if mistakes.wrong[number, row] else "<br>right"
+        mark = '<br> <strong class="wrong">✗ wrong</strong>' if mistakes.wrong[number, row] else "<br> right"
         cells.append(_cell(_text(title_in_words(mistakes, title)), score + mark))
     near = "".join(
         f"<li>{_button(page, other, f'{page.categories[other]} ({LABEL_NAMES[mistakes.labels[other]]})')}"

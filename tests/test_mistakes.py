@@ -44,7 +44,7 @@ def compared(tmp_path_factory):
 
 def test_list_has_every_mistake_of_the_own_models_worst_first(compared):
     folder, table, done = compared
-    assert "mistakes.html" in done.stdout and "1 clips cannot be played, first 59.wav: is missing" in done.stderr
+    assert "mistakes.html" in done.stdout and "Clips that cannot be played: 1, first 59.wav: is missing" in done.stderr
     rows = list(csv.DictReader((folder / "mistakes.csv").open(encoding="utf-8", newline="")))
     assert rows and [float(row["worst"]) for row in rows] == sorted((float(row["worst"]) for row in rows), reverse=True)
     own = ["Logistic Regression: wrong", "Random Forest: wrong"]
