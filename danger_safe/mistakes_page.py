@@ -189,7 +189,7 @@ def _points(page: _Page) -> str:
     """The map's points: rings first, so that no ring covers a point."""
     where = dict(zip(page.plan.rows.tolist(), page.plan.places.tolist(), strict=True))
     rings = [
-        f'<circle class="ring" cx="{where[row][0]}" cy="{where[row][1]}" r="9"/>'
+        f'<circle class="ring" cx="{where[row][0]}" cy="{where[row][1]}" r="8"/>'
         for row in page.plan.rows.tolist()
         if row in page.plan.mistaken
     ]
@@ -202,7 +202,7 @@ def _points(page: _Page) -> str:
             words += "" if row in page.sounds else ", no player"
             points.append(
                 f'<path role="option" aria-selected="false" tabindex="-1" data-point="{row}" '
-                f'transform="translate({x} {y})" fill="{group.colour}" d="{SHAPES[group.shape]}" '
+                f'transform="translate({x} {y}) scale(.75)" fill="{group.colour}" d="{SHAPES[group.shape]}" '
                 f'aria-label="{_text(words)}"/>'
             )
     return "\n".join(

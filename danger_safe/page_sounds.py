@@ -1,7 +1,7 @@
 """Sounds and log-mel pictures small enough for a page that carries them all.
 
 Of a long recording, the first ten seconds. Sounds become Ogg at 16 kHz: Vorbis where there is room, since it is made
-ten times as fast; Opus where there is not. 2,000 clips of five seconds take 11 MB at the smallest.
+ten times as fast; Opus where there is not. 2,000 clips of five seconds take 12 MB at the smallest.
 """
 
 import base64
