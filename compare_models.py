@@ -7,6 +7,8 @@
 In:   audio_embeddings.csv and the *_model.joblib files trained on it
 Out:  model_comparison.png  ROC and precision–recall curves, the chosen thresholds as dots
       model_comparison.csv  one row a model, with its learning time, size and speed
+      mistakes.html, .csv   every clip that a model gets wrong, worst first, to be heard and seen
+      embedding_map.png, .csv  all clips in two dimensions, mistakes ringed
       on the terminal also how sure the differences are, and which model to use
 
 Each model is trained anew on each fold: the models in the files have seen every clip and cannot be judged on them.
@@ -26,6 +28,7 @@ from danger_safe.calibration import uncalibrated
 from danger_safe.errors import UserError
 from danger_safe.evaluation import Rule, evaluate, summarise, warnings_of
 from danger_safe.files import whole_file
+from danger_safe.mistakes import write_mistakes
 from danger_safe.paired import auc_differences, recommend
 from danger_safe.saved_model import load_model_file
 from danger_safe.table import EmbeddingTable, read_table
@@ -90,7 +93,9 @@ def main(arguments: list[str]) -> int:
         )
     print(recommend(differences, best, speeds, "s for a thousand clips"))
     print(f"majority baseline: {summary['majority_baseline']:.1%} accuracy")
-    print(f"Wrote {picture}, {table_file}")
+    own = [title for title, speed in speeds.items() if math.isfinite(speed)]
+    further = write_mistakes(args.output_dir, table, results, own, args.dataset)
+    print(f"Wrote {', '.join(map(str, [picture, table_file, *further]))}")
     for name in sorted({file.name.replace("_model.joblib", "") for file in files}):
         matrix = args.output_dir / f"{name}_confusion_matrix.png"
         if matrix.is_file():

@@ -1,0 +1,205 @@
+"""What compare_models.py says of mistakes: which clips, in which order, and a page that works, offline, in a browser."""
+
+import csv
+import html
+import json
+import re
+import shutil
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import run
+from test_train import make_table
+
+from danger_safe import mistakes_page
+from danger_safe.embedding_map import lay_out, write_map
+from danger_safe.evaluation import Evaluation
+from danger_safe.mistakes import find_mistakes, nearest
+from danger_safe.page_sounds import GOOD, PLANS, SMALLEST, encode, encode_all
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'  # a file name that Linux and macOS allow; the / becomes _
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """60 clips that two models confuse now and then, one of them gone; compare_models.py has run."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    table = make_table(folder / "t.csv", apart=1.2, takes=1)
+    table.loc[3, "category"] = "</script><script>alert(2)</script>&\"'"
+    table.loc[4, "file"] = NASTY.replace("/", "_")
+    table.to_csv(folder / "t.csv", index=False)
+    (folder / "sounds").mkdir()
+    for number, file in enumerate(table["file"][:-1]):
+        noise = np.random.default_rng(number).standard_normal(16_000) * 0.1
+        soundfile.write(folder / "sounds" / file, noise, 16_000, format="WAV")
+    run("train_logreg_model.py", "--embeddings", folder / "t.csv", "--output-dir", folder, "--min-recall", 0.8)
+    other = joblib.load(folder / "logreg_model.joblib")  # the same, but stricter: a second model for no second training
+    other["metrics"] |= {"model": "Strict", "min_recall": 0.95}
+    joblib.dump(other, folder / "strict_model.joblib")
+    flags = ["--embeddings", folder / "t.csv", "--output-dir", folder]
+    done = run("compare_models.py", *flags, "--dataset", folder / "sounds", "--baseline", folder / "t.csv")
+    return folder, table, done
+
+
+def test_list_has_every_mistake_of_the_own_models_worst_first(compared):
+    folder, table, done = compared
+    assert "mistakes.html" in done.stdout and "Clips that cannot be played: 1, first 59.wav: is missing" in done.stderr
+    rows = list(csv.DictReader((folder / "mistakes.csv").open(encoding="utf-8", newline="")))
+    assert rows and [float(row["worst"]) for row in rows] == sorted((float(row["worst"]) for row in rows), reverse=True)
+    own = ["Logistic Regression: wrong", "Strict: wrong"]
+    assert all("1" in (row[own[0]], row[own[1]]) for row in rows)
+    assert "Logistic Regression on unknown (baseline): score" in rows[0]
+    labels = dict(zip(table["file"], table["label"].astype(str), strict=True))
+    assert all(labels[row["file"]] == row["label"] for row in rows)
+    assert all(row["mistake"] == ("missed danger" if row["label"] == "1" else "false alarm") for row in rows)
+    assert all(row["neighbour_3"] in labels for row in rows)
+    places = pd.read_csv(folder / "embedding_map.csv")
+    assert list(places) == ["file", "x", "y", "label", "category", "mistake"] and len(places) == 60
+    assert set(places["file"][places["mistake"] == 1]) == {row["file"] for row in rows}
+    assert (folder / "embedding_map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_page_holds_whatever_names_hold(compared):
+    folder, table, _ = compared
+    page = (folder / "mistakes.html").read_text(encoding="utf-8")
+    assert page.count("<script") == 2 and "alert(1)</script>" not in page and "alert(2)</script>" not in page
+    assert html.escape(table["file"][4]) in page
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
+    assert len(json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])) == 59
+
+
+def test_without_sounds_there_is_a_page_and_a_warning(compared, tmp_path):
+    folder, _, _ = compared
+    flags = ["--embeddings", folder / "t.csv", "--models", folder / "logreg_model.joblib", "--output-dir", tmp_path]
+    done = run("compare_models.py", *flags)
+    assert "no players" in done.stderr and "give --dataset" in done.stderr
+    page = (tmp_path / "mistakes.html").read_text(encoding="utf-8")
+    assert "sounds were not found" in page and "<button" not in page
+    assert (tmp_path / "mistakes.csv").is_file()
+    # the same table gives the same map
+    assert (tmp_path / "embedding_map.csv").read_text().splitlines()[1].split(",")[:3] == (
+        (folder / "embedding_map.csv").read_text().splitlines()[1].split(",")[:3]
+    )
+
+
+def test_order_counts_the_way_from_the_threshold():
+    labels, scores = np.array([1, 1, 0, 0, 0, 1]), np.array([0.1, 0.19, 0.6, 0.9, 0.1, 0.9])
+    result = Evaluation(labels, scores, scores, labels, np.arange(6), 0.2, 0.9, "")
+    worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), 0.2, 0.9, "")
+    mistakes = find_mistakes({"baseline": worse, "own": result}, ["own"])
+    assert mistakes.titles == ["own", "baseline"] and mistakes.baselines == {"baseline"}
+    assert mistakes.rows.tolist() == [3, 0, 2, 1]  # 0.875; 0.5, missed; 0.5, false alarm; 0.05
+    missing = find_mistakes({"own": Evaluation(labels, labels * 1.0, scores, labels, labels, 0.5, 0.9, "")}, ["own"])
+    assert not len(missing.rows)
+
+
+def test_neighbours_are_of_other_recordings():
+    features = np.array([[1.0, 0], [1, 0.01], [1, 0.1], [0, 1], [-1, 0]])
+    near = nearest(features, np.array(list("aabcd")), np.array([0, 4]))
+    assert [row for row, _ in near[0]] == [2, 3, 4] and near[1][0][0] == 3
+    assert nearest(features[:2], np.array(["a", "a"]), np.array([0])) == [[]]
+
+
+@pytest.mark.parametrize(("clips", "dimensions"), [(2, 3), (9, 1), (12, 4)])
+def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
+    features = np.random.default_rng(0).standard_normal((clips, dimensions)).astype(np.float32)
+    plan = lay_out(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]))
+    assert plan.method == ("t-SNE" if clips > 10 else "PCA")
+    assert (plan.places >= 0).all() and (plan.places <= (1000, 700)).all()
+    write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
+
+
+def test_sounds_keep_to_their_room(tmp_path):
+    sounds = {}
+    for row, seconds in enumerate((5, 5, 5, 0.001, 60)):
+        sounds[row] = tmp_path / f"{row}.wav"
+        noise = np.random.default_rng(row).standard_normal(int(16_000 * seconds)) * 0.1
+        soundfile.write(sounds[row], noise, 16_000)
+    (tmp_path / "5.wav").write_bytes(b"none")
+    sounds[5] = tmp_path / "5.wav"
+    encoded, failed, left_out = encode_all(sounds, {0}, 10_000_000)
+    assert list(encoded) == [0, 1, 2, 3, 4] and list(failed) == [5] and not left_out
+    assert len(encode(sounds[0], SMALLEST)) < len(encode(sounds[0], GOOD)) / 3
+    encoded, _, left_out = encode_all(sounds, {0}, 20_000)
+    assert sum(map(len, encoded.values())) <= 20_000 and 0 in encoded and 4 in left_out
+    # 2,000 clips of five seconds fit beside a list of five megabytes
+    assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MOST_BYTES - 5_000_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    if BROWSER is None:
+        pytest.skip("no Chromium here (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=BROWSER, args=switches)
+        yield opened
+        opened.close()
+
+
+PLAYS = "() => { const p = document.querySelector('#player'); return p.duration > 0.5 && p.currentTime > 0; }"
+
+
+def test_page_in_a_browser(compared, browser):
+    """Players in the list and on the map, by click and by key; filters; no error, nothing online; also on a phone."""
+    folder, _, _ = compared
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    problems, requests = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((folder / "mistakes.html").as_uri())
+    now = page.locator("#now")
+
+    def assert_plays():
+        page.wait_for_function(PLAYS)
+        page.wait_for_function("() => /^Play(ing|ed): /.test(document.querySelector('#now').textContent)")
+        page.evaluate("() => { const p = document.querySelector('#player'); p.pause(); p.removeAttribute('src'); }")
+        page.evaluate("() => { document.querySelector('#now').textContent = ''; }")
+
+    page.locator("#list button").first.click()  # a mistake
+    assert_plays()
+    page.locator("#list li button").first.click()  # a neighbour
+    assert_plays()
+    page.locator("[data-point='7']").click()
+    assert_plays()
+    assert page.locator("[data-point][tabindex='0']").count() == 1
+    assert page.evaluate("document.activeElement.dataset.point") == "7"
+    assert page.locator("[data-point='7']").get_attribute("aria-selected") == "true"
+
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home"):
+        page.keyboard.press(key)
+    for _ in range(5):
+        before = page.evaluate("document.activeElement.dataset.point")
+        page.keyboard.press("PageDown")
+        assert page.evaluate("document.activeElement.dataset.point") != before
+    page.keyboard.press("Enter")
+    assert_plays()
+    page.locator("[data-point='59']").dispatch_event("click", {"clientX": -99, "clientY": -99, "bubbles": True})
+    assert "No player" in now.text_content()  # its sound is gone
+
+    page.locator("#kind").select_option("1")
+    shown = page.locator("#list tbody tr:visible")
+    assert 0 < shown.count() < page.locator("#list tbody tr").count()
+    assert set(shown.evaluate_all("rows => rows.map(row => row.dataset.kind)")) == {"1"}
+    page.locator("#model").select_option("1")
+    far = shown.evaluate_all("rows => rows.map(row => Number(row.dataset.far.split(' ')[1]))")
+    assert far == sorted(far, reverse=True) and str(len(far)) in page.locator("#count").text_content()
+
+    page.locator("#list tr:visible img").first.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#list img')].some(image => image.naturalWidth === 200)"
+    )
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert not problems
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    page.close()
