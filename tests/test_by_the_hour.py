@@ -1,0 +1,115 @@
+"""False alarms by the hour, the threshold that keeps to so many, and Unknown: through the scripts, on the sample sounds."""
+
+import json
+import shutil
+
+import joblib
+import numpy as np
+import pytest
+import soundfile
+from conftest import run
+
+from danger_safe.false_alarms import Trial, rate_with_interval
+from danger_safe.heard_again import Heard
+from danger_safe.operating_point import share_with_interval, threshold_for
+
+TRAIN = "train_logreg_model.py"
+
+
+@pytest.fixture(scope="module")
+def trained(embeddings, tmp_path_factory):
+    """(folder of a Logistic Regression on the sample, what its training said)."""
+    folder = tmp_path_factory.mktemp("hour")
+    for file in embeddings.parent.glob("audio_embeddings*"):
+        shutil.copy(file, folder)
+    done = run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
+    return folder, done
+
+
+def test_a_training_promises_recall_and_false_alarms_an_hour(trained):
+    folder, done = trained
+    assert "in an hour of ordinary sound" in done.stdout and "FALSE ALARMS" not in done.stderr
+    metrics = json.loads((folder / "logreg_metrics.json").read_text())
+    hour, points = metrics["by_the_hour"], metrics["operating_points"]
+    for name in ("danger_recall", "false_alarms_an_hour"):
+        value, low, high = hour[name]
+        assert low <= value <= high
+    assert 0 < hour["minutes"] <= 20
+    recall = [point["danger_recall"] for point in points]
+    assert recall == sorted(recall, reverse=True) and len(points) == 49
+    assert (folder / "logreg_operating_point.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_next_training_need_not_listen_again(trained):
+    folder, _ = trained
+    kept = folder / "audio_embeddings_windows.npz"
+    before = kept.stat().st_mtime_ns
+    done = run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
+    assert kept.stat().st_mtime_ns == before and "Listening" not in done.stderr
+    kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made anew
+    run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
+    assert kept.stat().st_size > 1000
+
+
+def test_a_threshold_by_false_alarms_and_predicting_with_it(trained, tmp_path, sample):
+    folder, _ = trained
+    arguments = ("--embeddings", folder / "audio_embeddings.csv", "--output-dir", tmp_path)
+    run(TRAIN, *arguments, "--max-false-alarms-per-hour", "0")
+    strict = joblib.load(tmp_path / "logreg_model.joblib")
+    points = {point["threshold"]: point for point in strict["metrics"]["operating_points"]}
+    assert points[strict["threshold"]]["false_alarms_an_hour"] == 0
+    recording = next((sample / "Danger").iterdir())
+    model = ("--model", folder / "logreg_model.joblib", "--max-false-alarms-per-hour", "1000000")
+    done = run("predict_danger.py", recording, *model)
+    assert "false alarms an hour" in done.stderr and "threshold 0.02" in done.stderr
+
+
+def test_without_its_sounds_a_training_says_what_it_does_not_know(trained, tmp_path):
+    folder, _ = trained
+    table = tmp_path / "audio_embeddings.csv"
+    shutil.copy(folder / "audio_embeddings.csv", table)
+    done = run(TRAIN, "--embeddings", table, "--output-dir", tmp_path)
+    assert "FALSE ALARMS AN HOUR ARE NOT KNOWN" in done.stderr and "--dataset" in done.stderr
+    done = run(TRAIN, "--embeddings", table, "--output-dir", tmp_path, "--dataset", tmp_path / "nowhere", status=1)
+    assert "nowhere" in done.stderr
+    done = run(TRAIN, "--embeddings", table, "--max-false-alarms-per-hour", "5", "--output-dir", tmp_path, status=1)
+    assert "needs the sounds" in done.stderr
+
+
+def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(trained, tmp_path):
+    folder, _ = trained
+    rng = np.random.default_rng(0)
+    knocks = np.zeros(5 * 32_000)
+    knocks[::16_000] = 1.0
+    knocks = np.convolve(knocks, rng.standard_normal(800) * np.exp(-np.arange(800) / 100))[: 5 * 32_000]
+    soundfile.write(tmp_path / "knocks.wav", 0.5 * knocks / np.abs(knocks).max(), 32_000)
+    model = ("--model", folder / "logreg_model.joblib")
+    done = run("predict_danger.py", tmp_path / "knocks.wav", *model, "--threshold", "1", "--format", "json")
+    assert json.loads(done.stdout)["verdict"] == "Unknown"
+    done = run("predict_danger.py", tmp_path / "knocks.wav", *model, "--threshold", "1e-9", "--format", "json")
+    assert json.loads(done.stdout)["verdict"] == "Danger"
+    metrics = json.loads((folder / "logreg_metrics.json").read_text())["unknown"]
+    assert metrics["known_called_unknown"][0] < 0.15
+    assert metrics["left_out"]["danger"]["clips"] > 0
+
+
+def test_events_are_counted_where_they_are_heard():
+    """Two folds, each a stretch of safe clips (two windows of a clip a second), and a danger by itself."""
+    clips = np.repeat([0, 1, 2, 3, 4], 20)
+    start = np.concatenate([np.arange(40) / 2, np.arange(40) / 2, np.arange(20) / 2])
+    stretch = np.repeat([0, 1, 2], [40, 40, 20])
+    heard = Heard(np.zeros((100, 1)), start, start + 3, np.ones(100, bool), stretch, clips, np.ones(100, bool))
+    alone = np.where(clips == 1, 0.5, np.where(clips == 4, 0.9, 0.0))
+    trial = Trial(heard, alone, np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 2, 1]), np.arange(5))
+    assert trial.events(np.full(5, 0.4)).tolist() == [0, 1, 0, 0, 1]
+    assert trial.events(np.array([0.6, 0.6, 0.4, 0.4, 0.6])).tolist() == [0, 0, 0, 0, 1]
+    point = threshold_for(trial.points(), 0)
+    assert point["threshold"] == pytest.approx(0.52) and point["danger_recall"] == 1
+    assert trial.promise(np.full(5, 0.4))["false_alarms_an_hour"][0] == pytest.approx(1 / 40 * 3600)
+
+
+def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
+    value, low, high = share_with_interval(np.ones(30, bool), np.arange(30))
+    assert (value, low, high) == (1, pytest.approx(0.9), 1)
+    value, low, high = rate_with_interval(np.zeros(30), np.full(30, 60.0), np.arange(30))
+    assert (value, low, high) == (0, 0, pytest.approx(6))
