@@ -5,8 +5,8 @@ score that hovers does not flicker); it closes when they have been below for lon
 than the least duration was no event.
 
 A window of seconds cannot say by itself where in it a sound begins. The windows around can: as they slide onto the
-sound, their scores climb from what they were before to what they stay at. The sound begins where they are half way up.
-Where a danger follows a doubtful sound without a gap, the event is said to begin with the danger.
+sound, their embeddings turn towards that of the surest window. The sound begins where they are half way there. Where a
+surer sound follows another danger without a gap, the two are two events.
 """
 
 from collections import deque
@@ -17,9 +17,12 @@ import numpy as np
 
 LOWER = 0.6  # of the threshold: an event lasts while the score stays above
 JOIN = 2.0  # seconds: a shorter gap does not end an event
-TWICE = 2.0  # times as sure as the event was so far: what went before was something else
-AROUND = 4.0  # seconds before an event, and of its beginning, that tell where it begins; the same for its end
-EDGE = 1 / 3  # of a window holds the sound when its score is half way up
+BEFORE = 8.0  # seconds before a window in which the beginning of what it hears is looked for
+SURER = 0.02  # a window that much surer than the event so far tells anew where the sound begins
+OTHER = 0.5  # similarity of embeddings (cosine) at and below which a window holds another sound
+EDGE = 0.47  # of a window holds the sound when its embedding is half way there
+AROUND = 4.0  # seconds before the end of an event that tell where it ends
+END_EDGE = 1 / 3  # of a window holds the sound when its score is half way down
 
 
 @dataclass
@@ -52,64 +55,82 @@ class EventFinder:
     def __init__(self, threshold: float, hop: float, shortest: float = 0.0):
         """``shortest``: seconds that an event must last."""
         self.threshold, self.hop, self.shortest = threshold, hop, shortest
-        self._around = max(1, round(AROUND / hop))  # windows
-        self._recent: deque[Scored] = deque(maxlen=2 * self._around)
+        self._recent: deque[Scored] = deque(maxlen=round(BEFORE / hop) + 1)
         self._open: Event | None = None
-        self._beginning: list[Scored] = []  # windows before the open event and of its first seconds
-        self._opened_at = 0  # number of the first window of the event among those
         self._surest = 0.0  # window by itself, of the event
-        self._above: Scored | None = None  # the last window of the open event
+        self._opening: Scored | None = None  # first and last window of the open event that was above
+        self._last: Scored | None = None
 
     def add(self, window: Scored) -> Iterator[Event]:
         """Events that end before this window."""
-        if self._open is not None and window.start - self._above.start > JOIN + self.hop:
+        if self._open is not None and window.start - self._last.start > JOIN + self.hop:
             yield from self._close()
         self._recent.append(window)
-        if self._open is not None and len(self._beginning) < self._opened_at + self._around:
-            self._beginning.append(window)
         if window.score < self.threshold * (1.0 if self._open is None else LOWER):
             return
-        middle = (window.start + window.end) / 2
-        self._above = window
+        self._last = window
         if self._open is None:
-            self._begin()
-            self._surest = window.alone
-            self._open = Event(window.start, window.end, middle, window.score, window.embedding)
-            return
-        if window.alone >= TWICE * self._surest:
-            self._begin()
+            self._open, self._surest, self._opening = self._event(window, window.start), 0.0, window
+        young = window.start <= self._opening.end  # still sliding onto its sound
+        if window.alone >= self._surest + (0 if young else SURER):
+            yield from self._begin(window)
         self._surest = max(self._surest, window.alone)
         if window.score > self._open.score:
-            self._open.peak, self._open.score, self._open.embedding = middle, window.score, window.embedding
-
-    def _begin(self) -> None:
-        """The last window is the first of the event."""
-        self._beginning = list(self._recent)[-self._around - 1 :]
-        self._opened_at = len(self._beginning) - 1
+            self._open.peak, self._open.score = (window.start + window.end) / 2, window.score
+            self._open.embedding = window.embedding
 
     def finish(self) -> Iterator[Event]:
         """The event that is open when the recording ends."""
         if self._open is not None:
             yield from self._close()
 
+    def _event(self, window: Scored, start: float) -> Event:
+        return Event(start, window.end, (window.start + window.end) / 2, window.score, window.embedding)
+
+    def _begin(self, window: Scored) -> Iterator[Event]:
+        """Say when the sound of this window began, and what the event was before it, where that was another sound."""
+        recent = list(self._recent)
+        first = recent[first_alike(recent)]
+        if first is recent[0]:  # it was there all the time
+            return
+        start = first.end - EDGE * (first.end - first.start)
+        if self._opening.end <= start:  # it was open before this sound
+            if similarity(self._opening.embedding, window.embedding) > OTHER:  # and that was the same sound
+                return
+            self._open.end = first.start
+            if self._open.end - self._open.start >= max(self.hop, self.shortest):
+                yield self._open
+            self._open, self._opening = self._event(window, start), window
+        self._open.start = start
+
     def _close(self) -> Iterator[Event]:
-        event, first, last = self._open, self._beginning[self._opened_at], self._above
+        event, last = self._open, self._last
         self._open = None
         recent = list(self._recent)
-        ending = [window for window in recent if window.start >= last.start - AROUND]
-        begins = self._beginning[turning_point(self._beginning, self._opened_at)]
-        ends = ending[::-1][turning_point(ending[::-1], sum(window.start > last.start for window in ending))]
-        event.start = begins.end - EDGE * (begins.end - begins.start)
-        event.end = ends.start + EDGE * (ends.end - ends.start)
-        if first.start == 0:  # there from the beginning
-            event.start = 0.0
-        if last is recent[-1]:  # and to the end
+        ending = [window for window in recent if window.start >= last.start - AROUND][::-1]
+        ends = ending[turning_point(ending, sum(window.start > last.start for window in ending))]
+        event.end = ends.start + END_EDGE * (ends.end - ends.start)
+        if last is recent[-1]:  # it lasts to the end
             event.end = last.end
-        if event.end - event.start < self.hop:
-            middle = (first.start + last.end) / 2
-            event.start, event.end = middle - self.hop / 2, middle + self.hop / 2
+        event.end = max(event.end, event.start + self.hop)
         if event.end - event.start >= self.shortest:
             yield event
+
+
+def first_alike(windows: Sequence[Scored]) -> int:
+    """The first of those windows, next to each other, that hears what the last one does: half way, by its embedding,
+    from the least alike of them. 0 where none of them hears another sound."""
+    alike = similarity(np.stack([window.embedding for window in windows]), windows[-1].embedding)
+    least = alike.min()
+    if least > OTHER:
+        return 0
+    return int(np.flatnonzero(alike < (least + 1) / 2)[-1]) + 1
+
+
+def similarity(embeddings: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosine similarity of embeddings, (…, dimensions), with another, (dimensions,): (…,)."""
+    lengths = np.linalg.norm(embeddings, axis=-1) * np.linalg.norm(other)
+    return embeddings @ other / np.maximum(lengths, 1e-9)
 
 
 def turning_point(windows: Sequence[Scored], inside: int) -> int:
