@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe import cli
+from danger_safe.addresses import list_files
 from danger_safe.answers import FORMATS, Summary, names
 from danger_safe.audio import SUFFIXES, AudioError, read_header
 from danger_safe.detector import Detector, ReadyDetector, load_ready, own_detector
@@ -131,7 +132,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     quiet = live or (args.format == "csv" and sys.stdout.isatty())
     try:
         with tqdm(
-            total=seconds, desc=str(recording), unit="s", file=sys.stderr, leave=False, delay=1, disable=quiet
+            total=seconds, desc=cli.one_line(str(recording)), unit="s", file=sys.stderr, leave=False, delay=1, disable=quiet
         ) as bar:
             for window in listener.listen(pieces, live):
                 summary.add(window)
@@ -173,7 +174,8 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
         if name == STREAM or not path.is_dir():
             yield STREAM if name == STREAM else path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES + MORE_SUFFIXES)
+        listed = list_files(path)  # with folders that cannot be looked into: those are named, too
+        found = [file for name, file in listed if name.lower().endswith(("/", *SUFFIXES, *MORE_SUFFIXES))]
         if not found:
             raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + MORE_SUFFIXES)})")
         yield from found

@@ -7,6 +7,7 @@ s3fs, for gs:// gcsfs, for https:// aiohttp.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,10 +53,20 @@ def exists(file: Place) -> bool:
 
 
 def list_files(folder: Place) -> list[tuple[str, Place]]:
-    """All files under a folder, by name: (name relative to the folder with forward slashes, file)."""
+    """All files under a folder, by name: (name relative to the folder with forward slashes, file).
+
+    A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
+    """
     if not is_address(folder):
-        paths = (path for path in sorted(Path(folder).rglob("*")) if not path.is_dir())
-        return [("/".join(path.relative_to(folder).parts), path) for path in paths]
+        closed: list[Path] = []
+        paths = [
+            Path(parent, name)
+            for parent, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))
+            for name in names
+        ]
+        named = [("/".join(path.relative_to(folder).parts), path) for path in paths]
+        named += [("/".join((*path.relative_to(folder).parts, "")), path) for path in closed]
+        return sorted(named, key=lambda file: file[1])
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
@@ -63,8 +74,10 @@ def list_files(folder: Place) -> list[tuple[str, Place]]:
 
 
 def signature(file: Place) -> str:
-    """Text that changes when the file does: its size and its time or tag. Raises OSError when there is none."""
+    """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
     if not is_address(file):
+        if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
         status = os.stat(file)
         return f"{status.st_size} {status.st_mtime_ns}"
     information = filesystem(file).info(file)

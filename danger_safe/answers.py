@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from danger_safe.cli import one_line
 from danger_safe.events import Event, Scored
 
 
@@ -41,7 +42,7 @@ class Table:
 
     def done(self, summary: Summary) -> None:
         verdict = "DANGER" if summary.events else "Safe"
-        name = "stream" if summary.file == "-" else summary.file
+        name = "stream" if summary.file == "-" else one_line(summary.file)
         print(f"{verdict:<6}  {summary.score:.2f}  {name}  ({clock(summary.seconds)})", flush=True)
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"

@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import category
 
 from danger_safe.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")  # of Unicode's categories: control characters, line ends, bytes that are no text
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -39,6 +41,8 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if "--debug" not in arguments:
+        _silence_libraries()
     try:
         status = main(arguments)
     except KeyboardInterrupt:
@@ -50,27 +54,46 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     except (UserError, OSError, MemoryError) as error:
         if "--debug" in arguments:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_words(error)}", file=sys.stderr)
         status = FAILED
     except Exception as error:
         if "--debug" in arguments:
             raise
-        print(f"error: unexpected {type(error).__name__}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        print(f"error: unexpected {type(error).__name__}: {_words(error)} (--debug shows where)", file=sys.stderr)
         status = FAILED
     sys.exit(status)
 
 
-def _one_line(error: BaseException) -> str:
+def _silence_libraries() -> None:
+    """Keep C libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
+    if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
+        return
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr.flush()
+    sys.stderr = open(  # noqa: SIM115 - to the end of the program
+        ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
+
+
+def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return one_line(f"{error.filename}: {error.strerror}")
     if isinstance(error, MemoryError):
         return "not enough memory: use a smaller --batch-size or close other programs"
-    return " ".join(str(error).split())
+    return one_line(str(error))
+
+
+def one_line(text: str) -> str:
+    """Text as one line: line ends and other control characters, which file names may hold, as ``\\n`` and the like."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _CONTROL else c for c in text.strip())
 
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -106,7 +106,8 @@ class EventFinder:
             event.end = last.end
         if event.end - event.start < self.hop:
             middle = (first.start + last.end) / 2
-            event.start, event.end = middle - self.hop / 2, middle + self.hop / 2
+            event.start = max(middle - self.hop / 2, first.start)  # a recording may be shorter than that
+            event.end = min(middle + self.hop / 2, last.end)
         if event.end - event.start >= self.shortest:
             yield event
 

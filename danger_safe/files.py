@@ -71,6 +71,11 @@ def write_whole(path: str | Path, text: str) -> None:
 
 def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Write a CSV table, whole or not at all."""
+    write_whole(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
+
+
+def csv_line(values: Iterable) -> str:
+    """A row of a CSV table, without its line end."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_whole(path, text.getvalue())
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # quotes values that hold a character of the line end
+    return text.getvalue().removesuffix("\r\n")

@@ -90,7 +90,7 @@ class Listener:
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             for i, score, embedding in zip(same, self.detector.scores(embeddings), embeddings, strict=True):
-                silent = np.abs(batch[i].samples).max() < QUIETEST_PEAK  # nothing was recorded
+                silent = np.ptp(batch[i].samples) < 2 * QUIETEST_PEAK  # nothing was recorded, or one value all along
                 alone = 0.0 if silent else float(score)
                 scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding)
         return scored

@@ -44,7 +44,8 @@ def read_table(path: Path) -> EmbeddingTable:
             need_parquet()
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype={"file": str, "category": str, "source": str}, keep_default_na=True)
+            # read as they are: a category may be called NA
+            table = pd.read_csv(path, converters=dict.fromkeys(("file", "category", "source"), str))
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if name.startswith("feat_")]
