@@ -115,7 +115,7 @@ def parse(arguments: list[str]):
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
         help="clips of 5 s in one step (default: what suits the engine)")  # fmt: skip
-    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)
     if args.output.suffix not in SUFFIXES:

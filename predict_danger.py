@@ -30,7 +30,7 @@ from tqdm import tqdm
 from danger_safe import cli
 from danger_safe.addresses import list_files
 from danger_safe.answers import FORMATS, Summary, names
-from danger_safe.audio import SUFFIXES, AudioError, read_header
+from danger_safe.audio import RATES, SUFFIXES, AudioError, read_header
 from danger_safe.detector import Detector, ReadyDetector, load_ready, own_detector
 from danger_safe.errors import UserError
 from danger_safe.events import Event, EventFinder
@@ -132,7 +132,13 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     quiet = live or (args.format == "csv" and sys.stdout.isatty())
     try:
         with tqdm(
-            total=seconds, desc=cli.one_line(str(recording)), unit="s", file=sys.stderr, leave=False, delay=1, disable=quiet
+            total=seconds,
+            desc=cli.one_line(str(recording)),
+            unit="s",
+            file=sys.stderr,
+            leave=False,
+            delay=1,
+            disable=quiet,
         ) as bar:
             for window in listener.listen(pieces, live):
                 summary.add(window)
@@ -171,7 +177,7 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
     """Files as they are given, and the recordings in folders, by name. Raises UserError for a folder without any."""
     for name in inputs:
         path = Path(name)
-        if name == STREAM or not path.is_dir():
+        if name == STREAM or not os.path.isdir(path):  # not path.is_dir(), which raises where it may not look
             yield STREAM if name == STREAM else path
             continue
         listed = list_files(path)  # with folders that cannot be looked into: those are named, too
@@ -195,19 +201,19 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
-    add("--max-false-alarms-per-hour", type=float, default=None, metavar="N", help="instead of a threshold: how many are "
+    add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N", help="instead of a threshold: how many are "
         "bearable in an hour of ordinary sound (the ready detector knows)")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
     add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
-    add("--min-duration", type=float, default=0.0, metavar="S", help="seconds that an event must last")
+    add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
     add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
     add("--plot", type=Path, default=None, metavar="FILE", help="picture of one recording (.png)")
     add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts")
-    add("--raw", type=cli.whole_number(1), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
+    add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
         "Hz, without a header")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
     if bool(args.input) == args.mic:
         parser.error("give recordings, a folder, - for stdin, or --mic")

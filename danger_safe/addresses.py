@@ -59,6 +59,7 @@ def list_files(folder: Place) -> list[tuple[str, Place]]:
     """
     if not is_address(folder):
         closed: list[Path] = []
+        os.listdir(folder)  # raises where the folder itself is closed
         paths = [
             Path(parent, name)
             for parent, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))

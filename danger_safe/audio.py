@@ -22,6 +22,7 @@ SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
 MISSING = "is missing"
+RATES = range(1_000, 1_000_001)  # Hz
 LOUDEST = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
 _READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
 
@@ -66,6 +67,7 @@ def read_header(path: Place) -> tuple[int, int]:
     _check_is_file(path)
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
+            check_rate(file.samplerate)
             return file.frames, file.samplerate
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
@@ -91,12 +93,14 @@ def read_pieces(path: Place) -> Iterator[np.ndarray]:
 
 def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     # not file.blocks(): where a file ends before its header says, that gives whatever was in the memory
-    while len(piece := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
+    frames = _READ_FRAMES * 8 // max(8, file.channels)
+    while len(piece := file.read(frames, dtype="float32", always_2d=True)):
         yield finite(piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32))
 
 
 def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """Mono pieces of ``rate`` Hz at 32 kHz, as they come."""
+    check_rate(rate)
     if rate == SAMPLE_RATE:
         yield from pieces
         return
@@ -104,6 +108,12 @@ def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     for piece in pieces:
         yield resampler.resample_chunk(piece)
     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def check_rate(rate: int) -> None:
+    """Raises AudioError for a rate that no sound has: a second of it might last for hours."""
+    if rate not in RATES:
+        raise AudioError(f"has a sample rate of {rate:,} Hz, where {RATES[0]:,} to {RATES[-1]:,} are possible")
 
 
 def finite(samples: np.ndarray) -> np.ndarray:
@@ -122,7 +132,9 @@ def _check_is_file(path: Place) -> None:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            os.listdir(path)  # a folder is only ever asked for where it could not be looked into: this says why
+            os.listdir(path)  # raises where it cannot be looked into
+        elif stat.S_ISREG(mode):
+            open(path, "rb").close()  # raises where it may not be read, which libsndfile calls a system error
     except (OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
     if not stat.S_ISREG(mode):

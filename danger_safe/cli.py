@@ -5,6 +5,7 @@
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from unicodedata import category
 from danger_safe.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
+MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")  # of Unicode's categories: control characters, line ends, bytes that are no text
 
 
@@ -96,17 +98,22 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least ``least``."""
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} or more" + ("" if value < least else f", up to {most}"))
         return value
 
     parse.__name__ = "whole number"
     return parse
+
+
+def cores(text: str) -> int:
+    """An argparse type: how many processor cores to use; of more than there are, all."""
+    return min(whole_number(1)(text), os.cpu_count() or 1)
 
 
 def share(text: str) -> float:
@@ -115,6 +122,19 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1")
     return value
+
+
+def number(least: float) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least ``least``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"must be a number of {least:g} or more")
+        return value
+
+    parse.__name__ = "number"
+    return parse
 
 
 def folder(text: str) -> Path:

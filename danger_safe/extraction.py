@@ -136,7 +136,9 @@ class Extractor:
         total, heard = np.zeros(self.engine.info.dimensions), 0
         try:
             waiting = self._pool.submit(next_window)
-            with tqdm(total=round(task.seconds), desc=one_line(task.clip.file), unit="s", file=sys.stderr, leave=False) as bar:
+            with tqdm(
+                total=round(task.seconds), desc=one_line(task.clip.file), unit="s", file=sys.stderr, leave=False
+            ) as bar:
                 while (window := waiting.result()) is not None:
                     waiting = self._pool.submit(next_window)
                     samples, logmel = window

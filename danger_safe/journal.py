@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.errors import UserError
+from danger_safe.files import make_folder
 
 FORMAT = 1
 
@@ -42,7 +43,7 @@ class Journal:
         Raises UserError when another process has it open, or it cannot be written.
         """
         self.path, self.damaged = path, False
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with self._errors():
             try:
                 self._open()
@@ -146,6 +147,8 @@ class Journal:
                 raise UserError(
                     f"{self.path}: another extraction is writing the same table; wait for it, or give another --output"
                 ) from error
+            if "open" in str(error) or "readonly" in str(error):
+                raise UserError(f"{self.path}: cannot be written there: {error}") from error
             raise UserError(
                 f"{self.path}: {error}; what was finished is kept: make room, and run the same command again"
             ) from error

@@ -28,7 +28,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     parser.add_argument("--min-recall", type=cli.share, default=0.95, metavar="R",
                         help="share of the dangers that the chosen threshold must find")  # fmt: skip
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
-    parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="processor cores to use")
+    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
 
     table = read_table(args.embeddings)
