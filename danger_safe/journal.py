@@ -117,8 +117,15 @@ class Journal:
 
     def note(self, name: str) -> dict | None:
         """What was noted under a name."""
-        row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        with self._errors():
+            row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        try:
+            return None if row is None else dict(json.loads(row[0]))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} is damaged ({error}): delete it; nothing but time is lost")
 
     def set_note(self, name: str, value: dict) -> None:
         """Keep something about the table as a whole."""
@@ -149,9 +156,13 @@ class Journal:
                 ) from error
             if "open" in str(error) or "readonly" in str(error):
                 raise UserError(f"{self.path}: cannot be written there: {error}") from error
+            if "no such" in str(error):
+                raise self._damaged(error) from error
             raise UserError(
                 f"{self.path}: {error}; what was finished is kept: make room, and run the same command again"
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
 
 def _bytes(embedding: np.ndarray | None) -> bytes | None:
