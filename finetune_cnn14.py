@@ -190,6 +190,8 @@ def parse(arguments: list[str]):
         raise UserError(f"{args.output}: the checkpoint must be named .pth")
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
         raise UserError(f"{args.output}: cannot be written there; make the folder first")
+    if args.output.resolve() == Path(args.checkpoint).resolve():
+        raise UserError(f"{args.output} is where the training starts from: give another --output")
     return args
 
 

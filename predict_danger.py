@@ -17,6 +17,7 @@ At the threshold or above is danger. The score is a probability where dangers ar
 that it was calibrated on; in most recordings they are rarer.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -225,8 +226,8 @@ def parse(arguments: list[str]):
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):
         parser.error("--plot is for one recording")
-    if args.plot and args.plot.suffix != ".png":
-        parser.error("--plot writes a .png")
+    if args.plot and (args.plot.suffix != ".png" or args.plot.is_dir() or args.plot == Path(args.input[0])):
+        parser.error("--plot writes a .png, not over a folder or the recording")
     if args.format == "audacity" and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
         parser.error("--format audacity is for one recording: a label track belongs to one")
     return args
@@ -236,7 +237,7 @@ def seconds(text: str) -> float:
     """An argparse type: a length of at least 0.1 and at most 30 seconds."""
     value = float(text)
     if not 0.1 <= value <= 30:
-        raise ValueError
+        raise argparse.ArgumentTypeError("must be 0.1 to 30 seconds")
     return value
 
 

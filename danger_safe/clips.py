@@ -19,6 +19,7 @@ from danger_safe.errors import UserError
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
+TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # of a folder of clips
 MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
 NO_FOLD = 0  # ESC-50 counts its folds from 1
 MOST_FOLDS = 10_000
@@ -77,13 +78,15 @@ def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
                 raise UserError(f"{path}: column {repeated[0]} is there {names.count(repeated[0])} times")
             rows = []
             for row in reader:
-                if None in row or any(row[name] is None for name in columns):
-                    raise UserError(f"{path}, line {reader.line_num}: too {'many' if None in row else 'few'} columns")
+                surplus = any(row.pop(None, ()))  # commas alone are a spreadsheet's
+                if surplus or any(row[name] is None for name in columns):
+                    raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
                 rows.append(row)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from error
+        words = "a quote is never closed" if "end of data" in str(error) else error
+        raise UserError(f"{path}: cannot be read as a CSV table: {words}") from error
     return rows
 
 
