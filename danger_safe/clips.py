@@ -164,10 +164,10 @@ def _from_folders(folder: Place) -> list[Clip]:
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips = []
     for file, path in list_files(folder):
+        file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
         *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
         stem, dot, suffix = name.rpartition(".")
         if not folders or (name and (not stem or (dot + suffix).lower() not in SUFFIXES)):
             continue
-        file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
     return clips

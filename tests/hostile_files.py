@@ -1,6 +1,6 @@
 """Sound files that a careless recorder, a broken disk or an enemy leaves: what each is, and what extraction says of it.
 
-``SOUNDS`` is the table: name, how the file is made, and words of the reason why it cannot be read (None: it can be).
+``CONTENTS`` is the table: name, bytes, and words of the reason why it cannot be read (None: it can be).
 """
 
 import io
@@ -60,7 +60,8 @@ def zipped():
 
 PCM = noise().astype("<f4").tobytes()
 ONES = np.ones((8_000, 1))
-EMPTY, UNDECODABLE, NO_SAMPLES, NOT_FINITE, NO_FILE = "is an empty file", "cannot be decoded", "has no samples", "NaN", "is no file"  # fmt: skip
+EMPTY, UNDECODABLE, NO_SAMPLES = "is an empty file", "cannot be decoded", "has no samples"
+NOT_FINITE, TOO_LOUD = "holds NaN or infinite samples", "holds samples beyond"
 
 # name: (bytes, reason)
 CONTENTS = {
@@ -94,8 +95,8 @@ CONTENTS = {
     "infinite.wav": (floats(np.inf, -np.inf), NOT_FINITE),
     "nan.f64.wav": (encoded(np.full((8_000, 1), np.nan), subtype="DOUBLE"), NOT_FINITE),
     "huge_double.wav": (encoded(ONES * 1e300, subtype="DOUBLE"), NOT_FINITE),
-    "1e30.wav": (floats(1e30, -1e30), None),
-    "loudest_float.wav": (encoded((ONES * 3e38).astype(np.float32) * np.sign(noise()), subtype="FLOAT"), None),
+    "1e30.wav": (floats(1e30, -1e30), TOO_LOUD),
+    "loudest_float.wav": (encoded((ONES * 3e38).astype(np.float32) * np.sign(noise()), subtype="FLOAT"), TOO_LOUD),
     "denormal.wav": (encoded((ONES * 1e-42).astype(np.float32), subtype="FLOAT"), None),
     "minus_zero.wav": (encoded((ONES * -0.0).astype(np.float32), subtype="FLOAT"), None),
     "one_sample.wav": (encoded(noise()[:1]), None),
