@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unicodedata import category
@@ -67,9 +68,10 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
 
 
 def _silence_libraries() -> None:
-    """Keep C libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
+    """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
         return
+    warnings.simplefilter("ignore")
     ours = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

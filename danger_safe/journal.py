@@ -101,12 +101,15 @@ class Journal:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", rows)
 
-    def embeddings(self, files: Iterable[str]) -> Iterator[np.ndarray]:
-        """The embeddings of some clips, in their order, one at a time."""
+    def embeddings(self, files: Iterable[str], dimensions: int) -> Iterator[np.ndarray]:
+        """The embeddings of some clips, each (dimensions,), in their order, one at a time. Raises UserError when damaged."""
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()
-            yield np.frombuffer(row[0], np.float32)
+            try:
+                yield np.frombuffer(row[0], np.float32).reshape(dimensions)
+            except (TypeError, ValueError) as error:
+                raise self._damaged(error) from error
 
     def keep_only(self, files: Iterable[str]) -> None:
         """Forget clips that are no longer in the dataset."""

@@ -5,6 +5,8 @@ The scripts' own ``main`` runs in this process (``refused``): hundreds of starts
 
 import csv
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 from conftest import run, write_esc50
@@ -303,3 +305,19 @@ def test_files_that_are_read_are_not_written_over(refused, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"x")
     refused(PREDICT, "a.png", "--plot", "a.png", status=2)
     refused(FINETUNE, "--checkpoint", "x.pth", "--output", "x.pth", words="where the training starts from")
+
+
+@pytest.mark.parametrize(
+    "damage", ["CREATE TABLE clips (x); CREATE TABLE notes (y)", "INSERT INTO notes VALUES ('made with', 'no JSON')"]
+)
+def test_journal_of_something_else(tmp_path, damage):
+    """Another program's database, and one whose notes are none."""
+    with closing(sqlite3.connect(tmp_path / "t.journal")) as database, database:
+        if "INSERT" in damage:
+            database.execute("CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT)")
+        database.executescript(damage)
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    command = ["--dataset", tmp_path, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv"]
+    done = run(f"{EXTRACT}.py", *command, status=1)
+    assert "is damaged" in done.stderr
+    assert not (tmp_path / "t.csv").exists()
