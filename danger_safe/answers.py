@@ -1,6 +1,5 @@
 """What predict_danger.py prints: a table to read, a row a window, a line of JSON a file, or Audacity's labels."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from itertools import islice
 
 from danger_safe.cli import one_line
 from danger_safe.events import Event, Scored
+from danger_safe.files import csv_line
 
 
 @dataclass
@@ -53,13 +53,12 @@ class Csv:
     """A row a window, as soon as it is known."""
 
     def __init__(self) -> None:
-        self._rows = csv.writer(sys.stdout, lineterminator="\n")
-        self._rows.writerow(("file", "start", "end", "score", "danger"))
+        print("file,start,end,score,danger")
 
     def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
         danger = int(window.score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
-        self._rows.writerow((summary.file, *times, f"{window.score:.6f}", danger))
+        print(csv_line((summary.file, *times, f"{window.score:.6f}", danger)))
         if live:
             sys.stdout.flush()
 

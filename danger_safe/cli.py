@@ -142,6 +142,7 @@ def number(least: float) -> Callable[[str], float]:
 def folder(text: str) -> Path:
     """An argparse type: a folder to write to, made when absent."""
     path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f"{there} is a file, not a folder")
     return path

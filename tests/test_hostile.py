@@ -119,6 +119,13 @@ def test_scores_are_no_nan_and_times_fit(predicted):
     assert (quiet["score"] == 0).all()
 
 
+def test_picture_of_a_recording_whose_name_looks_like_a_formula(tmp_path):
+    name = tmp_path / "$\\frac{$ 🔥.wav" if POSIX else tmp_path / "$_{$ 🔥.wav"
+    name.write_bytes(encoded())
+    run(PREDICT, name, "--plot", tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_event_of_a_very_short_recording_lies_in_it(tmp_path):
     (tmp_path / "short.wav").write_bytes(encoded(noise(0.1)))
     done = run(PREDICT, tmp_path / "short.wav", "--threshold", "0.000001", "--format", "json")

@@ -300,6 +300,12 @@ def test_rate_of_a_stream(refused, rate):
     refused(PREDICT, "-", "--raw", rate, status=2)
 
 
+def test_output_dir_under_a_file(refused, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for folder in ("file", "file/results"):
+        refused(TRAIN, "--output-dir", folder, status=2, words="file is a file, not a folder")
+
+
 def test_files_that_are_read_are_not_written_over(refused, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded())
     (tmp_path / "x.pth").write_bytes(b"x")
