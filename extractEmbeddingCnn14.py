@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from danger_safe import addresses, cli
-from danger_safe.clips import Clip, read_clips
+from danger_safe.clips import TABLES, Clip, read_clips
 from danger_safe.errors import UserError
 from danger_safe.journal import Journal
 from danger_safe.preflight import survey
@@ -30,6 +30,8 @@ from models.checkpoint_files import checkpoint_path, verified_sha256
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     clips = labelled_clips(args.dataset)
+    if args.output.resolve() in [Path(addresses.join(args.dataset, name)).resolve() for name in TABLES]:
+        raise UserError(f"{args.output} is the dataset's own table: give another --output")
     made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
     table = TableFiles(args.output, args.rows_per_part, made_of)
     sha256 = verified_sha256(args.checkpoint, checkpoint_path(args.checkpoint))
@@ -115,7 +117,7 @@ def parse(arguments: list[str]):
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
         help="clips of 5 s in one step (default: what suits the engine)")  # fmt: skip
-    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)
     if args.output.suffix not in SUFFIXES:

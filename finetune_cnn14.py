@@ -155,7 +155,13 @@ def parse(arguments: list[str]):
     add("--checkpoint", default="compact", metavar="NAME|FILE", help="where to start: compact, cnn14, a file, or none")
     add("--output", type=Path, default=Path("my_cnn14.pth"), metavar="FILE", help="checkpoint to write")
     add("--epochs", type=cli.whole_number(1), default=60, metavar="N", help="passes through the clips, at most")
-    add("--width", type=cli.whole_number(1), default=16, metavar="N", help="channels of the first block (from scratch)")
+    add(
+        "--width",
+        type=cli.whole_number(1, 256),
+        default=16,
+        metavar="N",
+        help="channels of the first block (from scratch)",
+    )
     add("--target", choices=("label", "category"), default="category", help="what to learn")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--holdout-fold", type=fold, default="auto", metavar="N", help="fold to hold out, auto (the last, or a fifth "
@@ -171,7 +177,7 @@ def parse(arguments: list[str]):
     add("--without", type=part, default=None, metavar="K/N", help="leave out part K of N of all recordings, for "
         "somebody else to judge the result by: whole folds, where there are folds")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
-    add("--per-category", type=cli.whole_number(1), default=None, metavar="N", help="clips of one category in a pass "
+    add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in a pass "
         f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
     add("--rate", type=cli.share, default=None, metavar="R", help="learning rate at its highest "
@@ -184,6 +190,8 @@ def parse(arguments: list[str]):
         raise UserError(f"{args.output}: the checkpoint must be named .pth")
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
         raise UserError(f"{args.output}: cannot be written there; make the folder first")
+    if args.output.resolve() == Path(args.checkpoint).resolve():
+        raise UserError(f"{args.output} is where the training starts from: give another --output")
     return args
 
 

@@ -18,6 +18,7 @@ recording or more. The score is a probability where dangers are as frequent as t
 that it was calibrated on; in most recordings they are rarer.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -28,8 +29,9 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe import cli
+from danger_safe.addresses import list_files
 from danger_safe.answers import FORMATS, Summary, names
-from danger_safe.audio import SUFFIXES, AudioError, read_header
+from danger_safe.audio import RATES, SUFFIXES, AudioError, read_header
 from danger_safe.detector import Detector, load_ready, own_detector
 from danger_safe.errors import UserError
 from danger_safe.events import Event, EventFinder
@@ -127,7 +129,13 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     quiet = live or (args.format == "csv" and sys.stdout.isatty())
     try:
         with tqdm(
-            total=seconds, desc=str(recording), unit="s", file=sys.stderr, leave=False, delay=1, disable=quiet
+            total=seconds,
+            desc=cli.one_line(str(recording)),
+            unit="s",
+            file=sys.stderr,
+            leave=False,
+            delay=1,
+            disable=quiet,
         ) as bar:
             for window in listener.listen(pieces, live):
                 summary.add(window)
@@ -166,10 +174,11 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
     """Files as they are given, and the recordings in folders, by name. Raises UserError for a folder without any."""
     for name in inputs:
         path = Path(name)
-        if name == STREAM or not path.is_dir():
+        if name == STREAM or not os.path.isdir(path):  # not path.is_dir(), which raises where it may not look
             yield STREAM if name == STREAM else path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES + MORE_SUFFIXES)
+        listed = list_files(path)  # with folders that cannot be looked into: those are named, too
+        found = [file for name, file in listed if name.lower().endswith(("/", *SUFFIXES, *MORE_SUFFIXES))]
         if not found:
             raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + MORE_SUFFIXES)})")
         yield from found
@@ -193,15 +202,15 @@ def parse(arguments: list[str]):
         "bearable in an hour of ordinary sound")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
     add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
-    add("--min-duration", type=float, default=0.0, metavar="S", help="seconds that an event must last")
+    add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
     add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
     add("--plot", type=Path, default=None, metavar="FILE", help="picture of one recording (.png)")
     add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts")
-    add("--raw", type=cli.whole_number(1), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
+    add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
         "Hz, without a header")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--jobs", type=cli.whole_number(1), default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
     if bool(args.input) == args.mic:
         parser.error("give recordings, a folder, - for stdin, or --mic")
@@ -213,8 +222,8 @@ def parse(arguments: list[str]):
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):
         parser.error("--plot is for one recording")
-    if args.plot and args.plot.suffix != ".png":
-        parser.error("--plot writes a .png")
+    if args.plot and (args.plot.suffix != ".png" or args.plot.is_dir() or args.plot == Path(args.input[0])):
+        parser.error("--plot writes a .png, not over a folder or the recording")
     if args.format == "audacity" and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
         parser.error("--format audacity is for one recording: a label track belongs to one")
     return args
@@ -224,7 +233,7 @@ def seconds(text: str) -> float:
     """An argparse type: a length of at least 0.1 and at most 30 seconds."""
     value = float(text)
     if not 0.1 <= value <= 30:
-        raise ValueError
+        raise argparse.ArgumentTypeError("must be 0.1 to 30 seconds")
     return value
 
 

@@ -7,6 +7,7 @@ s3fs, for gs:// gcsfs, for https:// aiohttp.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,11 +53,22 @@ def exists(file: Place) -> bool:
 
 
 def list_files(folder: Place) -> list[tuple[str, Place]]:
-    """All files under a folder, by name: (name relative to the folder with forward slashes, file)."""
+    """All files under a folder, by name: (name relative to the folder with forward slashes, file).
+
+    A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
+    """
     if not is_address(folder):
-        # not as paths, which Windows compares without regard to case: a table has the same order everywhere
-        paths = sorted((path.relative_to(folder).parts, path) for path in Path(folder).rglob("*") if not path.is_dir())
-        return [("/".join(parts), path) for parts, path in paths]
+        closed: list[Path] = []
+        os.listdir(folder)  # raises where the folder itself is closed
+        paths = [
+            Path(parent, name)
+            for parent, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))
+            for name in names
+        ]
+        named = [(path.relative_to(folder).parts, path) for path in paths]
+        named += [((*path.relative_to(folder).parts, ""), path) for path in closed]
+        # not by path, which Windows compares without regard to case: a table has the same order everywhere
+        return [("/".join(parts), path) for parts, path in sorted(named)]
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
@@ -64,8 +76,10 @@ def list_files(folder: Place) -> list[tuple[str, Place]]:
 
 
 def signature(file: Place) -> str:
-    """Text that changes when the file does: its size and its time or tag. Raises OSError when there is none."""
+    """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
     if not is_address(file):
+        if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
         status = os.stat(file)
         return f"{status.st_size} {status.st_mtime_ns}"
     information = filesystem(file).info(file)

@@ -1,13 +1,14 @@
 """What predict_danger.py prints: a table to read, a row a window, a line of JSON a file, or Audacity's labels."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from danger_safe.cli import one_line
 from danger_safe.events import Event, Scored
+from danger_safe.files import csv_line
 
 MOSTLY = 0.5  # of a recording's windows unknown: then "Safe" would claim too much
 
@@ -55,7 +56,7 @@ class Table:
 
     def done(self, summary: Summary) -> None:
         verdict = "DANGER" if summary.events else summary.verdict
-        name = "stream" if summary.file == "-" else summary.file
+        name = "stream" if summary.file == "-" else one_line(summary.file)
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
         print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
@@ -67,13 +68,12 @@ class Csv:
     """A row a window, as soon as it is known."""
 
     def __init__(self) -> None:
-        self._rows = csv.writer(sys.stdout, lineterminator="\n")
-        self._rows.writerow(("file", "start", "end", "score", "danger", "unknown"))
+        print("file,start,end,score,danger,unknown")
 
     def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
         danger = int(window.score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
-        self._rows.writerow((summary.file, *times, f"{window.score:.6f}", danger, int(window.unknown)))
+        print(csv_line((summary.file, *times, f"{window.score:.6f}", danger, int(window.unknown))))
         if live:
             sys.stdout.flush()
 

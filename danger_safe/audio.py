@@ -7,6 +7,8 @@ Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), resampling is soxr's at
 """
 
 import contextlib
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,8 @@ SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
 MISSING = "is missing"
+RATES = range(1_000, 1_000_001)  # Hz
+LOUDEST = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
 _READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
 
 
@@ -60,8 +64,10 @@ def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
 
 def read_header(path: Place) -> tuple[int, int]:
     """(frames, Hz) as a file's header has them: fast, and not to be trusted. Raises AudioError as ``read_clip``."""
+    _check_is_file(path)
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
+            check_rate(file.samplerate)
             return file.frames, file.samplerate
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
@@ -69,11 +75,15 @@ def read_header(path: Place) -> tuple[int, int]:
 
 def _opened(path: Place):
     """What libsndfile can open: the path itself, or an open file for an address."""
-    return open_file(path) if is_address(path) else contextlib.nullcontext(path)
+    if is_address(path):
+        return open_file(path)
+    # as bytes, where the system knows names as bytes: not every one is text
+    return contextlib.nullcontext(os.fsencode(path) if os.name == "posix" else path)
 
 
 def read_pieces(path: Place) -> Iterator[np.ndarray]:
-    """Decoded, mono, 32 kHz pieces of a file, as they come."""
+    """Decoded, mono, 32 kHz pieces of a file, as they come. Raises AudioError as ``read_clip``."""
+    _check_is_file(path)
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
             yield from resampled(_mono_pieces(file), file.samplerate)
@@ -82,12 +92,15 @@ def read_pieces(path: Place) -> Iterator[np.ndarray]:
 
 
 def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    for piece in file.blocks(_READ_FRAMES, dtype="float32", always_2d=True):
+    # not file.blocks(): where a file ends before its header says, that gives whatever was in the memory
+    frames = _READ_FRAMES * 8 // max(8, file.channels)
+    while len(piece := file.read(frames, dtype="float32", always_2d=True)):
         yield finite(piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32))
 
 
 def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """Mono pieces of ``rate`` Hz at 32 kHz, as they come."""
+    check_rate(rate)
     if rate == SAMPLE_RATE:
         yield from pieces
         return
@@ -97,23 +110,47 @@ def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
+def check_rate(rate: int) -> None:
+    """Raises AudioError for a rate that no sound has: a second of it might last for hours."""
+    if rate not in RATES:
+        raise AudioError(f"has a sample rate of {rate:,} Hz, where {RATES[0]:,} to {RATES[-1]:,} are possible")
+
+
 def finite(samples: np.ndarray) -> np.ndarray:
-    """The samples. Raises AudioError when one is NaN or infinite."""
+    """The samples. Raises AudioError when one is NaN, infinite, or too large for any sound."""
     if not np.isfinite(samples).all():
         raise AudioError("holds NaN or infinite samples")
+    if len(samples) and max(samples.max(), -samples.min()) > LOUDEST:
+        raise AudioError(f"holds samples beyond {LOUDEST:g}, where 1 is full scale: no sound")
     return samples
+
+
+def _check_is_file(path: Place) -> None:
+    """Raises AudioError for a folder, a pipe, a device: to open one could wait for ever, or read for ever."""
+    if is_address(path):
+        return
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.listdir(path)  # raises where it cannot be looked into
+        elif stat.S_ISREG(mode):
+            open(path, "rb").close()  # raises where it may not be read, which libsndfile calls a system error
+    except (OSError, ValueError) as error:
+        raise AudioError(_reason(path, error)) from error
+    if not stat.S_ISREG(mode):
+        raise AudioError("is a folder, no file" if stat.S_ISDIR(mode) else "is a pipe or a device, no file")
 
 
 def _reason(path: Place, error: Exception) -> str:
     """What a person can act on, from libsndfile's or the system's words."""
-    if is_address(path):
-        if isinstance(error, FileNotFoundError):
-            return MISSING
-    elif not Path(path).exists():
-        return MISSING if not Path(path).is_symlink() else "is a link to a file that is not there"
-    elif Path(path).is_file() and Path(path).stat().st_size == 0:
-        return "is an empty file"
+    if isinstance(error, FileNotFoundError):
+        dangling = not is_address(path) and Path(path).is_symlink()
+        return "is a link to a file that is not there" if dangling else MISSING
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
+    if not is_address(path) and os.path.getsize(path) == 0:
+        return "is an empty file"
     words = str(error).rsplit(": ", 1)[-1].rstrip(".")
+    if "regular file" in words:  # what libsndfile says of anything that is named .mp3 and is none
+        words = "Format not recognised"
     return f"cannot be decoded: {words}"

@@ -1,12 +1,15 @@
 """categories.toml: which categories are Danger and which Safe; and which are another's under a second name."""
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from danger_safe.clips import LABEL_NAMES
 from danger_safe.errors import UserError
+
+LARGEST = 1_000_000  # bytes of a mapping: whatever is larger is something else
 
 
 def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
@@ -15,12 +18,7 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
     ``valid`` holds the categories that the sounds have; None allows any. Raises UserError for a file that is not such a mapping, an
     unknown category (with the nearest valid ones), or one that is listed twice.
     """
-    try:
-        mapping = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: not TOML: {error}. Expected lines like Danger = ["dog", "siren"]') from error
+    mapping = _read_toml(path, 'Danger = ["dog", "siren"]')
     unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))
     if unknown_keys:
         raise UserError(f"{path}: unknown name {', '.join(unknown_keys)}; only the lists Danger and Safe are allowed")
@@ -66,13 +64,24 @@ def read_same(path: Path | None) -> dict[str, str]:
     """Names of one folder's categories that mean another's: ``dog_bark = "dog"``, from a TOML file."""
     if path is None:
         return {}
-    try:
-        same = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f'{path}: expected lines like dog_bark = "dog": {error}') from error
+    same = _read_toml(path, 'dog_bark = "dog"')
     if not all(isinstance(value, str) for value in same.values()):
         raise UserError(f'{path}: expected lines like dog_bark = "dog"')
     return same
+
+
+def _read_toml(path: Path, example: str) -> dict:
+    """What a TOML file says. Raises UserError, with an example of a line, for one that is missing or is none."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path}: no file; expected one with lines like {example}")
+    try:
+        if os.path.getsize(path) > LARGEST:
+            raise UserError(f"{path}: too large for a file with lines like {example}")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, nested without end
+        raise UserError(f"{path}: not TOML: {error}. Expected lines like {example}") from error
 
 
 def _nearest(category: str, valid: set[str]) -> str:

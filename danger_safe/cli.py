@@ -8,12 +8,16 @@ import argparse
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import category
 
 from danger_safe.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
+MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")  # of Unicode's categories: control characters, line ends, bytes that are no text
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -40,10 +44,10 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-            if (
-                not stream.isatty() and "PYTHONIOENCODING" not in os.environ
-            ):  # JSON, CSV and labels are UTF-8 everywhere
-                stream.reconfigure(encoding="utf-8")
+            if not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
+                stream.reconfigure(encoding="utf-8")  # JSON, CSV and labels are UTF-8 everywhere
+    if "--debug" not in arguments:
+        _silence_libraries()
     try:
         status = main(arguments)
     except KeyboardInterrupt:
@@ -55,54 +59,66 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     except (UserError, OSError, MemoryError) as error:
         if "--debug" in arguments:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_words(error)}", file=sys.stderr)
         status = FAILED
     except Exception as error:
         if "--debug" in arguments:
             raise
-        print(f"error: unexpected {type(error).__name__}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        print(f"error: unexpected {type(error).__name__}: {_words(error)} (--debug shows where)", file=sys.stderr)
         status = FAILED
     sys.exit(status)
 
 
-def _one_line(error: BaseException) -> str:
+def _silence_libraries() -> None:
+    """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
+    if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
+        return
+    warnings.simplefilter("ignore")
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr.flush()
+    sys.stderr = open(  # noqa: SIM115 - to the end of the program
+        ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
+
+
+def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
-        return f"{error.filename2 or error.filename}: {error.strerror}"
+        return one_line(f"{error.filename2 or error.filename}: {error.strerror}")
     if isinstance(error, MemoryError):
         return "not enough memory: use a smaller --batch-size or close other programs"
-    return " ".join(str(error).split())
+    return one_line(str(error))
+
+
+def one_line(text: str) -> str:
+    """Text as one line: line ends and other control characters, which file names may hold, as ``\\n`` and the like."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _CONTROL else c for c in text.strip())
 
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least ``least``."""
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} or more" + ("" if value < least else f", up to {most}"))
         return value
 
     parse.__name__ = "whole number"
     return parse
 
 
-def number(least: float) -> Callable[[str], float]:
-    """An argparse type: a finite number of at least ``least``."""
-
-    def parse(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and value >= least):
-            raise argparse.ArgumentTypeError(f"must be a number of at least {least:g}")
-        return value
-
-    parse.__name__ = "number"
-    return parse
+def cores(text: str) -> int:
+    """An argparse type: how many processor cores to use; of more than there are, all."""
+    return min(whole_number(1)(text), os.cpu_count() or 1)
 
 
 def share(text: str) -> float:
@@ -113,9 +129,23 @@ def share(text: str) -> float:
     return value
 
 
+def number(least: float) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least ``least``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"must be a number of {least:g} or more")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
 def folder(text: str) -> Path:
     """An argparse type: a folder to write to, made when absent."""
     path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f"{there} is a file, not a folder")
     return path

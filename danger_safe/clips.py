@@ -7,8 +7,11 @@ clips = read_clips("my_sounds")           # one folder a category, or Danger/ an
 
 import csv
 import io
+import os
+import re
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from danger_safe.addresses import Place, exists, is_address, join, list_files, open_file
 from danger_safe.audio import SUFFIXES
@@ -16,8 +19,11 @@ from danger_safe.errors import UserError
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
+TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # of a folder of clips
 MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
 NO_FOLD = 0  # ESC-50 counts its folds from 1
+MOST_FOLDS = 10_000
+_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,9 @@ def read_clips(folder: Place) -> list[Clip]:
         clips = _from_esc50(folder)
     else:
         clips = _from_folders(folder)
+    twice = [file for file, count in Counter(clip.file for clip in clips).items() if count > 1]
+    if twice:
+        raise UserError(f"{folder}: its table lists {twice[0]} twice; keep one row")
     if not clips:
         raise UserError(
             f"{folder}: no sounds in it. Expected manifest.csv, ESC-50's meta/esc50.csv, "
@@ -56,38 +65,65 @@ def read_clips(folder: Place) -> list[Clip]:
 
 
 def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV that must have ``columns``. Raises UserError that names what is missing."""
+    """Rows of a CSV that must have ``columns``, each once. Raises UserError that names what is wrong with it."""
     try:
         with open_file(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            missing = [name for name in columns if name not in names]
             if missing:
-                raise UserError(f"{path}: column {', '.join(missing)} is missing (found: {reader.fieldnames or []})")
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from error
-    for number, row in enumerate(rows, start=2):
-        if any(row[name] is None for name in columns):
-            raise UserError(f"{path}, line {number}: too few columns")
+                raise UserError(f"{path}: column {', '.join(missing)} is missing (found: {', '.join(names) or 'none'})")
+            repeated = [name for name in columns if names.count(name) > 1]
+            if repeated:
+                raise UserError(f"{path}: column {repeated[0]} is there {names.count(repeated[0])} times")
+            rows = []
+            for row in reader:
+                surplus = any(row.pop(None, ()))  # commas alone are a spreadsheet's
+                if surplus or any(row[name] is None for name in columns):
+                    raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
+                rows.append(row)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
+        words = "a quote is never closed" if "end of data" in str(error) else error
+        raise UserError(f"{path}: cannot be read as a CSV table: {words}") from error
     return rows
 
 
-def _number(path: Place, text: str, name: str, allowed: range | None = None) -> int:
+def _number(path: Place, text: str, name: str, allowed: range, words: str) -> int:
     try:
         value = int(text)
     except ValueError:
         value = None
-    if value is None or (allowed is not None and value not in allowed):
-        raise UserError(f"{path}: {name} {text!r} is not " + ("a whole number" if allowed is None else "0 or 1"))
+    if value not in allowed:
+        raise UserError(f"{path}: {name} {text!r} is not {words}")
     return value
 
 
-def inside(folder: Place, name: str) -> Place:
-    """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive)."""
+def _label(path: Place, text: str) -> int:
+    return _number(path, text, "label", range(2), "0 or 1")
+
+
+def _fold(path: Place, text: str) -> int:
+    return _number(path, text, "fold", range(MOST_FOLDS + 1), f"a whole number from 0 to {MOST_FOLDS}")
+
+
+def inside(folder: Place, name: str, windows: bool = os.name == "nt") -> Place:
+    """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
+
+    Where the system is Windows, also names that it takes for devices (``aux.wav``) or cannot hold.
+    """
     parts = name.replace("\\", "/").split("/")
-    if not name or ".." in parts or "" in parts or ":" in name or "\0" in name:
+    if not name or ".." in parts or "" in parts or PureWindowsPath(name).drive or "\0" in name:
         raise UserError(f"file name {name!r} would leave {folder}")
+    if windows and not all(map(_windows_can_hold, parts)):
+        raise UserError(f"file name {name!r} is one that Windows cannot hold")
     return join(folder, "/".join(parts))
+
+
+def _windows_can_hold(name: str) -> bool:
+    """Whether Windows can give a file this name: no device, nothing that it would cut off or take for a wildcard."""
+    return not (PureWindowsPath(name).is_reserved() or name.endswith((" ", ".")) or _NOT_IN_WINDOWS.search(name))
 
 
 def _from_manifest(folder: Place) -> list[Clip]:
@@ -96,9 +132,9 @@ def _from_manifest(folder: Place) -> list[Clip]:
         Clip(
             row["file"],
             inside(folder, row["file"]),
-            _number(table, row["label"], "label", range(2)),
+            _label(table, row["label"]),
             row["category"],
-            _number(table, row["fold"], "fold"),
+            _fold(table, row["fold"]),
             row["source"],
         )
         for row in read_table(table, MANIFEST_COLUMNS)
@@ -113,7 +149,7 @@ def _from_esc50(folder: Place) -> list[Clip]:
             inside(join(folder, "audio"), row["filename"]),
             None,
             row["category"],
-            _number(table, row["fold"], "fold"),
+            _fold(table, row["fold"]),
             row["src_file"],
         )
         for row in read_table(table, ("filename", "fold", "category", "src_file"))
@@ -128,9 +164,10 @@ def _from_folders(folder: Place) -> list[Clip]:
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips = []
     for file, path in list_files(folder):
-        *folders, name = file.split("/")
+        file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
+        *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
         stem, dot, suffix = name.rpartition(".")
-        if not folders or not stem or (dot + suffix).lower() not in SUFFIXES:
+        if not folders or (name and (not stem or (dot + suffix).lower() not in SUFFIXES)):
             continue
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
     return clips

@@ -112,7 +112,7 @@ class EventFinder:
         event.end = ends.start + END_EDGE * (ends.end - ends.start)
         if last is recent[-1]:  # it lasts to the end
             event.end = last.end
-        event.end = max(event.end, event.start + self.hop)
+        event.end = min(max(event.end, event.start + self.hop), last.end)
         if event.end - event.start >= self.shortest:
             yield event
 

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from danger_safe.audio import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
+from danger_safe.cli import one_line
 from danger_safe.journal import Journal, Result
 from danger_safe.preflight import Task
 from danger_safe.speed import Speed
@@ -135,7 +136,9 @@ class Extractor:
         total, heard = np.zeros(self.engine.info.dimensions), 0
         try:
             waiting = self._pool.submit(next_window)
-            with tqdm(total=round(task.seconds), desc=task.clip.file, unit="s", file=sys.stderr, leave=False) as bar:
+            with tqdm(
+                total=round(task.seconds), desc=one_line(task.clip.file), unit="s", file=sys.stderr, leave=False
+            ) as bar:
                 while (window := waiting.result()) is not None:
                     waiting = self._pool.submit(next_window)
                     samples, logmel = window

@@ -12,6 +12,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from danger_safe.errors import UserError
+
+LONGEST_NAME = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it is in, where they are absent. Raises UserError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path}: a folder is needed, and a file is in its place") from error
+    except OSError as error:
+        raise UserError(f"{path}: the folder cannot be made: {error.strerror}") from error
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A temporary path beside ``path``, of a name that is not too long where its name is not."""
+    return path.with_name(f".{_shortened(path)}.{os.getpid()}.{ending}")
+
+
+def _shortened(path: Path) -> str:
+    return path.name[:LONGEST_NAME]
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -21,13 +44,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         part.write_text("file,label\\n")
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    make_folder(path.parent)
+    part = _beside(path, "part")
     try:
         yield part
         with open(part, "rb+") as file:  # on the disk before it gets its name: a power cut leaves no empty file
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename != str(part):
+            raise
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -36,9 +63,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; it takes the place of ``path`` when the block ends without error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    make_folder(path.parent)
+    part, old = _beside(path, "part"), _beside(path, "old")
     part.mkdir()
     try:
         yield part
@@ -57,7 +83,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of ``path``. The caller must know that no other process is writing it."""
-    ours = re.compile(re.escape(f".{path.name}.") + r"\d+\.(part|old)")
+    ours = re.compile(re.escape(f".{_shortened(path)}.") + r"\d+\.(part|old)")
     for file in path.parent.iterdir():
         if ours.fullmatch(file.name):
             shutil.rmtree(file) if file.is_dir() else file.unlink()
@@ -71,6 +97,11 @@ def write_whole(path: str | Path, text: str) -> None:
 
 def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Write a CSV table, whole or not at all."""
+    write_whole(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
+
+
+def csv_line(values: Iterable) -> str:
+    """A row of a CSV table, without its line end."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_whole(path, text.getvalue())
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # quotes values that hold a character of the line end
+    return text.getvalue().removesuffix("\r\n")

@@ -238,7 +238,15 @@ class Training:
     def _resume(self) -> None:
         if not self.state_file.is_file():
             return
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            self._go_on(state)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # a damaged pickle can raise anything
+            raise UserError(f"{self.state_file} is damaged: delete it to start anew") from error
+
+    def _go_on(self, state: dict) -> None:
         same = (
             state["settings"] == asdict(self.settings)
             and state["network"] == self.model.settings

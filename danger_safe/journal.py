@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.errors import UserError
+from danger_safe.files import make_folder
 
 FORMAT = 1
 
@@ -42,7 +43,7 @@ class Journal:
         Raises UserError when another process has it open, or it cannot be written.
         """
         self.path, self.damaged = path, False
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with self._errors():
             try:
                 self._open()
@@ -100,12 +101,15 @@ class Journal:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", rows)
 
-    def embeddings(self, files: Iterable[str]) -> Iterator[np.ndarray]:
-        """The embeddings of some clips, in their order, one at a time."""
+    def embeddings(self, files: Iterable[str], dimensions: int) -> Iterator[np.ndarray]:
+        """The embeddings of some clips, each (dimensions,), in their order, one at a time. Raises UserError when damaged."""
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()
-            yield np.frombuffer(row[0], np.float32)
+            try:
+                yield np.frombuffer(row[0], np.float32).reshape(dimensions)
+            except (TypeError, ValueError) as error:
+                raise self._damaged(error) from error
 
     def keep_only(self, files: Iterable[str]) -> None:
         """Forget clips that are no longer in the dataset."""
@@ -116,8 +120,15 @@ class Journal:
 
     def note(self, name: str) -> dict | None:
         """What was noted under a name."""
-        row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        with self._errors():
+            row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        try:
+            return None if row is None else dict(json.loads(row[0]))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} is damaged ({error}): delete it; nothing but time is lost")
 
     def set_note(self, name: str, value: dict) -> None:
         """Keep something about the table as a whole."""
@@ -146,9 +157,15 @@ class Journal:
                 raise UserError(
                     f"{self.path}: another extraction is writing the same table; wait for it, or give another --output"
                 ) from error
+            if "open" in str(error) or "readonly" in str(error):
+                raise UserError(f"{self.path}: cannot be written there: {error}") from error
+            if "no such" in str(error):
+                raise self._damaged(error) from error
             raise UserError(
                 f"{self.path}: {error}; what was finished is kept: make room, and run the same command again"
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
 
 def _bytes(embedding: np.ndarray | None) -> bytes | None:

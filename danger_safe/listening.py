@@ -91,7 +91,7 @@ class Listener:
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             scores, unknown = self.detector.scores(embeddings), self.detector.unknown(embeddings)
             for i, score, new, embedding in zip(same, scores, unknown, embeddings, strict=True):
-                silent = np.abs(batch[i].samples).max() < QUIETEST_PEAK  # nothing was recorded
+                silent = np.ptp(batch[i].samples) < 2 * QUIETEST_PEAK  # nothing was recorded, or one value all along
                 alone = 0.0 if silent else float(score)
                 scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, bool(new) and not silent)
         return scored

@@ -16,6 +16,7 @@ from danger_safe.clips import LABEL_NAMES
 from danger_safe.evaluation import Evaluation
 from danger_safe.files import whole_file
 
+plt.rcParams["text.parse_math"] = False  # a file name may hold $
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, safe for the colour-blind
 STYLES = ("-", "--", "-.", ":")
 

@@ -4,6 +4,7 @@ What an earlier run placed is known from its manifest.csv and from .placed.txt, 
 is: a run that was interrupted leaves clips that the next one recognises as its own.
 """
 
+import csv
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from danger_safe.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside, read_table
 from danger_safe.errors import UserError
-from danger_safe.files import whole_file, write_csv, write_whole
+from danger_safe.files import csv_line, make_folder, whole_file, write_csv, write_whole
 
 
 def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
@@ -28,9 +29,9 @@ def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
         if file not in ours and os.path.lexists(target):
             raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
     for name in LABEL_NAMES:
-        (output / name).mkdir(parents=True, exist_ok=True)
+        make_folder(output / name)
     journal = output / ".placed.txt"
-    write_whole(journal, "".join(f"{file}\n" for file in sorted(ours | set(wanted))))
+    write_whole(journal, "".join(f"{csv_line([file])}\n" for file in sorted(ours | set(wanted))))
 
     removed = 0
     for file in sorted(ours - set(wanted)):
@@ -44,7 +45,7 @@ def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
         placed += _place_one(clip.path, inside(output, clip.file), copy)
     rows = [(clip.file, clip.label, clip.category, clip.fold, clip.source) for clip in clips]
     write_csv(output / "manifest.csv", MANIFEST_COLUMNS, rows)
-    write_whole(journal, "".join(f"{file}\n" for file in sorted(wanted)))
+    write_whole(journal, "".join(f"{csv_line([file])}\n" for file in sorted(wanted)))
     return placed, removed
 
 
@@ -53,7 +54,11 @@ def _placed_before(output: Path) -> set[str]:
     if (output / "manifest.csv").is_file():
         files |= {row["file"] for row in read_table(output / "manifest.csv", ("file",))}
     if (output / ".placed.txt").is_file():
-        files |= set((output / ".placed.txt").read_text(encoding="utf-8").splitlines())
+        try:
+            with open(output / ".placed.txt", encoding="utf-8", newline="") as journal:
+                files |= {row[0] for row in csv.reader(journal) if row}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{output / '.placed.txt'} is damaged: remove it") from error
     for file in files:
         if inside(output, file).parent.name not in LABEL_NAMES:
             raise UserError(

@@ -14,9 +14,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE, AudioError, finite, read_header, read_pieces, resampled
+from danger_safe.audio import SAMPLE_RATE, AudioError, check_rate, finite, read_header, read_pieces, resampled
 from danger_safe.errors import UserError
 
+MOST_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
 PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last samples
 
 
@@ -72,6 +73,9 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
             f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -f wav -, or give --raw RATE"
         ) from error
     channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+    if width > 4 or channels > MOST_CHANNELS:
+        raise AudioError(f"is no WAV stream of sound: {channels} channels of {8 * width} bits")
+    check_rate(rate)
     frame, size = channels * width, max(1, int(rate * PIECE_SECONDS))
 
     def blocks() -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import soundfile
 from scipy.signal import butter, sosfilt
 from tqdm import tqdm
 
-from danger_safe.files import write_csv
+from danger_safe.files import make_folder, write_csv
 
 RATE = 44_100  # Hz, as ESC-50
 SECONDS = 5
@@ -33,7 +33,7 @@ TIME = np.arange(FRAMES) / RATE  # seconds
 def make_samples(folder: Path) -> None:
     """Write meta/esc50.csv and audio/*.wav under ``folder``; 180 clips, 79 MB."""
     rows = []
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "audio")
     jobs = [(category, number) for category in TARGETS for number in range(CLIPS_PER_CATEGORY)]
     for category, number in tqdm(jobs, desc="Making sample sounds", unit="clip"):
         target = TARGETS[category]

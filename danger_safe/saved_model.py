@@ -4,7 +4,8 @@ import warnings
 from pathlib import Path
 
 import joblib
-from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from danger_safe.errors import UserError
 
@@ -40,7 +41,28 @@ def open_model_file(path: Path) -> dict:
         ) from error
     if not isinstance(saved, dict) or any(key not in saved for key in KEYS):
         raise UserError(f"{path} is not a model of this project: it must be a dict with {', '.join(KEYS)}")
+    if wrong := _what_is_wrong(saved):
+        raise UserError(f"{path} is not a model of this project: {wrong}. Train it again")
     return saved
+
+
+def _what_is_wrong(saved: dict) -> str:
+    """In words; nothing for a dict as ``training.save_model`` writes it."""
+    threshold, checkpoint, metrics = saved["threshold"], saved["checkpoint"], saved["metrics"]
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:  # nor NaN
+        return f"its threshold is {threshold!r}"
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), str) for key in ("name", "sha256")):
+        return "it does not say which checkpoint it is for"
+    if not isinstance(metrics, dict) or any(key not in metrics for key in ("model", "min_recall", "seed")):
+        return "its metrics are incomplete"
+    try:
+        check_is_fitted(saved["pipeline"])
+        labels, dimensions = list(saved["pipeline"].classes_), saved["pipeline"].n_features_in_
+    except (TypeError, AttributeError, NotFittedError):
+        return "its pipeline is none, or was never trained"
+    if labels != [0, 1] or dimensions != saved["dimensions"]:
+        return f"its pipeline tells {labels} apart, by {dimensions} dimensions"
+    return ""
 
 
 def check_belongs(path: Path, saved: dict, checkpoint: dict, dimensions: int) -> None:

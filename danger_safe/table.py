@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from danger_safe.clips import MOST_FOLDS
 from danger_safe.errors import UserError
-from danger_safe.table_writing import INFO_COLUMNS, need_parquet, side_file
+from danger_safe.table_writing import INFO_COLUMNS, feature_names, need_parquet, side_file
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ def read_table(path: Path) -> EmbeddingTable:
             need_parquet()
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype={"file": str, "category": str, "source": str}, keep_default_na=True)
+            # text is read as it is: a category may be called NA
+            table = pd.read_csv(path, converters=dict.fromkeys(("file", "category", "source"), str), low_memory=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
-    features = [name for name in table.columns if name.startswith("feat_")]
+    features = [name for name in table.columns if str(name).startswith("feat_")]
     _check_columns(path, table, features)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
@@ -56,10 +58,20 @@ def read_table(path: Path) -> EmbeddingTable:
         raise UserError(f"{path}: all clips have label {int(labels.iloc[0])}; both Danger and Safe are needed")
     table["label"] = labels.astype(int)
     table["seen"] = table["seen"].astype(str).str.lower().isin(["true", "1", "1.0"])
-    table["fold"] = pd.to_numeric(table["fold"], errors="coerce").fillna(0).astype(int)
+    table["fold"] = _folds(path, table["fold"])
+    table["source"] = table["source"].where(table["source"].fillna("") != "", table["file"])
     values = _numbers(path, table, features)
     _check_values(path, table, values)
-    return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path), path)
+    return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path, len(features)), path)
+
+
+def _folds(path: Path, column: pd.Series) -> pd.Series:
+    """Whole numbers; 0 where there is none."""
+    folds = pd.to_numeric(column.replace("", np.nan), errors="coerce")
+    wrong = (column.notna() & (column != "")) & ~(folds.between(0, MOST_FOLDS) & (folds % 1 == 0))
+    if wrong.any():
+        raise UserError(f"{path}: fold {column[wrong].iloc[0]!r} is not a whole number from 0 to {MOST_FOLDS}")
+    return folds.fillna(0).astype(int)
 
 
 def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None:
@@ -81,6 +93,17 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
         raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with extractEmbeddingCnn14.py")
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with extractEmbeddingCnn14.py")
+    if list(features) != feature_names(len(features)):
+        wrong = next(name for name, right in zip(features, feature_names(len(features)), strict=True) if name != right)
+        raise UserError(
+            f"{path}: column {wrong} where {feature_names(len(features))[features.index(wrong)]} should be: "
+            "columns are missing, repeated or out of order; extract again"
+        )
+    repeated = [name for name in table.columns if name.rpartition(".")[0] in INFO_COLUMNS]  # as pandas renames them
+    if repeated:
+        raise UserError(f"{path}: column {repeated[0].rpartition('.')[0]} is there twice; extract again")
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"{path}: rows have more values than there are columns; extract again")
     if table["file"].duplicated().any():
         raise UserError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} has more than one row")
 
@@ -103,7 +126,8 @@ def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray
             raise UserError(
                 f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number"
             )
-    return table[features].to_numpy(np.float32)
+    with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
+        return table[features].to_numpy(np.float32)
 
 
 def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
@@ -131,11 +155,24 @@ def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
         )
 
 
-def _read_info(path: Path) -> dict:
+def _read_info(path: Path, dimensions: int) -> dict:
+    """What lies beside a table; empty where nothing does. Raises UserError where it is not of this table."""
     file = side_file(path, ".json")
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        info = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
+    try:
+        described = info["settings"]["dimensions"]
+        known = all(isinstance(info["checkpoint"][key], str) for key in ("name", "sha256"))
+        made_of = info.get("made_of", {})
+        known = known and isinstance(made_of, dict) and all(isinstance(value, str) for value in made_of.values())
+    except (KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{file}: does not say which checkpoint the table is of: extract again")
+    if described != dimensions:
+        raise UserError(f"{file} is of {described} dimensions and {path} has {dimensions}: extract again")
+    return info

@@ -43,7 +43,7 @@ class TableFiles:
         if not whole:
             raise UserError(f"none of the {len(clips)} clips could be read; the reasons are in {self.failures}")
         rows = [(c.file, c.label, c.category, c.fold, c.source, Path(c.file).name in info.clips) for c in whole]
-        embeddings = journal.embeddings(clip.file for clip in whole)
+        embeddings = journal.embeddings((clip.file for clip in whole), info.dimensions)
         write_table(self.path, rows, embeddings, info.dimensions, self.rows_per_part)
         described = {
             "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},

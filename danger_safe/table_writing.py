@@ -4,8 +4,6 @@ CSV for spreadsheets and every other tool; Parquet (``.parquet``) for large tabl
 where one file would be too large.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.errors import UserError
-from danger_safe.files import whole_file, whole_folder
+from danger_safe.files import csv_line, whole_file, whole_folder
 
 INFO_COLUMNS = ("file", "label", "category", "fold", "source", "seen")
 ROWS_AT_ONCE = 1_000  # of a Parquet table, in memory
@@ -55,16 +53,11 @@ def write_table(
 
 
 def _write_csv(path: Path, rows: Sequence[Row], embeddings: Iterable[np.ndarray], dimensions: int) -> None:
-    text = io.StringIO()
-    start = csv.writer(text, lineterminator="")
     numbers = ",".join([_NUMBER] * dimensions)
     with whole_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write(",".join([*INFO_COLUMNS, *feature_names(dimensions)]) + "\n")
         for row, embedding in zip(rows, embeddings, strict=True):
-            text.seek(0)
-            text.truncate()
-            start.writerow(row)
-            file.write(f"{text.getvalue()},{numbers % tuple(embedding.tolist())}\n")
+            file.write(f"{csv_line(row)},{numbers % tuple(embedding.tolist())}\n")
 
 
 def _write_parquet(path: Path, pairs: Iterator[tuple[Row, np.ndarray]], dimensions: int) -> None:

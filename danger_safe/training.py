@@ -42,7 +42,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     parser.add_argument("--ordinary-minutes", type=cli.number(0), default=20.0, metavar="M",
                         help="of safe sounds, joined, in which false alarms are counted; 0: do not count them")  # fmt: skip
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
-    parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="processor cores to use")
+    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
 
     table = read_table(args.embeddings)

@@ -9,12 +9,14 @@ ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of C
 matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
 """
 
+import math
 import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from danger_safe.audio import SAMPLE_RATE
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
@@ -35,22 +37,28 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
     content = _read(path)
+    state = content["model"]
+    _check_tensors(path, state)
     try:
         own = content.get("format") == FORMAT
-        model = _own_network(content["settings"]) if own else _official_network(content["model"])
-        state = content["model"]
+        model = _own_network(content["settings"], state) if own else _official_network(state)
         if own:  # the computed matrices are not in the file
             computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: {_first_line(error)}") from error
+    categories, clips = content.get("categories", ()), content.get("clips", ())
+    if not all(
+        isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names) for names in (categories, clips)
+    ):
+        raise UserError(f"{path} is damaged: its categories or clips are no names")
     info = CheckpointInfo(
         name=checkpoint_name(checkpoint),
         sha256=sha256,
         settings=model.settings,
-        categories=tuple(content.get("categories", ())),
-        clips=frozenset(content.get("clips", ())),
+        categories=tuple(categories),
+        clips=frozenset(clips),
         licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
     )
     return model.eval(), info
@@ -73,10 +81,27 @@ def save_checkpoint(
         torch.save(content, part)
 
 
-def _own_network(settings: dict) -> SoundNetwork:
-    """The untrained network that a checkpoint of our layout describes."""
+def _check_tensors(path: Path, state: dict) -> None:
+    """Raises UserError where a state dict holds anything but finite numbers, no more than its file can hold."""
+    tensors = list(state.values())
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: not all in it are tensors")
+    if sum(tensor.numel() for tensor in tensors) > path.stat().st_size:  # one number, said to be repeated for ever
+        raise UserError(f"{path} is damaged: it claims more numbers than it has room for")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise UserError(f"{path} holds weights that are NaN or infinite: its training went wrong, or it is damaged")
+
+
+def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork:
+    """The untrained network that a checkpoint of our layout describes. Raises ValueError for one that cannot be."""
     arguments = dict(settings)
     kind = arguments.pop("network", "cnn14")
+    # before anything is made in memory of the size that the settings claim
+    shape = tuple(state["fc_audioset.weight"].shape)
+    if shape != (arguments["classes"], 32 * arguments["width"]):
+        raise ValueError(f"settings and weights do not fit: {arguments['classes']} classes, width {arguments['width']}")
+    if not (0 <= arguments["fmin"] < arguments["fmax"] <= SAMPLE_RATE / 2 and 0 < arguments["floor"] < math.inf):
+        raise ValueError("its settings describe no log-mel spectrogram")
     return {"cnn14": Cnn14, "compact": CompactNet}[kind](**arguments)
 
 
@@ -102,7 +127,9 @@ def _read(path: Path) -> dict:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not a checkpoint, or holds code and was not loaded (weights_only)") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
         raise UserError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: it has no entry named model")

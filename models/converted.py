@@ -19,6 +19,7 @@ import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -70,6 +71,14 @@ def find_or_convert(checkpoint: str) -> Converted:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
             raise ConversionError(str(error)) from error
+    try:
+        return _load(checkpoint, sha256, folder)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):  # damaged, in its full length
+        shutil.rmtree(folder)
+        return find_or_convert(checkpoint)
+
+
+def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
     known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     info = CheckpointInfo(
         checkpoint_name(checkpoint), sha256, known["settings"], tuple(known["categories"]),

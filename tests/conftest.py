@@ -1,5 +1,6 @@
 """Sounds and helpers of the tests. Scripts are run as users run them: in a process of their own."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -88,6 +89,36 @@ def other_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("other") / "other.pth"
     save_checkpoint(path, model, categories=["a", "b", "c"], clips=[], licence="", training={})
     return path
+
+
+def tree(folder):
+    """Every file under a folder, with its content where it has one."""
+    return {p: p.read_bytes() if p.is_file() and not p.is_symlink() else None for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """A script that has to fail: one line of error, and everything in the test's folder as it was."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_script(script, *arguments, status=1, words=""):
+        before = tree(tmp_path)
+        from danger_safe import cli
+
+        main = importlib.import_module(script).main
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main, [str(argument) for argument in arguments])
+        printed = capsys.readouterr().err
+        lines = [line for line in printed.splitlines() if "error: " in line]
+        assert len(lines) == 1, printed
+        assert words in lines[0]
+        assert "error: unexpected" not in lines[0]
+        assert "Traceback" not in printed
+        assert ended.value.code == status
+        assert tree(tmp_path) == before
+
+    return run_script
 
 
 def reference_module():

@@ -1,0 +1,195 @@
+"""Hostile sounds through extraction and prediction: each is heard, or named with one line that says why it is not."""
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, run, tree
+from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
+
+from danger_safe.cli import one_line
+
+EXTRACT, PREDICT = "extractEmbeddingCnn14.py", "predict_danger.py"
+POSIX = os.name == "posix"
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A folder of everything in CONTENTS, and of what is no file; (folder, reasons by name)."""
+    folder = tmp_path_factory.mktemp("hostile") / "sounds"
+    (folder / "Danger").mkdir(parents=True)
+    safe = folder / "Safe"
+    safe.mkdir()
+    reasons = {name: reason for name, (_, reason) in CONTENTS.items()}
+    for name, (content, _) in CONTENTS.items():
+        (safe / name).write_bytes(content)
+    (folder / "Danger" / "good.wav").write_bytes(encoded(noise(seed=99)))
+    (safe / "spoilt.flac").write_bytes(spoilt(encoded(noise(3), container="FLAC")))
+    (safe / "folder.wav").mkdir()
+    (safe / "nowhere.wav").symlink_to("gone.wav")
+    (safe / "circle.wav").symlink_to("circle.wav")
+    (safe / "around").symlink_to(folder, target_is_directory=True)
+    reasons |= {"spoilt.flac": "cannot be decoded", "nowhere.wav": "is a link", "circle.wav": "cannot be read"}
+    if POSIX:
+        os.mkfifo(safe / "pipe.wav")
+        with socket.socket(socket.AF_UNIX) as unix:
+            here = os.getcwd()
+            os.chdir(safe)  # a socket's address is a short one
+            unix.bind("socket.wav")
+            os.chdir(here)
+        for name in ("zero", "urandom", "null"):
+            (safe / f"{name}.wav").symlink_to(f"/dev/{name}")
+        reasons |= dict.fromkeys(
+            ("pipe.wav", "socket.wav", "zero.wav", "urandom.wav", "null.wav"), "a pipe or a device"
+        )
+        name = os.fsdecode(b"bytes\xff.wav")
+        (safe / name).write_bytes(encoded(noise(seed=98)))
+        reasons["bytes\\xff.wav"] = None
+    return folder, reasons
+
+
+@pytest.fixture(scope="module")
+def extracted(sounds, tmp_path_factory):
+    folder, _ = sounds
+    out = tmp_path_factory.mktemp("extracted")
+    before = tree(folder)
+    done = run(EXTRACT, "--dataset", folder, "--checkpoint", "mfcc", "--output", out / "t.csv", status=3)
+    assert tree(folder).keys() == before.keys()
+    assert sorted(p.name for p in out.iterdir()) == ["t.csv", "t.journal", "t.json", "t_failures.csv"]
+    table, failures = (pd.read_csv(out / name, keep_default_na=False) for name in ("t.csv", "t_failures.csv"))
+    return done, table, failures.set_index("file")["reason"]
+
+
+@pytest.fixture(scope="module")
+def predicted(sounds):
+    folder, _ = sounds
+    before = tree(folder)
+    done = run(PREDICT, folder, "--format", "csv", status=3)
+    assert tree(folder).keys() == before.keys()
+    return done
+
+
+@pytest.mark.parametrize("name", CONTENTS, ids=lambda name: one_line(name)[:40])
+def test_sound(sounds, extracted, predicted, name):
+    check_sound(sounds, extracted, predicted, name)
+
+
+def check_sound(sounds, extracted, predicted, name):
+    reason = sounds[1][name]
+    done, table, failures = extracted
+    warnings = [line for line in done.stderr.splitlines() if line.startswith(f"warning: {one_line('Safe/' + name)} ")]
+    heard = [line for line in predicted.stderr.splitlines() if f"{os.sep}Safe{os.sep}{one_line(name)} " in line]
+    if reason is None:
+        row = table[table["file"] == f"Safe/{name}"]
+        assert len(row) == 1
+        assert np.isfinite(row.filter(like="feat_").to_numpy(float)).all()
+        assert not warnings
+    else:
+        assert reason in failures[f"Safe/{name}"]
+        assert len(warnings) == 1
+        assert reason in warnings[0]
+        assert len([line for line in heard if "warning: " in line]) == 1
+        assert reason in next(line for line in heard if "warning: " in line)
+
+
+def test_what_is_no_file(sounds, extracted, predicted):
+    for name in sounds[1].keys() - CONTENTS.keys():
+        if "bytes" not in name:
+            check_sound(sounds, extracted, predicted, name)
+    assert "folder.wav" not in predicted.stderr
+
+
+def test_tables_hold_the_names_as_they_are(sounds, extracted):
+    good = {f"Safe/{name}" for name, reason in sounds[1].items() if reason is None}
+    assert set(extracted[1]["file"]) == good | {"Danger/good.wav"}
+
+
+def test_scores_are_no_nan_and_times_fit(predicted):
+    rows = pd.read_csv(io.StringIO(predicted.stdout))
+    assert rows["score"].between(0, 1).all()
+    assert (rows["start"] >= 0).all()
+    quiet = rows[rows["file"].str.contains("silence|minus_zero|denormal")]
+    assert (quiet["score"] == 0).all()
+
+
+def test_picture_of_a_recording_whose_name_looks_like_a_formula(tmp_path):
+    name = tmp_path / "$\\frac{$ 🔥.wav" if POSIX else tmp_path / "$_{$ 🔥.wav"
+    name.write_bytes(encoded())
+    run(PREDICT, name, "--plot", tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_event_of_a_very_short_recording_lies_in_it(tmp_path):
+    (tmp_path / "short.wav").write_bytes(encoded(noise(0.1)))
+    done = run(PREDICT, tmp_path / "short.wav", "--threshold", "0.000001", "--format", "json")
+    (event,) = json.loads(done.stdout)["events"]
+    assert 0 <= event["start"] < event["end"] <= 0.2
+
+
+def unprivileged(arguments):
+    """A command without root's right to read everything."""
+    if os.geteuid() != 0:
+        return arguments
+    if shutil.which("setpriv") is None:
+        pytest.skip("runs as root, whom no permission stops, and there is no setpriv")
+    caps = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", *arguments]
+
+
+@pytest.mark.skipif(not POSIX, reason="permissions of POSIX")
+def test_closed_files_and_folders_are_named_and_tried_again_once_they_are_open(tmp_path):
+    folder = tmp_path / "sounds"
+    for name in ("Danger/a.wav", "Safe/b.wav", "Safe/closed/c.wav", "Safe/unreadable.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(noise(seed=len(name))))
+    closed = [folder / "Safe" / "closed", folder / "Safe" / "unreadable.wav"]
+    command = [
+        sys.executable,
+        ROOT / EXTRACT,
+        "--dataset",
+        folder,
+        "--checkpoint",
+        "mfcc",
+        "--output",
+        tmp_path / "t.csv",
+    ]
+    for path in closed:
+        path.chmod(0)
+    done = subprocess.run(unprivileged(command), capture_output=True, text=True, timeout=100)
+    closed[0].chmod(0o755)
+    closed[1].chmod(0o644)
+    assert done.returncode == 3, done.stderr
+    assert "warning: Safe/closed/ cannot be read: Permission denied" in done.stderr
+    assert "warning: Safe/unreadable.wav cannot be read: Permission denied" in done.stderr
+    assert subprocess.run(unprivileged(command), capture_output=True, timeout=100).returncode == 0
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 4
+
+
+STREAMS = {
+    "empty": (b"", [], "it ended before a sound began"),
+    "text": (b"hello " * 100, [], "no WAV stream"),
+    "header": (wav_header()[:44], [], "has no samples"),
+    "no_channels": (wav_header(channels=0) + bytes(100), [], "no WAV stream"),
+    "64_bit": (wav_header(bits=64) + bytes(100), [], "no WAV stream"),
+    "slow": (wav_header(rate=3) + bytes(100), [], "sample rate of 3 Hz"),
+    "65535_channels": (wav_header(channels=65_535, bits=8) + bytes(100_000), [], "no WAV stream"),
+    "half_a_sample": (b"x", ["--raw", "8000"], "has no samples"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream(tmp_path, name):
+    content, flags, words = STREAMS[name]
+    done = subprocess.run(
+        [sys.executable, ROOT / PREDICT, "-", *flags], input=content, capture_output=True, timeout=100
+    )
+    assert done.returncode == 1
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()

@@ -1,0 +1,329 @@
+"""Bad tables, mappings, names and flags: one clear line, the right exit status, and no file but the outputs.
+
+The scripts' own ``main`` runs in this process (``refused``): hundreds of starts would take minutes.
+"""
+
+import csv
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+from conftest import run, write_esc50
+from hostile_files import encoded, noise
+from test_train import make_table
+
+from danger_safe.clips import inside
+from danger_safe.errors import UserError
+
+FILTER, EXTRACT, PREDICT = "filterAudioToDangerousAndSafe", "extractEmbeddingCnn14", "predict_danger"
+TRAIN, COMPARE, FINETUNE = "train_logreg_model", "compare_models", "finetune_cnn14"
+NOT_UTF8 = "is not UTF-8"
+
+
+# --- ESC-50's table, and the mapping
+
+ESC50 = "filename,fold,target,category,esc10,src_file,take\na.wav,1,0,dog,False,1,A\nb.wav,2,1,rain,False,2,A\n"
+ROW = "a.wav,1,0,dog,False,1,A\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"", "is missing (found: none)", id="empty"),
+        pytest.param(ESC50[: ESC50.index("a.wav")].encode(), "no sounds", id="header_only"),
+        pytest.param(ESC50.replace(",", ";").encode(), "is missing", id="semicolons"),
+        pytest.param(ESC50.replace("dog", '"dog').encode(), "a quote is never closed", id="unbalanced_quote"),
+        pytest.param(ESC50.encode("utf-16"), NOT_UTF8, id="utf16"),
+        pytest.param(ESC50.replace("dog", "d\xf4g").encode("latin-1"), NOT_UTF8, id="latin1"),
+        pytest.param(bytes(1_000), "is missing", id="zeros"),
+        pytest.param(ESC50.replace("category", "kind").encode(), "column category is missing", id="missing_column"),
+        pytest.param(ESC50.replace("target", "fold").encode(), "column fold is there 2 times", id="repeated_column"),
+        pytest.param((ESC50 + ROW).encode(), "lists a.wav twice", id="repeated_row"),
+        pytest.param((ESC50 + ROW.replace("dog", "rain")).encode(), "lists a.wav twice", id="two_labels"),
+        pytest.param((ESC50 + "c.wav,1\n").encode(), "line 4: too few columns", id="short_row"),
+        pytest.param(ESC50.replace(",A\n", ",A,x\n").encode(), "line 2: too many columns", id="long_row"),
+        pytest.param(ESC50.replace("wav,1", "wav,-1").encode(), "fold '-1'", id="negative_fold"),
+        pytest.param(ESC50.replace("wav,1", "wav,1.5").encode(), "fold '1.5'", id="half_a_fold"),
+        pytest.param(ESC50.replace("wav,1", "wav," + "9" * 20).encode(), "fold '9999", id="huge_fold"),
+        pytest.param(ESC50.replace("dog", "d" * 200_000).encode(), "field larger", id="huge_field"),
+        pytest.param(ESC50.replace("a.wav", "../audio/a.wav").encode(), "would leave", id="parent"),
+        pytest.param(ESC50.replace("a.wav", "/etc/passwd").encode(), "would leave", id="absolute"),
+        pytest.param(ESC50.replace("a.wav", "C:a.wav").encode(), "would leave", id="drive"),
+        pytest.param(ESC50.replace("a.wav", "a\0.wav").encode(), "would leave", id="nul"),
+        pytest.param(ESC50.replace("a.wav", "x" * 300 + ".wav").encode(), "", id="name_too_long"),
+    ],
+)
+def test_esc50_table(refused, tmp_path, content, words):
+    folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
+    (folder / "meta" / "esc50.csv").write_bytes(content)
+    (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    refused(FILTER, "--esc50", folder, "--categories", "c.toml", "--output", "out", words=words)
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n\n"], ids=["crlf", "cr", "blank_lines"])
+def test_odd_line_ends_and_a_byte_order_mark_are_read(tmp_path, ends):
+    folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
+    table = folder / "meta" / "esc50.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_text().replace("\n", ends).encode())
+    (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbfDanger = ["dog"]\r\nSafe = ["rain"]\r\n')
+    run(f"{FILTER}.py", "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"Danger: [dog]", "not TOML", id="yaml"),
+        pytest.param(b"", "must be a list", id="empty"),
+        pytest.param(b"Danger = [1]\nSafe = [2]", "must be a list", id="numbers"),
+        pytest.param(b'danger = ["dog"]\nSafe = ["rain"]', "unknown name danger", id="misspelt"),
+        pytest.param(b'Danger = ["dog"]\nSafe = []', "Safe must be a list", id="empty_list"),
+        pytest.param(b'Danger = ["dog"]\nSafe = ["dog"]', "in both lists", id="both"),
+        pytest.param('Danger = ["dog"]'.encode("utf-16"), "not TOML", id="utf16"),
+        pytest.param(bytes(range(256)), "not TOML", id="binary"),
+        pytest.param(b"a = " + b"[" * 50_000, "not TOML", id="nested"),
+        pytest.param(b"#" * 2_000_000, "too large", id="huge"),
+        pytest.param(None, "no file", id="folder"),
+    ],
+)
+def test_mapping(refused, tmp_path, content, words):
+    folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
+    path = tmp_path / "c.toml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    refused(FILTER, "--esc50", folder, "--categories", path, "--output", "out", words=words)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_mapping_that_is_a_pipe_or_a_device_is_not_waited_for(refused, tmp_path):
+    folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in ("pipe.toml", "/dev/zero"):
+        refused(FILTER, "--esc50", folder, "--categories", path, "--output", "out", words="no file")
+
+
+@pytest.mark.parametrize("flags", [(), ("--copy",)], ids=["links", "copies"])
+def test_odd_names_are_placed_and_placed_again(tmp_path, flags):
+    """With every name that a POSIX system allows; on Windows, those that it does."""
+    names = ["a, b.wav", "còi.wav", "🔥.wav", "12-30.wav"]
+    if os.name == "posix":
+        names += ["new\nline.wav", "car\rriage.wav", 'quote".wav', "x" * 251 + ".wav", "12:30.wav"]
+    folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
+    with open(folder / "meta" / "esc50.csv", "a", newline="", encoding="utf-8") as file:
+        for number, name in enumerate(names):
+            csv.writer(file).writerow([name, 1, 0, "dog", False, number + 10, "A"])
+            (folder / "audio" / name).write_bytes(encoded(noise(seed=number)))
+    (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    command = [
+        f"{FILTER}.py",
+        "--esc50",
+        folder,
+        "--categories",
+        tmp_path / "c.toml",
+        "--output",
+        tmp_path / "out",
+        *flags,
+    ]
+    assert f"{len(names) + 2} clips placed" in run(*command).stdout
+    assert {p.name for p in (tmp_path / "out" / "Danger").iterdir()} >= set(names)
+    assert "0 clips placed" in run(*command).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "on_windows"),
+    [
+        ("aux.wav", True, False), ("CON", True, False), ("com1.flac", True, False), ("nul", True, False), ("a/con.txt/b.wav", True, False),
+        ("trailing.", True, False), ("trailing ", True, False), ("what?.wav", True, False), ("a|b.wav", True, False),
+        ("12:30.wav", True, False), ("new\nline.wav", True, False), ("c:evil.wav", False, False), ("\\\\host\\share\\x.wav", False, False),
+        ("..\\evil.wav", False, False), ("console.wav", True, True), ("ổ.wav", True, True), ("a/b.wav", True, True),
+    ],
+)  # fmt: skip
+def test_names_that_windows_can_hold(tmp_path, name, here, on_windows):
+    for windows, allowed in ((False, here), (True, on_windows)):
+        if allowed:
+            inside(tmp_path, name, windows)
+        else:
+            with pytest.raises(UserError):
+                inside(tmp_path, name, windows)
+
+
+# --- a manifest
+
+MANIFEST = "file,label,category,fold,source\nDanger/a.wav,1,dog,1,1\nSafe/b.wav,0,rain,1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(MANIFEST.replace("1,dog", "2,dog"), "label '2'", id="label_2"),
+        pytest.param(MANIFEST.replace("1,dog", ",dog"), "label ''", id="no_label"),
+        pytest.param(MANIFEST.replace("1,dog", "nan,dog"), "label 'nan'", id="label_nan"),
+        pytest.param(MANIFEST + "Danger/a.wav,0,dog,1,1\n", "twice", id="two_labels"),
+        pytest.param(MANIFEST.replace("Danger/a", "../a"), "would leave", id="parent"),
+        pytest.param(MANIFEST.replace("source", "from"), "column source is missing", id="missing_column"),
+    ],
+)
+def test_manifest(refused, tmp_path, content, words):
+    (tmp_path / "manifest.csv").write_text(content)
+    refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", "t.csv", words=words)
+
+
+@pytest.mark.parametrize("output", ["manifest.csv", "x.wav", "closed.csv", "file/t.csv"])
+def test_output_that_cannot_be(refused, tmp_path, output):
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "closed.csv").mkdir()
+    if output == "closed.csv":  # found late: the journal keeps what is done
+        pytest.skip("told after the extraction")
+    refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", output)
+
+
+# --- embeddings
+
+
+def changed(path, change):
+    """A good table, changed: ``change`` gets the list of its lines, each a list of cells."""
+    make_table(path, clips=12, dimensions=4)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    lines = change(lines) or lines
+    path.write_text("\n".join(",".join(cells) for cells in lines) + "\n")
+
+
+def cell(row, column, text):
+    def change(lines):
+        lines[row][column] = text
+
+    return change
+
+
+def column(number, text):
+    def change(lines):
+        for cells in lines[1:]:
+            cells[number] = text
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(cell(3, 7, "nan"), "NaN or infinite", id="nan"),
+        pytest.param(cell(3, 7, "inf"), "NaN or infinite", id="inf"),
+        pytest.param(cell(3, 7, "1e308"), "NaN or infinite", id="1e308"),
+        pytest.param(cell(3, 7, ""), "NaN or infinite", id="hole"),
+        pytest.param(cell(3, 7, "loud"), "is text ('loud')", id="text"),
+        pytest.param(cell(3, 7, "[1 2 ... 3]"), "whole arrays as text", id="array"),
+        pytest.param(cell(3, 1, "2"), "column label", id="label_2"),
+        pytest.param(column(1, "1"), "both Danger and Safe", id="one_class"),
+        pytest.param(cell(3, 3, "-1"), "fold", id="negative_fold"),
+        pytest.param(cell(3, 3, "1.5"), "fold", id="half_a_fold"),
+        pytest.param(cell(3, 3, "1e300"), "fold", id="huge_fold"),
+        pytest.param(cell(0, 7, "feat_0000"), "repeated", id="repeated_column"),
+        pytest.param(cell(0, 7, "feat_0009"), "missing", id="gap"),
+        pytest.param(cell(0, 2, "label"), "category is missing", id="missing_column"),
+        pytest.param(cell(3, 0, "0.wav"), "more than one row", id="repeated_row"),
+        pytest.param(lambda lines: lines[:1], "no rows", id="header_only"),
+        pytest.param(lambda lines: lines[:2], "both Danger and Safe", id="one_row"),
+        pytest.param(lambda lines: [[*c, "1"] if n else c for n, c in enumerate(lines)], "more values", id="long_rows"),
+        pytest.param(lambda lines: [*lines[:3], [*lines[3], "1"], *lines[4:]], "cannot be read", id="long_row"),
+        pytest.param(lambda lines: [c[:3] + c for c in lines], "twice", id="columns_twice"),
+    ],
+)
+def test_embeddings(refused, tmp_path, change, words):
+    changed(tmp_path / "t.csv", change)
+    refused(TRAIN, "--embeddings", "t.csv", words=words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("t.csv", b"", id="empty"),
+        pytest.param("t.csv", bytes(3_000), id="zeros"),
+        pytest.param("t.csv", "file,label\n".encode("utf-16"), id="utf16"),
+        pytest.param("t.csv", encoded(), id="sound"),
+        pytest.param("t.parquet", b"no parquet", id="parquet"),
+        pytest.param("t.csv", None, id="folder"),
+    ],
+)
+def test_what_is_no_table(refused, tmp_path, name, content):
+    (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
+    refused(TRAIN, "--embeddings", name)
+    refused(COMPARE, "--embeddings", name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"{", "cannot be read", id="no_json"),
+        pytest.param(b"\xff\xfe\x00", "cannot be read", id="binary"),
+        pytest.param(b"[" * 100_000, "cannot be read", id="nested"),
+        pytest.param(b"[]", "does not say", id="list"),
+        pytest.param(b"{}", "does not say", id="no_keys"),
+        pytest.param(b'{"settings": {"dimensions": 4}, "checkpoint": "compact"}', "does not say", id="text"),
+        pytest.param(
+            b'{"settings": {"dimensions": 512}, "checkpoint": {"name": "x", "sha256": "y"}}',
+            "512 dimensions",
+            id="other",
+        ),
+    ],
+)
+def test_what_lies_beside_the_table(refused, tmp_path, content, words):
+    make_table(tmp_path / "t.csv", clips=12, dimensions=4)
+    (tmp_path / "t.json").write_bytes(content)
+    refused(TRAIN, "--embeddings", "t.csv", words=words)
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        *[(PREDICT, f"--{flag}") for flag in (
+            "threshold=nan", "threshold=-1", "threshold=2", "threshold=", "window=nan", "window=inf", "window=0", "hop=1e-9",
+            "hop=inf", "min-duration=nan", "min-duration=-1", "max-false-alarms-per-hour=nan", "max-false-alarms-per-hour=-1",
+            "jobs=0", "jobs=nan", "plot=x.txt", "format=xml",
+        )],
+        *[(EXTRACT, f"--{flag}") for flag in ("jobs=0", "jobs=x", "batch-size=0", f"batch-size={10**12}", "rows-per-part=-1")],
+        *[(TRAIN, f"--{flag}") for flag in ("min-recall=nan", "min-recall=0", "seed=-1", f"seed={10**12}", "jobs=0")],
+        *[(FINETUNE, f"--{flag}") for flag in (
+            "epochs=0", "epochs=nan", "rate=nan", "rate=-1", "without=5/4", "without=0/3", "without=1", "width=0", f"width={10**9}",
+            f"per-category={10**9}", "patience=-1", "bad-recordings=nan", "holdout-fold=1.5", "batch-size=1",
+        )],
+    ],
+)  # fmt: skip
+def test_flag(refused, script, flag):
+    refused(script, *(["a.wav"] if script == PREDICT else []), flag, status=2)
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "nan", "99999999999"])
+def test_rate_of_a_stream(refused, rate):
+    refused(PREDICT, "-", "--raw", rate, status=2)
+
+
+def test_output_dir_under_a_file(refused, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for folder in ("file", "file/results"):
+        refused(TRAIN, "--output-dir", folder, status=2, words="file is a file, not a folder")
+
+
+def test_files_that_are_read_are_not_written_over(refused, tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded())
+    (tmp_path / "x.pth").write_bytes(b"x")
+    refused(PREDICT, "a.png", "--plot", "a.png", status=2)
+    refused(FINETUNE, "--checkpoint", "x.pth", "--output", "x.pth", words="where the training starts from")
+
+
+@pytest.mark.parametrize(
+    "damage", ["CREATE TABLE clips (x); CREATE TABLE notes (y)", "INSERT INTO notes VALUES ('made with', 'no JSON')"]
+)
+def test_journal_of_something_else(tmp_path, damage):
+    """Another program's database, and one whose notes are none."""
+    with closing(sqlite3.connect(tmp_path / "t.journal")) as database, database:
+        if "INSERT" in damage:
+            database.execute("CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT)")
+        database.executescript(damage)
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    command = ["--dataset", tmp_path, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv"]
+    done = run(f"{EXTRACT}.py", *command, status=1)
+    assert "is damaged" in done.stderr
+    assert not (tmp_path / "t.csv").exists()
