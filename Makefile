@@ -62,7 +62,7 @@ esc50: .venv/.run-installed
 	$(RUN) compare_models.py
 
 test: .venv/.dev-installed
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 lint: .venv/.dev-installed
 	$(RUN) -m ruff check .

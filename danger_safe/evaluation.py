@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
@@ -73,17 +74,18 @@ def evaluate(
     folds, splitting = folds_of(table, seed)
     scores, raw, known_as = np.full((3, len(table.labels)), np.nan)
     alone, window_familiarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
-    for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
-        out, known = folds == fold, folds != fold
-        inner, _ = assign_folds(table.labels[known], sources[known], folds[known], seed)
-        model = calibrated(pipeline, inner).fit(table.features[known], table.labels[known])
-        novelty = learn_known(table.features[known])
-        scores[out], raw[out] = danger_scores(model, table.features[out]), raw_scores(model, table.features[out])
-        known_as[out] = familiarity(novelty, table.features[out])
-        if heard is not None:
-            there = out[heard.clip]
-            alone[there] = danger_scores(model, heard.embeddings[there]) * heard.audible[there]
-            window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+    with threadpool_limits(1, user_api="blas"):  # matrices are small: threads only wait for each other
+        for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
+            out, known = folds == fold, folds != fold
+            inner, _ = assign_folds(table.labels[known], sources[known], folds[known], seed)
+            model = calibrated(pipeline, inner).fit(table.features[known], table.labels[known])
+            novelty = learn_known(table.features[known])
+            scores[out], raw[out] = danger_scores(model, table.features[out]), raw_scores(model, table.features[out])
+            known_as[out] = familiarity(novelty, table.features[out])
+            if heard is not None:
+                there = out[heard.clip]
+                alone[there] = danger_scores(model, heard.embeddings[there]) * heard.audible[there]
+                window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
     trial = None if heard is None else Trial(heard, alone, table.labels, folds, sources)
     threshold = rule.choose(table.labels, scores, trial, np.ones(len(scores), bool))
     if table.clips["seen"].any() and rule.max_false_alarms_per_hour is None:
