@@ -9,6 +9,7 @@ from pathlib import Path
 import joblib
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
 from danger_safe import addresses, cli
 from danger_safe.addresses import Place
@@ -53,13 +54,15 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     summary = summarise(result)
     warnings = warnings_of(summary, int(table.clips["seen"].sum())) + not_heard
     # the ones that are kept learn from every clip
-    model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
-    novelty = learn_known(table.features)
+    with threadpool_limits(1, user_api="blas"):
+        model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
+        novelty = learn_known(table.features)
+        unknown = summarise_unknown(result, model, table)
 
     model_file = args.output_dir / f"{key}_model.joblib"
     metrics = summary | {"model": title, **asdict(rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
-    metrics["unknown"] = summarise_unknown(result, model, table)
+    metrics["unknown"] = unknown
     save_model(model_file, model, novelty, table, metrics)
     write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     picture = args.output_dir / f"{key}_confusion_matrix.png"
