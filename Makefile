@@ -4,7 +4,7 @@
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
-# make twin     the same without a part of the recordings, on which the result can then be judged: models/twin_4.pth
+# make twin     the same without a quarter of the recordings (PART, 1 to 4), on which the result can then be judged
 # make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
 # make audit  asks the advisory database about every locked version (online)
 # make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
@@ -13,6 +13,7 @@ DATASET ?= dataset
 ESC50 ?= dataset/ESC-50-master
 SOUNDS ?=
 TWINS ?=
+PART ?= 4
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -90,9 +91,9 @@ compact: .venv/.run-installed models/quiet_rooms
 	$(RUN) -m models.average models/compact_first.pth models/compact_second.pth models/cnn14_compact.pth
 
 twin: .venv/.run-installed models/quiet_rooms
-	$(RUN) $(COMPACT) $(FIRST) --without 4/4 --output models/twin_4_first.pth
-	$(RUN) $(COMPACT) $(SECOND) --without 4/4 --checkpoint models/twin_4_first.pth --output models/twin_4_second.pth
-	$(RUN) -m models.average models/twin_4_first.pth models/twin_4_second.pth models/twin_4.pth
+	$(RUN) $(COMPACT) $(FIRST) --without $(PART)/4 --output models/twin_$(PART)_first.pth
+	$(RUN) $(COMPACT) $(SECOND) --without $(PART)/4 --checkpoint models/twin_$(PART)_first.pth --output models/twin_$(PART)_second.pth
+	$(RUN) -m models.average models/twin_$(PART)_first.pth models/twin_$(PART)_second.pth models/twin_$(PART).pth
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9
