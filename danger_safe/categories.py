@@ -79,7 +79,7 @@ def _read_toml(path: Path, example: str) -> dict:
             raise UserError(f"{path}: too large for a file with lines like {example}")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {error.strerror}; expected lines like {example}") from error
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, nested without end
         raise UserError(f"{path}: not TOML: {error}. Expected lines like {example}") from error
 
