@@ -7,8 +7,8 @@ Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), resampling is soxr's at
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -20,6 +20,7 @@ SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
 MISSING = "is missing"
+LOWEST_RATE, HIGHEST_RATE = 1_000, 10_000_000  # Hz; a damaged header's rate makes days of sound, or none, of a second
 _READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
 
 
@@ -87,7 +88,9 @@ def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Mono pieces of ``rate`` Hz at 32 kHz, as they come."""
+    """Mono pieces of ``rate`` Hz at 32 kHz, as they come. Raises AudioError for a rate that no recording has."""
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"has a sample rate of {rate} Hz, which cannot be right")
     if rate == SAMPLE_RATE:
         yield from pieces
         return
@@ -109,9 +112,9 @@ def _reason(path: Place, error: Exception) -> str:
     if is_address(path):
         if isinstance(error, FileNotFoundError):
             return MISSING
-    elif not Path(path).exists():
-        return MISSING if not Path(path).is_symlink() else "is a link to a file that is not there"
-    elif Path(path).is_file() and Path(path).stat().st_size == 0:
+    elif not os.path.exists(path):  # not Path.exists, which raises for a name that the system would not take
+        return MISSING if not os.path.islink(path) else "is a link to a file that is not there"
+    elif os.path.isfile(path) and os.path.getsize(path) == 0:
         return "is an empty file"
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"

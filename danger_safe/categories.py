@@ -19,7 +19,7 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
         mapping = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f'{path}: not TOML: {error}. Expected lines like Danger = ["dog", "siren"]') from error
     unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))
     if unknown_keys:
@@ -68,7 +68,7 @@ def read_same(path: Path | None) -> dict[str, str]:
         return {}
     try:
         same = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f'{path}: expected lines like dog_bark = "dog": {error}') from error
     if not all(isinstance(value, str) for value in same.values()):
         raise UserError(f'{path}: expected lines like dog_bark = "dog"')

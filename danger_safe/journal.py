@@ -20,6 +20,15 @@ import numpy as np
 from danger_safe.errors import UserError
 
 FORMAT = 1
+# Clips that are not as they should be, notes that are not, and lengths of embeddings beside the first.
+_WRONG_ROWS = """
+SELECT
+  (SELECT count(*) FROM clips WHERE typeof(file) != 'text' OR typeof(signature) != 'text' OR typeof(seconds) != 'real'
+    OR typeof(reason) != 'text' OR typeof(embedding) != CASE reason WHEN '' THEN 'blob' ELSE 'null' END
+    OR length(embedding) % 4),
+  (SELECT count(*) FROM notes WHERE typeof(value) != 'text' OR NOT json_valid(value) OR json_type(value) != 'object'),
+  (SELECT max(count(DISTINCT length(embedding)), 1) - 1 FROM clips)
+"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Journal:
                 "CREATE TABLE IF NOT EXISTS clips "
                 "(file TEXT PRIMARY KEY, signature TEXT, seconds REAL, embedding BLOB, reason TEXT)"
             )
+        if run(_WRONG_ROWS).fetchone() != (0, 0, 0):
+            raise ValueError("rows that no extraction wrote")
 
     @property
     def made_with(self) -> dict:
@@ -105,6 +116,8 @@ class Journal:
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()
+                if row is None or row[0] is None:
+                    raise sqlite3.DatabaseError(f"{file} is listed and not there")
             yield np.frombuffer(row[0], np.float32)
 
     def keep_only(self, files: Iterable[str]) -> None:
@@ -116,7 +129,8 @@ class Journal:
 
     def note(self, name: str) -> dict | None:
         """What was noted under a name."""
-        row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        with self._errors():
+            row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def set_note(self, name: str, value: dict) -> None:
@@ -149,6 +163,8 @@ class Journal:
             raise UserError(
                 f"{self.path}: {error}; what was finished is kept: make room, and run the same command again"
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path} is damaged ({error}): delete it, and run the same command again") from error
 
 
 def _bytes(embedding: np.ndarray | None) -> bytes | None:

@@ -136,6 +136,20 @@ def _read_info(path: Path) -> dict:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
+    if not _is_description(info):
+        raise UserError(f"{file}: does not describe a table of embeddings. Extract again")
+    return info
+
+
+def _is_description(info: object) -> bool:
+    """Whether the parts of a table's .json that are used later are what they should be."""
+    if not isinstance(info, dict):
+        return False
+    checkpoint, made_of = info.get("checkpoint", {"name": "", "sha256": ""}), info.get("made_of", {})
+    if not isinstance(checkpoint, dict) or not isinstance(made_of, dict):
+        return False
+    texts = (*checkpoint.values(), *made_of.values())
+    return checkpoint.keys() >= {"name", "sha256"} and all(isinstance(text, str) for text in texts)

@@ -9,12 +9,14 @@ ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of C
 matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
 """
 
+import math
 import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from danger_safe.audio import SAMPLE_RATE
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
@@ -36,23 +38,24 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
     sha256 = verified_sha256(checkpoint, path)
     content = _read(path)
     try:
+        _check_tensors(content["model"])
         own = content.get("format") == FORMAT
-        model = _own_network(content["settings"]) if own else _official_network(content["model"])
+        model = _own_network(content) if own else _official_network(content["model"])
         state = content["model"]
         if own:  # the computed matrices are not in the file
             computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        info = CheckpointInfo(
+            name=checkpoint_name(checkpoint),
+            sha256=sha256,
+            settings=model.settings,
+            categories=tuple(_texts(content, "categories")),
+            clips=frozenset(_texts(content, "clips")),
+            licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
+        )
+    except Exception as error:  # librosa and PyTorch raise many kinds for settings and tensors that do not fit
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: {_first_line(error)}") from error
-    info = CheckpointInfo(
-        name=checkpoint_name(checkpoint),
-        sha256=sha256,
-        settings=model.settings,
-        categories=tuple(content.get("categories", ())),
-        clips=frozenset(content.get("clips", ())),
-        licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
-    )
     return model.eval(), info
 
 
@@ -73,11 +76,41 @@ def save_checkpoint(
         torch.save(content, part)
 
 
-def _own_network(settings: dict) -> SoundNetwork:
-    """The untrained network that a checkpoint of our layout describes."""
-    arguments = dict(settings)
-    kind = arguments.pop("network", "cnn14")
-    return {"cnn14": Cnn14, "compact": CompactNet}[kind](**arguments)
+def _own_network(content: dict) -> SoundNetwork:
+    """The untrained network that a checkpoint of our layout describes. Raises ValueError where its settings cannot be."""
+    arguments = dict(content["settings"])
+    kind = {"cnn14": Cnn14, "compact": CompactNet}[arguments.pop("network", "cnn14")]
+    for name, value in arguments.items():
+        if isinstance(value, bool) != (name in ("normalise", "multilabel")) or not math.isfinite(value):
+            raise ValueError(f"its setting {name} is {value!r}")
+    if (
+        not 0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2
+        or arguments.get("floor", 1) <= 0
+    ):
+        raise ValueError("its settings fmin, fmax and floor are none that a network can have")
+    shape = (arguments["classes"], 32 * arguments["width"])
+    if tuple(content["model"]["fc_audioset.weight"].shape) != shape:  # before memory is asked for
+        raise ValueError(f"its last layer is not of the shape {shape} that its settings say")
+    return kind(**arguments)
+
+
+def _check_tensors(state: dict) -> None:
+    """Raises ValueError for what is no tensor of numbers, or is larger than what the file holds of it: a file of a
+    kilobyte must not ask for a terabyte."""
+    for name, tensor in state.items():
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not plain or tensor.is_complex() or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} is not a tensor of numbers, or not whole")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+
+
+def _texts(content: dict, name: str) -> list[str]:
+    """A list of text in a checkpoint, empty where it has none. Raises ValueError for another kind of list."""
+    texts = content.get(name, [])
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} is not a list of names")
+    return list(texts)
 
 
 def _official_network(state: dict[str, torch.Tensor]) -> Cnn14:
@@ -102,7 +135,7 @@ def _read(path: Path) -> dict:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is not a checkpoint, or holds code and was not loaded (weights_only)") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: it has no entry named model")
