@@ -8,9 +8,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from danger_safe.errors import UserError
+from danger_safe.files import FULL, FULL_WORDS
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 
@@ -41,13 +43,16 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main(arguments)
+        sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # whoever read our answers has heard enough: | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        _drop_output()
         status = FAILED
     except (UserError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _drop_output()
         if "--debug" in arguments:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -60,7 +65,15 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     sys.exit(status)
 
 
+def _drop_output() -> None:
+    """Nothing more goes to stdout: else Python complains while it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename}: {FULL_WORDS}" if error.filename else FULL_WORDS
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):

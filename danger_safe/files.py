@@ -1,16 +1,25 @@
 """Files appear whole or not at all: written beside, then renamed.
 
-A process that was killed leaves its half-written ``.NAME.NUMBER.part`` behind: ``remove_leftovers``.
+A process that was killed leaves its half-written ``.NAME.PROCESS.part`` behind. The next one that writes into the folder
+removes it, where the process of that number is no more.
 """
 
 import csv
+import ctypes
+import errno
 import io
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+FULL_WORDS = "the disk is full: make room, and run the same command again"
+_PROBE = 1 << 20  # bytes that tell whether there is room
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.(part|old)")
 
 
 @contextmanager
@@ -19,15 +28,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     with whole_file("table.csv") as part:
         part.write_text("file,label\\n")
+
+    Where the disk is full, OSError (ENOSPC) names ``path``, whatever the library that wrote made of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         with open(part, "rb+") as file:  # on the disk before it gets its name: a power cut leaves no empty file
             os.fsync(file.fileno())
         os.replace(part, path)
+    except (OSError, RuntimeError, AssertionError) as error:
+        if _was_full(part, error):
+            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -37,8 +53,10 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; it takes the place of ``path`` when the block ends without error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(part, ignore_errors=True)  # of an earlier process of the same number
     part.mkdir()
     try:
         yield part
@@ -50,9 +68,56 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         elif path.exists():
             path.unlink()
         os.replace(part, path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _was_full(part: Path, error: Exception) -> bool:
+    """Whether an error came of a full disk; libraries that lose the system's reason are found out by writing on."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    try:
+        with open(part, "ab") as file:
+            file.write(bytes(_PROBE))
+    except OSError as reason:
+        return reason.errno in FULL
+    return False
+
+
+@cache  # once in a process
+def tidy(folder: Path) -> None:
+    """Remove what killed processes left of files and folders that they were writing into ``folder``.
+
+    What a process that still runs has begun is not touched.
+    """
+    with suppress(OSError):
+        for file in folder.iterdir():
+            name = _LEFTOVER.fullmatch(file.name)
+            if name and int(name[1]) != os.getpid() and not _is_running(int(name[1])):
+                with suppress(OSError):
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of that number on this computer."""
+    if os.name == "nt":  # where os.kill would end it
+        query = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
+        handle = ctypes.windll.kernel32.OpenProcess(query, False, process)
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)
+        return bool(handle) or ctypes.windll.kernel32.GetLastError() == 5  # it is another user's
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def remove_leftovers(path: Path) -> None:

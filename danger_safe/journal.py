@@ -55,10 +55,11 @@ class Journal:
         with self._errors():
             try:
                 self._open()
-            except sqlite3.OperationalError:
-                raise
-            except (sqlite3.DatabaseError, ValueError):  # not a database
-                self._database.close()
+            except (sqlite3.DatabaseError, ValueError) as error:
+                code = getattr(error, "sqlite_errorcode", None)
+                if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                    raise  # locked, or no room
+                self._database.close()  # no database, or one of something else
                 for file in (path, path.with_name(path.name + "-wal")):
                     file.unlink(missing_ok=True)
                 self._open()

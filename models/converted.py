@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.errors import UserError
+from danger_safe.files import tidy
 from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
@@ -104,8 +105,10 @@ def _crc(file: Path) -> int:
 
 def _convert(checkpoint: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    tidy(folder.parent)
+    ending = f".{os.getpid()}.part"  # by which another process knows it for a leftover, should this one be killed
     with (
-        tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent, ignore_cleanup_errors=True) as made,
+        tempfile.TemporaryDirectory(ending, ".converting-", folder.parent, ignore_cleanup_errors=True) as made,
         tqdm(total=3, desc="Preparing the network (once)", unit="step", file=sys.stderr) as bar,
     ):
         new = Path(made) / "new"
