@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from danger_safe.errors import UserError
@@ -66,8 +65,10 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
 
 
 def _drop_output() -> None:
-    """Nothing more goes to stdout: else Python complains while it ends."""
-    with suppress(OSError, ValueError):
+    """Where stdout takes no more, nothing more goes there: else Python complains while it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

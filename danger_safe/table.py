@@ -14,6 +14,8 @@ import pandas as pd
 from danger_safe.errors import UserError
 from danger_safe.table_writing import INFO_COLUMNS, need_parquet, side_file
 
+TEXTS = ("file", "category", "source")
+
 
 @dataclass(frozen=True)
 class EmbeddingTable:
@@ -44,11 +46,13 @@ def read_table(path: Path) -> EmbeddingTable:
             need_parquet()
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype={"file": str, "category": str, "source": str}, keep_default_na=True)
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, str))  # a category named NA is text, not a gap
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if name.startswith("feat_")]
     _check_columns(path, table, features)
+    for name in TEXTS:
+        table[name] = table[name].fillna("").astype(str)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
         raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")

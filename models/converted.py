@@ -9,6 +9,7 @@ made anew. Every conversion is tried on probe sounds against the reference first
 algorithm is kept for the networks whose embeddings it does not change.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.errors import UserError
-from danger_safe.files import tidy
+from danger_safe.files import FULL, FULL_WORDS, tidy
 from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
@@ -70,6 +71,8 @@ def find_or_convert(checkpoint: str) -> Converted:
         try:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise UserError(f"{folder.parent}: {FULL_WORDS}, or name another folder in DANGER_SAFE_CACHE") from error
             raise ConversionError(str(error)) from error
     known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     info = CheckpointInfo(
@@ -167,6 +170,8 @@ def _run(*arguments: str) -> None:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        if FULL_WORDS in last:
+            raise OSError(errno.ENOSPC, FULL_WORDS)
         if last.startswith("error: ") and "unexpected" not in last:
             raise UserError(last.removeprefix("error: "))
         raise ConversionError(last)

@@ -163,3 +163,10 @@ def test_journal_that_is_damaged_in_the_middle_says_so(tmp_path):
             list(journal.embeddings(known))
     except UserError as error:
         assert "delete it" in str(error)
+
+
+def test_table_without_categories_and_sources_is_text_all_the_same(tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE.replace("dog,1,a", ",1,").replace("rain", "NA"))
+    clips = read_table(tmp_path / "t.csv").clips
+    assert clips["category"].tolist() == ["", "NA"]
+    assert clips["source"].tolist() == ["", "b"]
