@@ -46,7 +46,7 @@ def read_table(path: Path) -> EmbeddingTable:
             need_parquet()
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, str))  # a category named NA is text, not a gap
+            table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if name.startswith("feat_")]

@@ -33,6 +33,7 @@ from models.mnn_network import MnnNetwork, NetworkError
 from models.parity import PARITY, PROBE_SECONDS, largest_error
 
 _PROJECT = Path(__file__).resolve().parent.parent
+LITTLE = 1 << 16  # bytes: no room at all
 TRIED = 2  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
@@ -122,6 +123,8 @@ def _convert(checkpoint: str, folder: Path) -> None:
         call = "import _tools, sys; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
         source, target = new / "network.onnx", new / "network.mnn"
         _run("-c", call, "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target), "--bizCode", "none")
+        if shutil.disk_usage(new).free < LITTLE:  # the converter ends well even so
+            raise OSError(errno.ENOSPC, FULL_WORDS)
         source.unlink()
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
