@@ -15,6 +15,7 @@ from danger_safe.errors import UserError
 from danger_safe.table_writing import INFO_COLUMNS, need_parquet, side_file
 
 TEXTS = ("file", "category", "source")
+HIGHEST_FOLD = 1_000_000  # what is above was never a fold
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def read_table(path: Path) -> EmbeddingTable:
         raise UserError(f"{path}: all clips have label {int(labels.iloc[0])}; both Danger and Safe are needed")
     table["label"] = labels.astype(int)
     table["seen"] = table["seen"].astype(str).str.lower().isin(["true", "1", "1.0"])
-    table["fold"] = pd.to_numeric(table["fold"], errors="coerce").fillna(0).astype(int)
+    folds = pd.to_numeric(table["fold"], errors="coerce").fillna(0)
+    if not folds.between(0, HIGHEST_FOLD).all():
+        raise UserError(f"{path}: column fold must hold the number of a fold, 0 where there is none")
+    table["fold"] = folds.astype(int)
     values = _numbers(path, table, features)
     _check_values(path, table, values)
     return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path), path)

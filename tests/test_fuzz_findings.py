@@ -29,11 +29,15 @@ def wav(rate=8_000, bits=16, frames=100):
     """A WAV file with any header."""
     width = -(-bits // 8)
     form = struct.pack("<HHIIHH", 1, 1, rate, rate * width & 0xFFFFFFFF, width, bits)
-    body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", frames * width) + bytes(frames * width)
+    body = (
+        b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", frames * width) + bytes(frames * width)
+    )
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-@pytest.mark.parametrize("data", [wav(rate=0), wav(rate=1), wav(rate=2**31 - 1), wav(bits=40), wav()[:16] + b"\xff" * 9])
+@pytest.mark.parametrize(
+    "data", [wav(rate=0), wav(rate=1), wav(rate=2**31 - 1), wav(bits=40), wav()[:16] + b"\xff" * 9]
+)
 def test_wav_streams_with_impossible_headers_are_refused(data):
     with pytest.raises(AudioError):
         list(wav_pieces(BytesIO(data)))
@@ -170,3 +174,10 @@ def test_table_without_categories_and_sources_is_text_all_the_same(tmp_path):
     clips = read_table(tmp_path / "t.csv").clips
     assert clips["category"].tolist() == ["", "rain"]
     assert clips["source"].tolist() == ["", "b"]
+
+
+@pytest.mark.parametrize("fold", ["inf", "-1", "1e30"])
+def test_folds_that_are_none(tmp_path, fold):
+    (tmp_path / "t.csv").write_text(TABLE.replace("dog,1,a", f"dog,{fold},a"))
+    with pytest.raises(UserError, match="column fold"):
+        read_table(tmp_path / "t.csv")
