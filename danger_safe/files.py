@@ -37,8 +37,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb+") as file:  # on the disk before it gets its name: a power cut leaves no empty file
-            os.fsync(file.fileno())
+        to_disk(part)
         os.replace(part, path)
     except (OSError, RuntimeError, AssertionError) as error:
         if _was_full(part, error):
@@ -61,8 +60,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         for file in part.iterdir():
-            with open(file, "rb+") as content:
-                os.fsync(content.fileno())
+            to_disk(file)
         if path.is_dir():  # a folder cannot be replaced in one step
             os.replace(path, old)
         elif path.exists():
@@ -75,6 +73,12 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def to_disk(file: Path) -> None:
+    """Have a file on the disk before it gets its name: a power cut leaves no empty one."""
+    with open(file, "rb+") as content:
+        os.fsync(content.fileno())
 
 
 def _was_full(part: Path, error: Exception) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.errors import UserError
-from danger_safe.files import FULL, FULL_WORDS, tidy
+from danger_safe.files import FULL, FULL_WORDS, tidy, to_disk
 from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
@@ -134,8 +134,7 @@ def _convert(checkpoint: str, folder: Path) -> None:
             probes.unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name
-            with open(file, "rb+") as content:
-                os.fsync(content.fileno())
+            to_disk(file)
         if folder.exists():  # damaged
             shutil.rmtree(folder)
         try:
