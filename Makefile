@@ -3,6 +3,7 @@
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
+# make fuzz   broken files by the million, MINUTES for each kind: Linux and macOS
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
 # make twin     the same without a quarter of the recordings (PART, 1 to 4), on which the result can then be judged
 # make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
@@ -14,6 +15,7 @@ ESC50 ?= dataset/ESC-50-master
 SOUNDS ?=
 TWINS ?=
 PART ?= 4
+MINUTES ?= 1
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -27,7 +29,7 @@ TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCKS := $(wildcard supply/*.lock)
 
-.PHONY: help run test esc50 lint format bench compact twin lock licences audit detector clean
+.PHONY: help run test esc50 lint format bench fuzz compact twin lock licences audit detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -75,6 +77,14 @@ format: .venv/.dev-installed
 
 bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
+
+.venv/.fuzz-installed: requirements.txt requirements-fuzz.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	touch $@ .venv/.run-installed
+
+fuzz: .venv/.fuzz-installed
+	$(RUN) fuzz/fuzz.py --minutes $(MINUTES)
 
 COMPACT := finetune_cnn14.py --same models/compact_same.toml --per-category 32 --bad-recordings 0.7 \
   --dangers dataset/categories_all.toml models/detector_categories.toml --holdout-fold none \

@@ -10,6 +10,7 @@ Running it twice changes nothing. After a change of the mapping it removes the c
 those that it placed itself. Next: extractEmbeddingCnn14.py
 """
 
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +50,8 @@ def main(arguments: list[str]) -> int:
     twice = [file for file, count in Counter(clip.file for clip in chosen).items() if count > 1]
     if twice:
         raise UserError(f"{folder}: meta/esc50.csv lists {twice[0].split('/')[1]} twice")
-    missing = [clip for clip in chosen if not clip.path.is_file()]
-    present = [clip for clip in chosen if clip.path.is_file()]
+    present = [clip for clip in chosen if os.path.isfile(clip.path)]  # False for a name that the system cannot have
+    missing = sorted(set(chosen) - set(present), key=lambda clip: clip.file)
     if not present:
         raise UserError(f"none of the {len(chosen)} clips is in {folder / 'audio'}")
     placed, removed = place(present, args.output, copy=args.copy)

@@ -10,7 +10,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -144,7 +143,7 @@ def _check_is_file(path: Place) -> None:
 def _reason(path: Place, error: Exception) -> str:
     """What a person can act on, from libsndfile's or the system's words."""
     if isinstance(error, FileNotFoundError):
-        dangling = not is_address(path) and Path(path).is_symlink()
+        dangling = not is_address(path) and os.path.islink(path)
         return "is a link to a file that is not there" if dangling else MISSING
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from unicodedata import category
 
 from danger_safe.errors import UserError
+from danger_safe.files import FULL, FULL_WORDS
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
@@ -45,18 +46,23 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
             if not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
-                stream.reconfigure(encoding="utf-8")  # JSON, CSV and labels are UTF-8 everywhere
+                stream.reconfigure(
+                    encoding="utf-8", errors="backslashreplace"
+                )  # JSON, CSV and labels are UTF-8 everywhere
     if "--debug" not in arguments:
         _silence_libraries()
     try:
         status = main(arguments)
+        sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # whoever read our answers has heard enough: | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        _drop_output()
         status = FAILED
     except (UserError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _drop_output()
         if "--debug" in arguments:
             raise
         print(f"error: {_words(error)}", file=sys.stderr)
@@ -84,7 +90,17 @@ def _silence_libraries() -> None:
     )
 
 
+def _drop_output() -> None:
+    """Where stdout takes no more, nothing more goes there: else Python complains while it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename}: {FULL_WORDS}" if error.filename else FULL_WORDS
     if isinstance(error, OSError) and error.filename is not None:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
         return one_line(f"{error.filename2 or error.filename}: {error.strerror}")

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -156,11 +155,29 @@ def load_ready(path: Path | None = None) -> ReadyDetector:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ARRAYS}
         text |= {"categories": tuple(text["categories"]), "danger": tuple(text["danger"])}
-        return ReadyDetector(**text, **arrays)
+        ready = ReadyDetector(**text, **arrays)
+        _check(ready)
+        return ready
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing from this copy of the project: get it again, or give --model") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged zip can raise anything
         raise UserError(f"{path} is damaged: get it again, or give --model") from error
+
+
+def _check(ready: ReadyDetector) -> None:
+    """Raises ValueError or TypeError where the parts do not fit each other."""
+    classes, dimensions, categories = len(ready.danger), len(ready.mean), len(ready.categories)
+    shapes = ((classes, dimensions), (classes,), *[(dimensions,)] * 3, (categories, dimensions))
+    for name, shape in zip(ARRAYS, shapes, strict=True):
+        array = getattr(ready, name)
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(name)
+    words = (ready.name, ready.checkpoint_sha256, *ready.categories)
+    numbers = (ready.threshold, ready.slope, ready.offset, ready.room_bias, ready.least_familiar)
+    if not all(isinstance(word, str) for word in words) or not isinstance(ready.about, dict):
+        raise TypeError("text")
+    if not np.isfinite(numbers).all() or set(ready.danger) != {True, False} or not ready.scale.all():
+        raise ValueError("numbers")
 
 
 def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo) -> OwnDetector:

@@ -6,6 +6,7 @@ breaks leaves the part for the next try, a wrong hash throws it away.
 
 import hashlib
 import http.client
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -14,9 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from danger_safe.errors import UserError
+from danger_safe.files import FULL, to_disk
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 3
+MOST = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
 _CHUNK = 1 << 18  # bytes
 
 
@@ -42,6 +45,9 @@ def download(url: str, target: Path, *, size: int | None = None, sha256: str | N
             if error.code < 500:
                 raise UserError(f"{url}: {problem}. Save the file by hand as {target}") from error
         except (_Incomplete, OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                words = "the disk is full: make room, and run again: the download goes on where it stopped"
+                raise UserError(f"{part}: {words}") from error
             problem = str(getattr(error, "reason", error))
         if attempt == ATTEMPTS:
             raise UserError(f"{url}: {problem}. Check the connection and run again: it goes on where it stopped")
@@ -52,6 +58,7 @@ def download(url: str, target: Path, *, size: int | None = None, sha256: str | N
     if sha256 is not None and file_sha256(part) != sha256:
         part.unlink()
         raise UserError(f"{url}: the file has another SHA-256 than {sha256}; discarded. Do not use that source")
+    to_disk(part)
     part.replace(target)
     return target
 
@@ -78,8 +85,11 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
         raise
     with answer:
         resumed = answer.status == 206
-        length = answer.headers.get("Content-Length")
-        total = (have if resumed else 0) + int(length) if length else size
+        start = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range") or "")
+        if resumed and start and int(start[1]) != have:
+            part.unlink()
+            raise _Incomplete(f"the server went on at byte {int(start[1]):,}, not at {have:,}")
+        total = size if answer.length is None else (have if resumed else 0) + answer.length
         with (
             open(part, "ab" if resumed else "wb") as file,
             tqdm(total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem) as bar,
@@ -87,7 +97,14 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if file.tell() > (MOST if size is None else size):
+                    break
             got = file.tell()
+    if size is None and got > MOST:
+        part.unlink()
+        raise UserError(f"{url}: the server sent more than {MOST:,} bytes; discarded. Do not use that source")
+    if size is not None and got > size:
+        return  # which the caller finds out
     if total is not None and got < total:
         print(f"connection lost after {got:,} of {total:,} bytes; trying again", file=sys.stderr)
         raise _Incomplete(f"connection lost after {got:,} of {total:,} bytes")

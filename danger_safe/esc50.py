@@ -4,6 +4,7 @@ K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015. 2,000
 five folds. Licence: CC BY-NC 3.0.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from danger_safe.clips import inside, read_table
-from danger_safe.download import download
+from danger_safe.download import MOST, download
 from danger_safe.errors import UserError
+from danger_safe.files import FULL, FULL_WORDS
 
 # A test points this at a local server; the real address could not be tried where this was written.
 URL = os.environ.get("DANGER_SAFE_ESC50_URL", "https://github.com/karolpiczak/ESC-50/archive/master.zip")
@@ -36,7 +38,12 @@ def download_esc50(folder: Path) -> None:
     try:
         _unpack(archive, unpacked)
         _check(unpacked)
-    except (zipfile.BadZipFile, EOFError, UserError) as error:
+    except OSError as error:  # the archive is good, and room is made for another try
+        shutil.rmtree(unpacked, ignore_errors=True)
+        if error.errno in FULL:
+            raise OSError(errno.ENOSPC, FULL_WORDS, str(unpacked)) from error
+        raise
+    except Exception as error:  # a damaged archive can raise anything
         shutil.rmtree(unpacked, ignore_errors=True)
         archive.unlink()
         raise UserError(
@@ -49,6 +56,8 @@ def download_esc50(folder: Path) -> None:
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack audio/ and meta/ without the archive's top folder; a member that would leave ``folder`` is an error."""
     with zipfile.ZipFile(archive) as zipped:
+        if sum(member.file_size for member in zipped.infolist()) > MOST:
+            raise UserError(f"it would unpack to more than {MOST:,} bytes")
         for member in tqdm(zipped.infolist(), desc="Unpacking ESC-50", unit="file"):
             if member.is_dir():
                 continue

@@ -122,7 +122,7 @@ def first_alike(windows: Sequence[Scored]) -> int:
     from the least alike of them. 0 where none of them hears another sound."""
     alike = similarity(np.stack([window.embedding for window in windows]), windows[-1].embedding)
     least = alike.min()
-    if least > OTHER:
+    if least > OTHER or alike[-1] < OTHER:  # or an embedding of nothing, which is not even like itself
         return 0
     return int(np.flatnonzero(alike < (least + 1) / 2)[-1]) + 1
 

@@ -32,13 +32,13 @@ class Trial:
     @cached_property
     def stretches(self) -> list[list[Scored]]:
         """The windows, scored as predict_danger.py does."""
-        smoother, nothing = Smoother(HOP), np.empty(0, np.float32)
+        smoother = Smoother(HOP)
         stretches: list[list[Scored]] = [[] for _ in range(int(self.heard.stretch.max()) + 1)]
-        for number, start, end, alone in zip(
+        for number, start, end, alone, embedding in zip(
             self.heard.stretch.tolist(), self.heard.start.tolist(), self.heard.end.tolist(), self.alone.tolist(),
-            strict=True,
+            self.heard.embeddings, strict=True,
         ):  # fmt: skip
-            stretches[number].append(Scored(start, end, smoother.add(start, alone), alone, nothing))
+            stretches[number].append(Scored(start, end, smoother.add(start, alone), alone, embedding))
         return stretches
 
     @cached_property

@@ -21,6 +21,15 @@ from danger_safe.errors import UserError
 from danger_safe.files import make_folder
 
 FORMAT = 1
+# Clips that are not as they should be, notes that are not, and lengths of embeddings beside the first.
+_WRONG_ROWS = """
+SELECT
+  (SELECT count(*) FROM clips WHERE typeof(file) != 'text' OR typeof(signature) != 'text' OR typeof(seconds) != 'real'
+    OR typeof(reason) != 'text' OR typeof(embedding) != CASE reason WHEN '' THEN 'blob' ELSE 'null' END
+    OR length(embedding) % 4),
+  (SELECT count(*) FROM notes WHERE typeof(value) != 'text' OR NOT json_valid(value) OR json_type(value) != 'object'),
+  (SELECT max(count(DISTINCT length(embedding)), 1) - 1 FROM clips)
+"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,11 @@ class Journal:
         with self._errors():
             try:
                 self._open()
-            except sqlite3.OperationalError:
-                raise
-            except (sqlite3.DatabaseError, ValueError):  # not a database
-                self._database.close()
+            except (sqlite3.DatabaseError, ValueError) as error:
+                code = getattr(error, "sqlite_errorcode", None)
+                if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                    raise  # locked, or no room
+                self._database.close()  # no database, or one of something else
                 for file in (path, path.with_name(path.name + "-wal")):
                     file.unlink(missing_ok=True)
                 self._open()
@@ -69,6 +79,8 @@ class Journal:
                 "CREATE TABLE IF NOT EXISTS clips "
                 "(file TEXT PRIMARY KEY, signature TEXT, seconds REAL, embedding BLOB, reason TEXT)"
             )
+        if run(_WRONG_ROWS).fetchone() != (0, 0, 0):
+            raise ValueError("rows that no extraction wrote")
 
     @property
     def made_with(self) -> dict:
@@ -106,6 +118,8 @@ class Journal:
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()
+                if row is None or row[0] is None:
+                    raise sqlite3.DatabaseError(f"{file} is listed and not there")
             try:
                 yield np.frombuffer(row[0], np.float32).reshape(dimensions)
             except (TypeError, ValueError) as error:

@@ -58,7 +58,9 @@ def expected(
 
 
 def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
-    """Share of ``hits`` and its interval, by drawing whole recordings with replacement."""
+    """Share of ``hits`` and its interval, by drawing whole recordings with replacement; [0, 0, 1] where there are none."""
+    if not len(hits):
+        return [0.0, 0.0, 1.0]
     recording = recordings(sources)
     clips, found = np.bincount(recording), np.bincount(recording, weights=hits)
     drawn = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), size=DRAWS)

@@ -67,7 +67,7 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
     """
     try:
         file = wave.open(stream)  # noqa: SIM115 - the stream is not ours to close
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends before it begins
         words = str(error) or "it ended before a sound began"
         raise AudioError(
             f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -f wav -, or give --raw RATE"
@@ -77,6 +77,8 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
         raise AudioError(f"is no WAV stream of sound: {channels} channels of {8 * width} bits")
     check_rate(rate)
     frame, size = channels * width, max(1, int(rate * PIECE_SECONDS))
+    if width > 4:
+        raise AudioError(f"is a WAV stream of {8 * width} bits: send it through ffmpeg -i … -f wav -")
 
     def blocks() -> Iterator[np.ndarray]:
         while data := file.readframes(size):

@@ -15,6 +15,8 @@ from danger_safe.clips import MOST_FOLDS
 from danger_safe.errors import UserError
 from danger_safe.table_writing import INFO_COLUMNS, feature_names, need_parquet, side_file
 
+TEXTS = ("file", "category", "source")
+
 
 @dataclass(frozen=True)
 class EmbeddingTable:
@@ -51,6 +53,8 @@ def read_table(path: Path) -> EmbeddingTable:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if str(name).startswith("feat_")]
     _check_columns(path, table, features)
+    for name in TEXTS:
+        table[name] = table[name].fillna("").astype(str)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
         raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")
@@ -70,7 +74,7 @@ def _folds(path: Path, column: pd.Series) -> pd.Series:
     folds = pd.to_numeric(column.replace("", np.nan), errors="coerce")
     wrong = (column.notna() & (column != "")) & ~(folds.between(0, MOST_FOLDS) & (folds % 1 == 0))
     if wrong.any():
-        raise UserError(f"{path}: fold {column[wrong].iloc[0]!r} is not a whole number from 0 to {MOST_FOLDS}")
+        raise UserError(f"{path}: column fold: {column[wrong].iloc[0]} is not a whole number from 0 to {MOST_FOLDS}")
     return folds.fillna(0).astype(int)
 
 

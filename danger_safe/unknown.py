@@ -98,7 +98,7 @@ def summarise_unknown(result: Evaluation, model: Pipeline, table: EmbeddingTable
         left_out[name] = {key: sum(counts[key] for counts in of_label) for key in ("clips", "danger", "unknown")}
     return {
         "level": level,
-        "known_called_unknown": share_with_interval(unknown[safe], result.sources[safe]) if safe.any() else [0, 0, 1],
+        "known_called_unknown": share_with_interval(unknown[safe], result.sources[safe]),
         "missed_called_unknown": [int((unknown & (table.labels == 1)).sum()), int((safe & (table.labels == 1)).sum())],
         "left_out": left_out,
         "left_out_categories": answers,

@@ -46,21 +46,16 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
             computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
         model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        info = CheckpointInfo(
+            name=checkpoint_name(checkpoint),
+            sha256=sha256,
+            settings=model.settings,
+            categories=tuple(_texts(content, "categories")),
+            clips=frozenset(_texts(content, "clips")),
+            licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
+        )
+    except Exception as error:  # librosa and PyTorch raise many kinds for settings and tensors that do not fit
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: {_first_line(error)}") from error
-    categories, clips = content.get("categories", ()), content.get("clips", ())
-    if not all(
-        isinstance(names, (list, tuple)) and all(isinstance(n, str) for n in names) for names in (categories, clips)
-    ):
-        raise UserError(f"{path} is damaged: its categories or clips are no names")
-    info = CheckpointInfo(
-        name=checkpoint_name(checkpoint),
-        sha256=sha256,
-        settings=model.settings,
-        categories=tuple(categories),
-        clips=frozenset(clips),
-        licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
-    )
     return model.eval(), info
 
 
@@ -84,9 +79,12 @@ def save_checkpoint(
 def _check_tensors(path: Path, state: dict) -> None:
     """Raises UserError where a state dict holds anything but finite numbers, no more than its file can hold."""
     tensors = list(state.values())
-    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+    plain = (isinstance(t, torch.Tensor) and t.layout == torch.strided and not t.is_complex() for t in tensors)
+    if not all(plain):
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: not all in it are tensors")
-    if sum(tensor.numel() for tensor in tensors) > path.stat().st_size:  # one number, said to be repeated for ever
+    if sum(tensor.numel() for tensor in tensors) > path.stat().st_size or any(
+        tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in tensors
+    ):  # one number, said to be repeated for ever
         raise UserError(f"{path} is damaged: it claims more numbers than it has room for")
     if not all(torch.isfinite(tensor).all() for tensor in tensors):
         raise UserError(f"{path} holds weights that are NaN or infinite: its training went wrong, or it is damaged")
@@ -95,14 +93,27 @@ def _check_tensors(path: Path, state: dict) -> None:
 def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork:
     """The untrained network that a checkpoint of our layout describes. Raises ValueError for one that cannot be."""
     arguments = dict(settings)
-    kind = arguments.pop("network", "cnn14")
+    kind = {"cnn14": Cnn14, "compact": CompactNet}[arguments.pop("network", "cnn14")]
+    for name, value in arguments.items():
+        if isinstance(value, bool) != (name in ("normalise", "multilabel")) or not math.isfinite(value):
+            raise ValueError(f"its setting {name} is {value!r}")
     # before anything is made in memory of the size that the settings claim
     shape = tuple(state["fc_audioset.weight"].shape)
     if shape != (arguments["classes"], 32 * arguments["width"]):
         raise ValueError(f"settings and weights do not fit: {arguments['classes']} classes, width {arguments['width']}")
-    if not (0 <= arguments["fmin"] < arguments["fmax"] <= SAMPLE_RATE / 2 and 0 < arguments["floor"] < math.inf):
+    if not (
+        0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2 and arguments.get("floor", 1) > 0
+    ):
         raise ValueError("its settings describe no log-mel spectrogram")
-    return {"cnn14": Cnn14, "compact": CompactNet}[kind](**arguments)
+    return kind(**arguments)
+
+
+def _texts(content: dict, name: str) -> list[str]:
+    """A list of text in a checkpoint, empty where it has none. Raises ValueError for another kind of list."""
+    texts = content.get(name, [])
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} is not a list of names")
+    return list(texts)
 
 
 def _official_network(state: dict[str, torch.Tensor]) -> Cnn14:

@@ -9,6 +9,7 @@ made anew. Every conversion is tried on probe sounds against the reference first
 algorithm is kept for the networks whose embeddings it does not change.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.errors import UserError
+from danger_safe.files import FULL, FULL_WORDS, tidy, to_disk
 from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
@@ -32,6 +34,7 @@ from models.mnn_network import MnnNetwork, NetworkError
 from models.parity import PARITY, PROBE_SECONDS, largest_error
 
 _PROJECT = Path(__file__).resolve().parent.parent
+LITTLE = 1 << 16  # bytes: no room at all
 TRIED = 2  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
@@ -70,6 +73,10 @@ def find_or_convert(checkpoint: str) -> Converted:
         try:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise UserError(
+                    f"{folder.parent}: {FULL_WORDS}, or name another folder in DANGER_SAFE_CACHE"
+                ) from error
             raise ConversionError(str(error)) from error
     try:
         return _load(checkpoint, sha256, folder)
@@ -113,8 +120,10 @@ def _crc(file: Path) -> int:
 
 def _convert(checkpoint: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    tidy(folder.parent)
+    ending = f".{os.getpid()}.part"  # by which another process knows it for a leftover, should this one be killed
     with (
-        tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent, ignore_cleanup_errors=True) as made,
+        tempfile.TemporaryDirectory(ending, ".converting-", folder.parent, ignore_cleanup_errors=True) as made,
         tqdm(total=3, desc="Preparing the network (once)", unit="step", file=sys.stderr) as bar,
     ):
         new = Path(made) / "new"
@@ -126,6 +135,8 @@ def _convert(checkpoint: str, folder: Path) -> None:
         # Plain names, in the folder itself: on Windows MNN cannot open C:\Users\Nguyễn\…, a path outside ASCII.
         onnx, mnn = "network.onnx", "network.mnn"
         _run("-c", call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
+        if shutil.disk_usage(new).free < LITTLE:  # the converter ends well even so
+            raise OSError(errno.ENOSPC, FULL_WORDS)
         (new / onnx).unlink()
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
@@ -135,8 +146,7 @@ def _convert(checkpoint: str, folder: Path) -> None:
             probes.unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name
-            with open(file, "rb+") as content:
-                os.fsync(content.fileno())
+            to_disk(file)
         if folder.exists():  # damaged
             shutil.rmtree(folder)
         try:
@@ -174,6 +184,8 @@ def _run(*arguments: str, folder: Path = _PROJECT) -> None:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        if FULL_WORDS in last:
+            raise OSError(errno.ENOSPC, FULL_WORDS)
         if last.startswith("error: ") and "unexpected" not in last:
             raise UserError(last.removeprefix("error: "))
         raise ConversionError(last)

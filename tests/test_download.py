@@ -1,9 +1,12 @@
 """Downloads against a server on this machine that truncates, lies and breaks off. The real addresses are not tried."""
 
+import contextlib
+import errno
 import hashlib
 import http.server
 import io
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import ClassVar
@@ -20,31 +23,48 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``content``; breaks off after ``break_after`` bytes of an answer for the first ``breaks`` requests."""
+    """Serves ``content``; breaks off after ``break_after`` bytes of an answer for the first ``breaks`` requests.
 
-    content, break_after, breaks, ranges = CONTENT, None, 0, True
+    ``stall``: seconds that it then says nothing, before it breaks off. ``length`` is added to the length that it
+    promises, ``offset`` to where a resumed answer begins; None promises none. ``/302``: an answer of that number.
+    """
+
+    content, break_after, breaks, ranges, stall, length, offset = CONTENT, None, 0, True, 0, 0, 0
     requests: ClassVar[list] = []
 
     def do_GET(self):
         cls = type(self)
         cls.requests.append(self.headers.get("Range"))
-        if self.path == "/missing":
-            self.send_error(404)
+        number = self.path.strip("/")
+        if number.isdigit():
+            self.send_response(int(number))
+            self.send_header("Location", "/302" if number == "302" else "/file")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         start = 0
         if cls.ranges and self.headers.get("Range"):
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if start >= len(cls.content):
+                self.send_error(416)
+                return
+            start += cls.offset
             self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(cls.content) - 1}/{len(cls.content)}")
         else:
             self.send_response(200)
         body = cls.content[start:]
-        self.send_header("Content-Length", str(len(body)))
+        if cls.length is not None:
+            self.send_header("Content-Length", str(len(body) + cls.length) if cls.length != "x" else "many")
         self.end_headers()
-        if cls.breaks > 0:
-            cls.breaks -= 1
-            body = body[: cls.break_after]
-            self.close_connection = True
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):
+            if cls.breaks > 0:
+                cls.breaks -= 1
+                self.close_connection = True
+                self.wfile.write(body[: cls.break_after])
+                time.sleep(cls.stall)
+            else:
+                self.wfile.write(body)
 
     def log_message(self, *arguments):
         pass
@@ -98,10 +118,94 @@ def test_wrong_content_is_never_kept(server, tmp_path, content):
 
 def test_missing_file_and_no_server_say_what_to_do(server, tmp_path):
     with pytest.raises(UserError, match="404"):
-        download(server.url.replace("/file", "/missing"), tmp_path / "file")
+        download(server.url.replace("/file", "/404"), tmp_path / "file")
     with pytest.raises(UserError, match="Check the connection"):
         download("http://127.0.0.1:9/file", tmp_path / "file")
     assert not list(tmp_path.glob("file"))
+
+
+def whole(server, tmp_path, **known):
+    download(server.url, tmp_path / "file", **known)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    return (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
+    server.break_after, server.breaks, server.stall = 300_000, downloads.ATTEMPTS, 2
+    with pytest.raises(UserError, match=r"timed out.*goes on where it stopped"):
+        download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
+    assert not (tmp_path / "file").exists()
+    server.breaks, server.stall = 0, 0
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
+
+
+@pytest.mark.parametrize("known", [{}, {"size": len(CONTENT), "sha256": SHA256}])
+@pytest.mark.parametrize("length", [1_000, -1_000, None, "x", -2 * len(CONTENT)])
+def test_lies_about_length_never_make_a_partial_file(server, tmp_path, length, known):
+    server.length = length
+    try:
+        assert whole(server, tmp_path, **known) or (not known and length == -1_000)  # the server's word is all there is
+    except UserError:
+        assert not (tmp_path / "file").exists()
+        server.length = 0
+        assert whole(server, tmp_path, **known)
+
+
+def test_server_that_never_ends_fills_no_disk(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "MOST", 500_000)
+    with pytest.raises(UserError, match="more than 500,000 bytes"):
+        download(server.url, tmp_path / "file")
+    with pytest.raises(UserError, match="where 600,000 were expected"):
+        download(server.url, tmp_path / "file", size=600_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_download_that_goes_on_elsewhere_or_of_another_file(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT[:1_000])
+    server.offset = 7
+    assert whole(server, tmp_path)
+    assert server.requests == ["bytes=1000-", None]
+    (tmp_path / "file").unlink()
+    server.offset = 0
+    (tmp_path / "file.part").write_bytes(b"x" * 1_000)  # the file has changed since
+    with pytest.raises(UserError, match="another SHA-256"):
+        download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
+
+
+def test_part_that_is_longer_than_the_file_begins_anew(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
+    assert whole(server, tmp_path)  # the server answers 416
+    (tmp_path / "file").rename(tmp_path / "file.part")
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)  # it was all there
+
+
+@pytest.mark.parametrize("number", [302, 403, 416, 429, 500, 503])
+def test_refusals_are_told_and_leave_nothing(server, tmp_path, number):
+    words = "Check the connection" if number >= 500 else "by hand"
+    with pytest.raises(UserError, match=f"{number}(.|\n)*{words}"):
+        download(server.url.replace("/file", f"/{number}"), tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+    assert len(server.requests) == (downloads.ATTEMPTS if number >= 500 else len(server.requests))
+
+
+def test_redirect_is_followed(server, tmp_path):
+    server.url = server.url.replace("/file", "/301")
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
+
+
+def test_full_disk_is_no_bad_connection(server, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads.tqdm, "update", full)
+        with pytest.raises(UserError, match=r"file\.part: the disk is full.*goes on where it stopped"):
+            download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
+    assert len(server.requests) == 1
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
+    assert server.requests[1].startswith("bytes=")
 
 
 def esc50_zip(clips, clip_bytes, names=()):
@@ -142,6 +246,7 @@ def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
         (esc50_zip(5, 10, ["../evil.txt"]), "would leave"),
         (esc50_zip(5, 10, ["/evil.txt"]), "would leave"),
         (esc50_zip(2_000, 10)[:-2_000], "not usable"),
+        (esc50_zip(2_000, 10).replace(b"\x63\x60\x00", b"\xff\xff\xff"), "not usable"),  # spoilt on the way
     ],
 )
 def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):

@@ -66,7 +66,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     [
         (["--holdout-fold", "3"], "no clip has fold 3"),
         (["--output", "mine.bin"], "must be named .pth"),
-        (["--same", "nowhere.toml"], "expected lines like"),
+        (["--same", "nowhere.toml"], "No such file"),
         (["--checkpoint", "nowhere.pth"], "no such checkpoint"),
         (["--output", "nowhere/mine.pth"], "make the folder first"),
         (["--dangers", "nowhere.toml"], "No such file"),

@@ -16,7 +16,7 @@ from test_train import make_table
 
 from danger_safe import mistakes_page
 from danger_safe.embedding_map import lay_out, write_map
-from danger_safe.evaluation import Evaluation
+from danger_safe.evaluation import Evaluation, Rule
 from danger_safe.mistakes import find_mistakes, nearest
 from danger_safe.page_sounds import GOOD, PLANS, SMALLEST, encode, encode_all
 
@@ -88,12 +88,12 @@ def test_without_sounds_there_is_a_page_and_a_warning(compared, tmp_path):
 
 def test_order_counts_the_way_from_the_threshold():
     labels, scores = np.array([1, 1, 0, 0, 0, 1]), np.array([0.1, 0.19, 0.6, 0.9, 0.1, 0.9])
-    result = Evaluation(labels, scores, scores, labels, np.arange(6), 0.2, 0.9, "")
-    worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), 0.2, 0.9, "")
+    result = Evaluation(labels, scores, scores, labels, np.arange(6), Rule(), 0.2, "")
+    worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), Rule(), 0.2, "")
     mistakes = find_mistakes({"baseline": worse, "own": result}, ["own"])
     assert mistakes.titles == ["own", "baseline"] and mistakes.baselines == {"baseline"}
     assert mistakes.rows.tolist() == [3, 0, 2, 1]  # 0.875; 0.5, missed; 0.5, false alarm; 0.05
-    missing = find_mistakes({"own": Evaluation(labels, labels * 1.0, scores, labels, labels, 0.5, 0.9, "")}, ["own"])
+    missing = find_mistakes({"own": Evaluation(labels, labels * 1.0, scores, labels, labels, Rule(), 0.5, "")}, ["own"])
     assert not len(missing.rows)
 
 

@@ -131,7 +131,7 @@ def stream_in(data, *flags, status=0):
 def test_streams(recording):
     whole = recording.read_bytes()
     expected = run(SCRIPT, recording, "--format", "csv").stdout
-    expected = [row.split(",")[-4:-1] for row in expected.splitlines()[1:]]
+    expected = [row.split(",")[-5:-2] for row in expected.splitlines()[1:]]
     for data, flags in ((whole, ()), (whole[44:], ("--raw", str(RATE)))):
         rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.decode().splitlines()[1:]]
         assert [row[1:3] for row in rows] == [row[:2] for row in expected]

@@ -257,7 +257,7 @@ def test_paired_difference_sees_what_single_numbers_do_not():
     results = {}
     for number, (title, noise) in enumerate(made.items()):
         scores = labels + hard + noise * np.random.default_rng(number).normal(size=200) + 1e-6 * rng.normal(size=200)
-        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, 0.5, 0.9, "")
+        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, Rule(), 0.5, "")
     differences = auc_differences(results, "good")
     value, low, high = differences["worse"]
     assert value == pytest.approx(
