@@ -52,6 +52,7 @@ def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[i
     number 0), the process ends by SIGKILL.
     """
     said = out.with_name(out.name + ".said")
+    said.touch()
     started = time.monotonic()
     process = os.fork()
     if not process:
