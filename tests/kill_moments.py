@@ -12,6 +12,7 @@ import contextlib
 import csv
 import functools
 import http.server
+import importlib
 import io
 import json
 import os
@@ -25,13 +26,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate"}
+LIGHT = {"filter", "download"}  # cases that need no network
 EXACT = (".csv", ".json", ".png", ".wav", ".txt", ".toml")
 
 
@@ -288,16 +290,11 @@ def _small_esc50(out: Path) -> None:
     esc50.CLIPS, esc50.CLIP_BYTES, esc50.URL = 40, 44_144, os.environ["SMALL_ESC50_URL"]
 
 
-def prepare(work: Path) -> None:
-    """Small inputs: sounds, a network, a table, a model; and a server with a small ESC-50."""
+def prepare(work: Path, names: Iterable[str]) -> None:
+    """Small inputs: sounds, a network, a table, a model where it is needed; and a server with a small ESC-50."""
     import numpy as np
     import soundfile
-    import torch
 
-    from models.checkpoints import save_checkpoint
-    from models.compact import CompactNet
-
-    torch.set_num_threads(1)
     inputs = work / "inputs"
     rng = np.random.default_rng(0)
     for label in ("Danger", "Safe"):
@@ -308,6 +305,16 @@ def prepare(work: Path) -> None:
             soundfile.write(
                 inputs / "sounds" / label / f"{n}.wav", 0.5 * (tone if label == "Danger" else noise), 32_000
             )
+    (inputs / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    os.environ["SMALL_ESC50_URL"] = _serve(rng)
+    if set(names) <= LIGHT:
+        return
+    import torch
+
+    from models.checkpoints import save_checkpoint
+    from models.compact import CompactNet
+
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     save_checkpoint(inputs / "tiny.pth", CompactNet(2, 1), categories=["a", "b"], clips=[], licence="", training={})
     rows = rng.standard_normal((60, 16))
@@ -319,11 +326,11 @@ def prepare(work: Path) -> None:
         for n, row in enumerate(rows)
     ]
     (inputs / "table.csv").write_text("\n".join(lines) + "\n")
-    (inputs / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    if "compare" not in names:
+        return
     trained = Case("train_logreg_model.py", ["--embeddings", str(inputs / "table.csv"), "--output-dir", str(inputs)])
     status, said, _, _ = run(trained, inputs / "unused")
     assert status == 0, said
-    os.environ["SMALL_ESC50_URL"] = _serve(rng)
 
 
 def _serve(rng) -> str:
@@ -380,18 +387,14 @@ def main() -> int:
 
 def attack_all(work: Path, names: list[str], moments: int) -> list[str]:
     """Kill several cases (all where none is named); returns what was wrong."""
-    import matplotlib.pyplot
-    import pandas
-    import scipy.signal
-    import sklearn.ensemble
-    import sklearn.neural_network
-    import torch
-
-    for module in (matplotlib.pyplot, pandas, scipy.signal, sklearn.ensemble, sklearn.neural_network, torch):
-        assert module
+    heavy = ["numpy", "scipy.signal"]
+    if not names or set(names) - LIGHT:
+        heavy += ["torch", "pandas", "matplotlib.pyplot", "sklearn.ensemble", "sklearn.neural_network"]
+    for name in heavy:
+        importlib.import_module(name)
     os.environ.setdefault("DANGER_SAFE_CACHE", str(work / "cache"))
-    prepare(work)
     known = cases(work)
+    prepare(work, names or known)
     if "extract" in (names or known):  # converted beforehand; the case convert kills that
         assert run(known["extract"], work / "unused")[0] == 0
     return [line for name in names or known for line in attack(name, known[name], work, moments)]
