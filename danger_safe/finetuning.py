@@ -238,13 +238,16 @@ class Training:
     def _resume(self) -> None:
         if not self.state_file.is_file():
             return
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        same = (
-            state["settings"] == asdict(self.settings)
-            and state["network"] == self.model.settings
-            and state["clips"] == list(self.sounds.names)
-            and state["dangers"] == (None if self.dangers is None else self.dangers.tolist())
-        )
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            same = (
+                state["settings"] == asdict(self.settings)
+                and state["network"] == self.model.settings
+                and state["clips"] == list(self.sounds.names)
+                and state["dangers"] == (None if self.dangers is None else self.dangers.tolist())
+            )
+        except Exception as error:  # a damaged file can raise anything
+            raise UserError(f"{self.state_file} is damaged: delete it to start anew") from error
         if not same:
             raise UserError(
                 f"{self.state_file} belongs to a training with other settings or clips: "
