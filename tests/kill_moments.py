@@ -12,6 +12,7 @@ import contextlib
 import csv
 import functools
 import http.server
+import importlib
 import io
 import json
 import os
@@ -25,13 +26,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate"}
+LIGHT = {"filter", "download"}  # cases that need no network
 EXACT = (".csv", ".json", ".png", ".wav", ".txt", ".toml")
 
 
@@ -52,6 +54,7 @@ def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[i
     number 0), the process ends by SIGKILL.
     """
     said = out.with_name(out.name + ".said")
+    said.touch()
     started = time.monotonic()
     process = os.fork()
     if not process:
@@ -237,9 +240,8 @@ def cases(work: Path) -> dict[str, Case]:
     """The scripts, on inputs made under ``work``."""
     inputs = work / "inputs"
     flags = ["--embeddings", str(inputs / "table.csv"), "--output-dir", "OUT"]
-    train = {
-        f"train_{key}": Case(f"train_{key}_model.py", flags) for key in ("rf", "logreg", "mlp")
-    }  # fmt: skip
+    train = {f"train_{key}": Case(f"train_{key}_model.py", flags) for key in ("logreg", "mlp")}
+    train["train_rf"] = Case("train_rf_model.py", [*flags, "--jobs", "1"], _few_trees)
     sounds, tone = str(inputs / "sounds"), str(inputs / "sounds" / "Danger" / "0.wav")
     tiny = str(inputs / "tiny.pth")
     return {
@@ -275,6 +277,18 @@ def _few_samples(out: Path) -> None:
     samples.CLIPS_PER_CATEGORY = 2
 
 
+def _few_trees(out: Path) -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    fit = RandomForestClassifier.fit
+
+    def fit_few(self, *arguments, **named):
+        self.n_estimators = 5
+        return fit(self, *arguments, **named)
+
+    RandomForestClassifier.fit = fit_few
+
+
 def _save_often(out: Path) -> None:
     from danger_safe import finetuning
 
@@ -287,16 +301,11 @@ def _small_esc50(out: Path) -> None:
     esc50.CLIPS, esc50.CLIP_BYTES, esc50.URL = 40, 44_144, os.environ["SMALL_ESC50_URL"]
 
 
-def prepare(work: Path) -> None:
-    """Small inputs: sounds, a network, a table, a model; and a server with a small ESC-50."""
+def prepare(work: Path, names: Iterable[str]) -> None:
+    """Small inputs: sounds, a network, a table, a model where it is needed; and a server with a small ESC-50."""
     import numpy as np
     import soundfile
-    import torch
 
-    from models.checkpoints import save_checkpoint
-    from models.compact import CompactNet
-
-    torch.set_num_threads(1)
     inputs = work / "inputs"
     rng = np.random.default_rng(0)
     for label in ("Danger", "Safe"):
@@ -307,6 +316,16 @@ def prepare(work: Path) -> None:
             soundfile.write(
                 inputs / "sounds" / label / f"{n}.wav", 0.5 * (tone if label == "Danger" else noise), 32_000
             )
+    (inputs / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    os.environ["SMALL_ESC50_URL"] = _serve(rng)
+    if set(names) <= LIGHT:
+        return
+    import torch
+
+    from models.checkpoints import save_checkpoint
+    from models.compact import CompactNet
+
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     save_checkpoint(inputs / "tiny.pth", CompactNet(2, 1), categories=["a", "b"], clips=[], licence="", training={})
     rows = rng.standard_normal((60, 16))
@@ -318,11 +337,11 @@ def prepare(work: Path) -> None:
         for n, row in enumerate(rows)
     ]
     (inputs / "table.csv").write_text("\n".join(lines) + "\n")
-    (inputs / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    if "compare" not in names:
+        return
     trained = Case("train_logreg_model.py", ["--embeddings", str(inputs / "table.csv"), "--output-dir", str(inputs)])
     status, said, _, _ = run(trained, inputs / "unused")
     assert status == 0, said
-    os.environ["SMALL_ESC50_URL"] = _serve(rng)
 
 
 def _serve(rng) -> str:
@@ -379,18 +398,14 @@ def main() -> int:
 
 def attack_all(work: Path, names: list[str], moments: int) -> list[str]:
     """Kill several cases (all where none is named); returns what was wrong."""
-    import matplotlib.pyplot
-    import pandas
-    import scipy.signal
-    import sklearn.ensemble
-    import sklearn.neural_network
-    import torch
-
-    for module in (matplotlib.pyplot, pandas, scipy.signal, sklearn.ensemble, sklearn.neural_network, torch):
-        assert module
+    heavy = ["numpy", "scipy.signal"]
+    if not names or set(names) - LIGHT:
+        heavy += ["torch", "pandas", "matplotlib.pyplot", "sklearn.ensemble", "sklearn.neural_network"]
+    for name in heavy:
+        importlib.import_module(name)
     os.environ.setdefault("DANGER_SAFE_CACHE", str(work / "cache"))
-    prepare(work)
     known = cases(work)
+    prepare(work, names or known)
     if "extract" in (names or known):  # converted beforehand; the case convert kills that
         assert run(known["extract"], work / "unused")[0] == 0
     return [line for name in names or known for line in attack(name, known[name], work, moments)]

@@ -12,6 +12,7 @@ from conftest import ROOT, run
 
 from danger_safe import finetuning
 from danger_safe.clips import Clip, read_clips
+from danger_safe.errors import UserError
 from danger_safe.finetuning import Training
 from danger_safe.finetuning_settings import Settings
 from danger_safe.sound_store import SoundStore
@@ -179,5 +180,10 @@ def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monk
     passes = []
     resumed = trained(sounds, tmp_path / "cut.training", lambda run: passes.append(run.epoch))
     assert passes == [3, 4]
+    state = (tmp_path / "cut.training").read_bytes()
+    for damaged in (state[: len(state) // 2], b"", b"no state"):
+        (tmp_path / "cut.training").write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged: delete it"):
+            prepared(sounds, tmp_path / "cut.training")
     for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.allclose(one, other, atol=1e-5), name

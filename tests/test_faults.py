@@ -1,0 +1,211 @@
+"""Full disks, kills, clocks that go back: nothing that looks whole is ever partial, and the next run goes on.
+
+A limit on the size of files stands for the full disk where no small file system can be made: writing fails in the middle
+in the same way. tests/kill_moments.py is the long version of the kills, tests/test_resume.py has those of extraction.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run, write_esc50
+
+from danger_safe import files
+from danger_safe.files import remove_leftovers, tidy, whole_file, write_whole
+
+posix = pytest.mark.skipif(os.name == "nt", reason="limits on files and SIGKILL are POSIX")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A few sounds and a table that a classifier learns from."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    for label in ("Danger", "Safe"):
+        (folder / "sounds" / label).mkdir(parents=True)
+        for n in range(4):
+            soundfile.write(folder / "sounds" / label / f"{n}.wav", 0.3 * rng.standard_normal(32_000), 32_000)
+    rows = rng.standard_normal((60, 16))
+    rows[:30, 0] += 2
+    lines = ["file,label,category,fold,source,seen," + ",".join(f"feat_{n:04d}" for n in range(16))]
+    lines += [
+        f"{n},{int(n < 30)},c,{n % 5 + 1},{n},False," + ",".join(f"{v:.6g}" for v in row) for n, row in enumerate(rows)
+    ]
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def limited(kilobytes, script, *arguments):
+    """Run a script that can write no file larger than so much; returns its error line."""
+    command = " ".join(f"'{part}'" for part in (sys.executable, ROOT / script, *arguments))
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {kilobytes}; exec {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in re.split("[\r\n]", done.stderr) if line.startswith("error: ")][-1]
+
+
+def left(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+@posix
+def test_full_disk_in_training(inputs, tmp_path):
+    command = ("train_logreg_model.py", "--embeddings", inputs / "table.csv", "--output-dir", tmp_path)
+    assert f"{tmp_path / 'logreg_model.joblib'}: the disk is full: make room" in limited(1, *command)
+    assert left(tmp_path) == []
+    assert f"{tmp_path / 'logreg_confusion_matrix.png'}: the disk is full" in limited(30, *command)
+    assert left(tmp_path) == ["logreg_metrics.json", "logreg_model.joblib"]
+    json.loads((tmp_path / "logreg_metrics.json").read_text())
+    run(*command)
+
+
+@posix
+def test_full_disk_while_sounds_are_made(tmp_path):
+    error = limited(100, "filterAudioToDangerousAndSafe.py", "--sample", "--output", tmp_path)
+    assert re.search(r"audio.*\.wav: the disk is full: make room", error)
+    assert left(tmp_path) == []
+
+
+@posix
+def test_full_disk_in_prediction(inputs, tmp_path):
+    sound = inputs / "sounds" / "Danger" / "0.wav"
+    command = ("predict_danger.py", sound, "--plot", tmp_path / "p.png")
+    run(*command)
+    (tmp_path / "p.png").unlink()
+    assert f"{tmp_path / 'p.png'}: the disk is full" in limited(10, *command)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_answers_that_have_no_room_behind_the_arrow(tmp_path):
+    esc50, mapping = write_esc50(tmp_path / "esc50", [("dog", 1, 1), ("rain", 2, 2)]), tmp_path / "mapping.toml"
+    mapping.write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
+    command = [
+        sys.executable,
+        ROOT / "filterAudioToDangerousAndSafe.py",
+        "--esc50",
+        esc50,
+        "--categories",
+        mapping,
+        "--output",
+        tmp_path / "out",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: the disk is full" in done.stderr and "Exception" not in done.stderr
+
+
+@posix
+def test_full_disk_while_a_network_is_converted_or_saved(inputs, tmp_path):
+    sound = inputs / "sounds" / "Danger" / "0.wav"
+    cache = tmp_path / "cache"
+    os.environ["DANGER_SAFE_CACHE"], before = str(cache), os.environ["DANGER_SAFE_CACHE"]
+    try:
+        error = limited(1_000, "predict_danger.py", sound)
+    finally:
+        os.environ["DANGER_SAFE_CACHE"] = before
+    assert f"{cache}: the disk is full" in error and "DANGER_SAFE_CACHE" in error
+    assert left(tmp_path) == []
+
+
+class Broken(RuntimeError):
+    """As PyTorch and libsndfile end where the disk is full: without the system's reason."""
+
+
+@posix
+def test_reason_that_a_library_loses_is_found(tmp_path, monkeypatch):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(OSError, match="the disk is full") as raised, whole_file(tmp_path / "a.pth") as part:
+            part.write_bytes(bytes(9_999))
+            raise Broken("unexpected pos 576 vs 534")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(tmp_path / "a.pth")
+    with pytest.raises(Broken), whole_file(tmp_path / "a.pth") as part:
+        part.write_bytes(b"1")
+        raise Broken("something else")
+    assert left(tmp_path) == []
+
+
+@posix
+def test_killed_at_a_few_moments(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "kill_moments.py", "filter", "download", "--moments", "6"],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 0 wrong") == 2
+
+
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        for name in (
+            f".a.png.{ended.pid}.part",
+            f".a.png.{living.pid}.part",
+            ".a.part",
+            "a.png.part",
+            f".b.{ended.pid}.old",
+        ):
+            (tmp_path / name).write_text("half")
+        (tmp_path / f".t.parquet.{ended.pid}.part").mkdir()
+        (tmp_path / f".t.parquet.{ended.pid}.part" / "part-00000.parquet").write_text("half")
+        tidy.cache_clear()
+        write_whole(tmp_path / "a.png", "whole")
+        assert left(tmp_path) == sorted([f".a.png.{living.pid}.part", ".a.part", "a.png", "a.png.part"])
+        living.communicate(b"\n")
+    assert not (tmp_path / f".t.parquet.{ended.pid}.part").exists()
+    remove_leftovers(tmp_path / "a.png")  # whose caller knows that nobody writes
+    assert left(tmp_path) == [".a.part", "a.png", "a.png.part"]
+
+
+def test_process_that_cannot_be_asked_about_is_running():
+    assert files._is_running(os.getpid())
+    assert files._is_running(os.getppid())
+    assert not files._is_running(2**31 - 2)
+
+
+def test_clock_that_went_back_or_ahead(inputs, tmp_path):
+    """Times of files are compared for equality alone."""
+    sounds = tmp_path / "sounds"
+    shutil.copytree(inputs / "sounds", sounds)
+    command = ("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
+    run(*command)
+    table = (tmp_path / "t.csv").read_bytes()
+    decades = 30 * 365 * 86_400
+    for name, then in (("Safe/0.wav", time.time() - decades), ("Safe/1.wav", time.time() + decades)):
+        soundfile.write(sounds / name, 0.1 * np.random.default_rng(int(then)).standard_normal(32_000), 32_000)
+        os.utime(sounds / name, (then, then))
+    assert "2 clips to embed" in run(*command).stdout
+    after = (tmp_path / "t.csv").read_bytes()
+    assert after != table
+    for file in tmp_path.glob("t*"):
+        os.utime(file, (then, then))
+    assert "0 clips to embed" in run(*command).stdout  # a table with another time is written again
+    assert (tmp_path / "t.csv").read_bytes() == after
+
+
+def test_durations_come_from_a_clock_that_only_goes_forward():
+    """time.time goes back when a clock is set; no script or module measures with it."""
+    sources = [*ROOT.glob("*.py"), *(ROOT / "danger_safe").glob("*.py"), *(ROOT / "models").glob("*.py")]
+    wrong = [
+        path.name for path in sources if re.search(r"time\.time\(|datetime|st_[mc]time(?!_ns)", path.read_text("utf-8"))
+    ]
+    assert wrong == []
+    assert Path(files.__file__) in sources
