@@ -51,7 +51,8 @@ def trained(embeddings):
 def test_model_numbers_and_picture(trained, key, embeddings):
     folder, _ = trained
     saved = joblib.load(folder / f"{key}_model.joblib")
-    assert set(saved) == {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
+    contract = {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
+    assert set(saved) == contract | {"unknown"}
     assert saved["checkpoint"]["name"] == "compact"
     metrics = json.loads((folder / f"{key}_metrics.json").read_text())
     assert metrics["threshold"] == saved["threshold"]
