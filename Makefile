@@ -1,4 +1,4 @@
-# make run    the whole pipeline on sounds that it makes itself: offline, a minute
+# make run    the whole pipeline on sounds that it makes itself: offline, a minute or two
 # make test   the tests
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
