@@ -85,7 +85,7 @@ def _own_network(content: dict) -> SoundNetwork:
             raise ValueError(f"its setting {name} is {value!r}")
     if (
         not 0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2
-        or arguments.get("floor", 1) <= 0
+        or not 1e-30 < arguments.get("floor", 1) <= 1  # what float32 can hold, and the loudest sound
     ):
         raise ValueError("its settings fmin, fmax and floor are none that a network can have")
     shape = (arguments["classes"], 32 * arguments["width"])

@@ -73,7 +73,9 @@ def find_or_convert(checkpoint: str) -> Converted:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
             if isinstance(error, OSError) and error.errno in FULL:
-                raise UserError(f"{folder.parent}: {FULL_WORDS}, or name another folder in DANGER_SAFE_CACHE") from error
+                raise UserError(
+                    f"{folder.parent}: {FULL_WORDS}, or name another folder in DANGER_SAFE_CACHE"
+                ) from error
             raise ConversionError(str(error)) from error
     known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     info = CheckpointInfo(
