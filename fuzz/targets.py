@@ -244,7 +244,7 @@ class Checkpoint(Target):
             if value is REMOVED:
                 place.pop(name, None)
             elif isinstance(place.get(name), torch.Tensor) and callable(value):
-                place[name] = value(place[name]) if place[name].ndim else place[name]
+                place[name] = value(place[name]) if 0 < place[name].numel() * place[name].ndim < 10**6 else place[name]
             elif not callable(value):
                 place[name] = value
         return content

@@ -101,8 +101,9 @@ def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork
     shape = tuple(state["fc_audioset.weight"].shape)
     if shape != (arguments["classes"], 32 * arguments["width"]):
         raise ValueError(f"settings and weights do not fit: {arguments['classes']} classes, width {arguments['width']}")
-    if not (
-        0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2 and arguments.get("floor", 1) > 0
+    if (
+        not 0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2
+        or not 1e-30 < arguments.get("floor", 1) <= 1  # what float32 can hold, and the loudest sound
     ):
         raise ValueError("its settings describe no log-mel spectrogram")
     return kind(**arguments)
