@@ -107,7 +107,8 @@ def write_list(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours
 def names_of(table: EmbeddingTable) -> tuple[list[str], list[str]]:
     """File and category of each clip as text; clips without a category have their label's name."""
     label_names = table.clips["label"].map(dict(enumerate(LABEL_NAMES)))
-    return table.clips["file"].astype(str).tolist(), table.clips["category"].fillna(label_names).astype(str).tolist()
+    categories = table.clips["category"]
+    return table.clips["file"].tolist(), categories.where(categories != "", label_names).tolist()
 
 
 def write_mistakes(

@@ -17,8 +17,9 @@ from test_train import make_table
 from danger_safe import mistakes_page
 from danger_safe.embedding_map import lay_out, write_map
 from danger_safe.evaluation import Evaluation, Rule
-from danger_safe.mistakes import find_mistakes, nearest
+from danger_safe.mistakes import find_mistakes, names_of, nearest
 from danger_safe.page_sounds import GOOD, PLANS, SMALLEST, encode, encode_all
+from danger_safe.table import read_table
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'  # a file name that Linux and macOS allow; the / becomes _
@@ -203,3 +204,13 @@ def test_page_in_a_browser(compared, browser):
     assert not problems
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     page.close()
+
+
+def test_clips_without_a_category_are_named_by_their_label(tmp_path):
+    rows = [
+        "file,label,category,fold,source,seen,feat_0000,feat_0001",
+        "a,1,,1,a,False,0.5,1",
+        "b,0,rain,2,b,False,2,3",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    assert names_of(read_table(tmp_path / "t.csv")) == (["a", "b"], ["Danger", "rain"])
