@@ -155,7 +155,7 @@ def parse(arguments: list[str]):
     parser.add_argument("--dataset", type=addresses.place, default=None, metavar="DIR",
                         help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
-    parser.add_argument("--jobs", type=cli.whole_number(1), default=2, metavar="N", help="processor cores to use")
+    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     return parser.parse_args(arguments)
 
 

@@ -44,11 +44,9 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-            if not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
-                stream.reconfigure(
-                    encoding="utf-8", errors="backslashreplace"
-                )  # JSON, CSV and labels are UTF-8 everywhere
+            ours = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            # None: as it is. JSON, CSV and labels are UTF-8 everywhere
+            stream.reconfigure(encoding="utf-8" if ours else None, errors="backslashreplace")
     if "--debug" not in arguments:
         _silence_libraries()
     try:

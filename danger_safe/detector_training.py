@@ -14,7 +14,7 @@ from danger_safe.clips import Clip
 from danger_safe.degradations import degrade
 from danger_safe.detector import ReadyDetector
 from danger_safe.events import EventFinder, Scored
-from danger_safe.listening import HOP, WINDOW, Listener, Smoother
+from danger_safe.listening import HOP, WINDOW, Listener, Smoother, Unjudged
 from danger_safe.long_recording import LongRecording
 from danger_safe.quiet_rooms import CATEGORY, quiet_room
 from danger_safe.windows import Window, windows
@@ -27,13 +27,6 @@ AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what it
 
 def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tuple[Scored, float]]]:
     """The windows of every clip or sound, each with its peak, as a share of the clip's."""
-
-    class Nothing:  # the embeddings are wanted, not scores
-        @staticmethod
-        def scores(embeddings: np.ndarray) -> np.ndarray:
-            return np.zeros(len(embeddings))
-
-        unknown = scores
 
     peaks: list[list[float]] = []  # of the windows of each clip
 
@@ -48,7 +41,7 @@ def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tup
 
     with (
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
-        Listener(engine, Nothing, WINDOW, HOP) as listener,
+        Listener(engine, Unjudged, WINDOW, HOP) as listener,
     ):
         scored = iter(list(listener.score(all_windows())))
         return [[(next(scored), peak) for peak in of_clip] for of_clip in peaks]

@@ -96,8 +96,8 @@ def evaluate(
 
 
 def sources_of(table: EmbeddingTable) -> np.ndarray:
-    """The recording of each clip; a clip without one is its own."""
-    return table.clips["source"].fillna(table.clips["file"]).astype(str).to_numpy()
+    """The recording of each clip."""
+    return table.clips["source"].to_numpy()
 
 
 def folds_of(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:

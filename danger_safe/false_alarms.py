@@ -13,7 +13,7 @@ import numpy as np
 from danger_safe.events import EventFinder, Scored
 from danger_safe.heard_again import Heard
 from danger_safe.listening import HOP, Smoother
-from danger_safe.operating_point import DRAWS, INTERVAL, recordings, share_with_interval
+from danger_safe.operating_point import interval_of_ratio, share_with_interval
 
 THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # whose promises are stated
 SECONDS = 3_600.0
@@ -100,12 +100,8 @@ class Trial:
 
 def rate_with_interval(counts: np.ndarray, seconds: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
     """Events an hour and the interval, by drawing whole recordings with replacement."""
-    number = recordings(sources)
-    found, length = np.bincount(number, weights=counts), np.bincount(number, weights=seconds)
-    drawn = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=DRAWS)
-    rates = (drawn @ found) / np.maximum(drawn @ length, 1e-9) * SECONDS
-    value = counts.sum() / max(seconds.sum(), 1e-9) * SECONDS
-    low, high = (float(end) for end in np.percentile(rates, INTERVAL))
+    hours = seconds / SECONDS
+    low, high = interval_of_ratio(counts, hours, sources, seed)
     if not counts.any():  # none in so long: up to three in it would be no surprise (the rule of three)
-        high = 3 / max(seconds.sum(), 1e-9) * SECONDS
-    return [float(value), low, high]
+        high = 3 / hours.sum()
+    return [float(counts.sum() / hours.sum()), low, high]

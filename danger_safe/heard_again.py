@@ -22,9 +22,12 @@ from danger_safe.clips import NO_FOLD, Clip
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
 from danger_safe.journal import digest
+from danger_safe.listening import HOP, WINDOW, Listener, Unjudged
 from danger_safe.long_recording import LONGEST, LongRecording
 from danger_safe.table import EmbeddingTable
 from danger_safe.table_writing import side_file
+from models.checkpoint_files import checkpoint_path, verified_sha256
+from models.engine import open_engine
 
 MOST_DANGERS = 400  # that are heard again: enough to state a share
 ORDER = 0  # seed of the order in which safe clips are joined
@@ -44,18 +47,6 @@ class Heard:
     whole: np.ndarray  # whether it lies inside that clip
 
 
-class _Audible:
-    """In a detector's place: 1 for what a detector would score, 0 for silence."""
-
-    @staticmethod
-    def scores(embeddings: np.ndarray) -> np.ndarray:
-        return np.ones(len(embeddings))
-
-    @staticmethod
-    def unknown(embeddings: np.ndarray) -> np.ndarray:
-        return np.zeros(len(embeddings), bool)
-
-
 def hear_again(
     table: EmbeddingTable, folds: np.ndarray, sounds: list[Place], checkpoint: str, minutes: float, jobs: int
 ) -> Heard:
@@ -63,9 +54,6 @@ def hear_again(
 
     Raises UserError where a sound cannot be read any more, or the network is another than the table's.
     """
-    from danger_safe.listening import HOP, WINDOW
-    from models.checkpoint_files import checkpoint_path, verified_sha256
-
     path = checkpoint_path(checkpoint)
     if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
         raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
@@ -109,14 +97,11 @@ def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator
 
 
 def _listen(clips: list[Clip], folds: np.ndarray, checkpoint: str, minutes: float, jobs: int) -> Heard:
-    from danger_safe.listening import HOP, WINDOW, Listener
-    from models.engine import open_engine
-
     columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
     recordings = list(_stretches(clips, folds, minutes))
     with (
         open_engine(checkpoint, "auto", jobs) as engine,
-        Listener(engine, _Audible, WINDOW, HOP) as listener,
+        Listener(engine, Unjudged, WINDOW, HOP) as listener,
         tqdm(total=len(recordings), desc="Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
     ):
         for stretch, recording in enumerate(recordings):

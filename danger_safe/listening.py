@@ -33,6 +33,20 @@ class Smoother:
         return sum(self._last) / len(self._last)
 
 
+class Unjudged:
+    """In a detector's place where only the embeddings are wanted: whatever is heard scores 1, silence 0."""
+
+    @staticmethod
+    def scores(embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> 1, (windows,)."""
+        return np.ones(len(embeddings))
+
+    @staticmethod
+    def unknown(embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> False, (windows,)."""
+        return np.zeros(len(embeddings), bool)
+
+
 class Listener:
     """Scores recordings with one engine and one detector."""
 

@@ -61,16 +61,22 @@ def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) ->
     """Share of ``hits`` and its interval, by drawing whole recordings with replacement; [0, 0, 1] where there are none."""
     if not len(hits):
         return [0.0, 0.0, 1.0]
-    recording = recordings(sources)
-    clips, found = np.bincount(recording), np.bincount(recording, weights=hits)
-    drawn = np.random.default_rng(seed).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), size=DRAWS)
-    shares = (drawn @ found) / (drawn @ clips)
-    low, high = (float(end) for end in np.percentile(shares, INTERVAL))
+    low, high = interval_of_ratio(hits, np.ones(len(hits)), sources, seed)
+    count = len(np.unique(sources.astype(str)))
     if hits.all():  # of so many: three in as many more could fail (the rule of three)
-        low = max(0.0, 1 - 3 / len(clips))
+        low = max(0.0, 1 - 3 / count)
     if not hits.any():
-        high = min(1.0, 3 / len(clips))
+        high = min(1.0, 3 / count)
     return [float(hits.mean()), low, high]
+
+
+def interval_of_ratio(counts: np.ndarray, sizes: np.ndarray, sources: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Low and high end of the sum of ``counts`` over that of ``sizes``, by drawing whole recordings with replacement."""
+    recording = recordings(sources)
+    found, size = np.bincount(recording, weights=counts), np.bincount(recording, weights=sizes)
+    drawn = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=DRAWS)
+    low, high = np.percentile((drawn @ found) / (drawn @ size), INTERVAL)
+    return float(low), float(high)
 
 
 def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:

@@ -77,8 +77,6 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
         raise AudioError(f"is no WAV stream of sound: {channels} channels of {8 * width} bits")
     check_rate(rate)
     frame, size = channels * width, max(1, int(rate * PIECE_SECONDS))
-    if width > 4:
-        raise AudioError(f"is a WAV stream of {8 * width} bits: send it through ffmpeg -i … -f wav -")
 
     def blocks() -> Iterator[np.ndarray]:
         while data := file.readframes(size):

@@ -48,7 +48,7 @@ def read_table(path: Path) -> EmbeddingTable:
             table = pd.read_parquet(path)
         else:
             # text is read as it is: a category may be called NA
-            table = pd.read_csv(path, converters=dict.fromkeys(("file", "category", "source"), str), low_memory=False)
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, str), low_memory=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if str(name).startswith("feat_")]
@@ -63,7 +63,7 @@ def read_table(path: Path) -> EmbeddingTable:
     table["label"] = labels.astype(int)
     table["seen"] = table["seen"].astype(str).str.lower().isin(["true", "1", "1.0"])
     table["fold"] = _folds(path, table["fold"])
-    table["source"] = table["source"].where(table["source"].fillna("") != "", table["file"])
+    table["source"] = table["source"].where(table["source"] != "", table["file"])  # a clip without one is its own
     values = _numbers(path, table, features)
     _check_values(path, table, values)
     return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path, len(features)), path)

@@ -85,9 +85,9 @@ def summarise_unknown(result: Evaluation, model: Pipeline, table: EmbeddingTable
     """The level, its price and its benefit, for *_metrics.json: see ``in_words``. ``model`` is fitted on ``table``."""
     known, counted = known_familiarity(result)
     level = unknown_level(known[counted])
-    unknown = counted & (known < level) & (result.scores < result.threshold)
     safe = counted & (result.scores < result.threshold)
-    categories = table.clips["category"].fillna("").astype(str).to_numpy()
+    unknown = safe & (known < level)
+    categories = table.clips["category"].to_numpy()
     answers = leave_out_categories(
         model, table.features, table.labels, categories, result.threshold, unknown_level(result.familiarity)
     )
