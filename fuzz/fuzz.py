@@ -81,7 +81,7 @@ def fuzz(name: str, flags: list[str]) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with atheris.instrument_imports(include=["danger_safe", "models", "tomllib", "wave"]):
-        import targets
+        import targets  # and plain_files
     target = targets.TARGETS[name]
     corpus = next((Path(flag) for flag in flags if not flag.startswith("-")), None)
     if corpus is not None and corpus.is_dir():

@@ -1,0 +1,174 @@
+"""The kinds of file that are bytes and text as they are: sounds, a folder's tables and mappings, embedding tables."""
+
+import atexit
+import contextlib
+import io
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from danger_safe.audio import AudioError, read_blocks, read_header
+from danger_safe.categories import read_categories, read_dangers, read_same
+from danger_safe.clips import read_clips
+from danger_safe.errors import UserError
+from danger_safe.recording import wav_pieces
+from danger_safe.table import read_table
+from danger_safe.table_sounds import checkpoint_of, find_sounds
+from danger_safe.table_writing import side_file
+
+HOSTILE = [
+    "", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e999", "1e-320", "99999999999999999999", "0x10", "1_000", "١", "true",
+    "null", "[]", "{}", "[1, 2, ... 3]", '"', "'", "\0", "\x1a", "\ufeff", "é", "😀", "../x", "/x", "C:\\x", "a/b", "CON",
+    "x" * 5_000, "[" * 2_000, "file", "label", "feat_0000", "Danger", "Safe",
+]  # fmt: skip
+_MEMORY = Path("/dev/shm")  # Linux: files in memory
+FOLDER = Path(tempfile.mkdtemp(prefix="danger-safe-fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+Mutate = Callable[[bytes, int], bytes]
+
+
+class Target:
+    """One kind of file. ``check`` raises what should not be raised."""
+
+    def seeds(self) -> Iterator[bytes]:
+        """Inputs to begin with."""
+        raise NotImplementedError
+
+    def check(self, data: bytes) -> None:
+        """Use a file; a refusal is no error."""
+        try:
+            self.use(data)
+        except (UserError, AudioError) as refusal:
+            if not str(refusal).strip():
+                raise AssertionError("refused without a word") from refusal
+
+    def use(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def mutate(self, data: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
+        """Another input; libFuzzer's own ``mutate`` changes bytes."""
+        return mutate(data, longest)
+
+
+class Audio(Target):
+    """Sound files of every kind, as a file and as a stream."""
+
+    def seeds(self) -> Iterator[bytes]:
+        sound = 0.3 * np.sin(np.arange(600))
+        for kind, subtype in (
+            ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "MS_ADPCM"),
+            ("WAVEX", "PCM_32"), ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None),
+            ("AIFF", "PCM_16"), ("AU", "ULAW"), ("W64", "DOUBLE"), ("CAF", "ALAC_16"), ("WAV", "GSM610"), ("NIST", "PCM_16"),
+        ):  # fmt: skip
+            data = io.BytesIO()
+            channels = 1 if subtype in ("GSM610",) else 2
+            soundfile.write(data, np.stack([sound] * channels, axis=1), 8_000, format=kind, subtype=subtype)
+            yield data.getvalue()
+
+    def use(self, data: bytes) -> None:
+        path = FOLDER / "sound.wav"
+        path.write_bytes(data)
+        try:
+            read_header(path)
+            _some(read_blocks(path, 30))
+        finally:
+            _some(wav_pieces(io.BytesIO(data)))
+
+
+def _some(pieces: Iterator[np.ndarray]) -> None:
+    """An hour of sound at most: a small file may be a day of silence, and rightly."""
+    samples = 0
+    for piece in pieces:
+        assert piece.dtype == np.float32 and piece.ndim == 1, (piece.dtype, piece.shape)
+        assert np.isfinite(piece).all(), "NaN or infinite"
+        samples += len(piece)
+        if samples > 3_600 * 32_000:
+            return
+
+
+class Text(Target):
+    """Files of text: half the time a whole cell, line or number is put in the place of another."""
+
+    separators = ",\n"
+
+    def mutate(self, data: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
+        rng = random.Random(seed)
+        if rng.random() < 0.5 or len(data) < 2:
+            return mutate(data, longest)
+        kind, text = data[:1], data[1:].decode("utf-8", "surrogateescape")
+        ends = [n for n, letter in enumerate(text) if letter in self.separators]
+        starts = [0, *(n + 1 for n in ends)]
+        which = rng.randrange(len(starts))
+        end = ends[which] if which < len(ends) else len(text)
+        cell = rng.choice([*HOSTILE, text[starts[which] : end] * 2])
+        text = text[: starts[which]] + cell + text[end:]
+        return (kind + text.encode("utf-8", "surrogateescape"))[:longest]
+
+
+class Manifest(Text):
+    """The tables of a folder of sounds, and the mappings."""
+
+    separators = ',\n=[]"'
+
+    def seeds(self) -> Iterator[bytes]:
+        yield b"\0file,label,category,fold,source\nDanger/a.wav,1,dog,1,a\nSafe/b.wav,0,rain,2,b\n"
+        yield b"\1filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,True,1,A\n"
+        yield b"\2file,source\nDanger/a.wav,one\nSafe/b.wav,two\n"
+        yield b'\3Danger = ["dog", "siren"]\nSafe = ["rain"]\n'
+        yield b'\4dog_bark = "dog"\nwaves = "sea_waves"\n'
+
+    def use(self, data: bytes) -> None:
+        kind, content = data[:1], data[1:]
+        if kind in (b"\3", b"\4"):
+            path = FOLDER / "mapping.toml"
+            path.write_bytes(content)
+            if kind == b"\4":
+                read_same(path)
+                return
+            read_categories(path, {"dog", "siren", "rain"})
+            read_dangers([path], ["dog", "siren", "rain"])
+            return
+        name = {b"\1": "meta/esc50.csv", b"\2": "clips.csv"}.get(kind, "manifest.csv")
+        folder = FOLDER / Path(name).stem
+        for file in (name, "Danger/a.wav", "Safe/b.wav"):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "Danger" / "a.wav").touch()
+        (folder / "Safe" / "b.wav").touch()
+        (folder / name).write_bytes(content)
+        for clip in read_clips(folder):
+            assert Path(clip.path).resolve().is_relative_to(folder.resolve()), clip.path
+            with contextlib.suppress(AudioError):
+                read_header(clip.path)
+
+
+class Table(Text):
+    """An embedding table (first byte 0) or the .json beside a good one (1)."""
+
+    separators = ',\n:"'
+    good = b"file,label,category,fold,source,seen,feat_0000,feat_0001\na.wav,1,dog,1,a,False,0.5,1\nb.wav,0,rain,2,b,True,2,3\n"
+
+    def seeds(self) -> Iterator[bytes]:
+        yield b"\0" + self.good
+        yield b"\0" + self.good.replace(b"0.5,1", b'"[0.1 0.2 ... 0.3]",nan')
+        yield b'\1{"checkpoint": {"name": "compact", "sha256": "ab"}, "made_of": {"dataset": "d", "checkpoint": "compact"}}'
+
+    def use(self, data: bytes) -> None:
+        path = FOLDER / "table.csv"
+        as_table = data[:1] != b"\1"
+        path.write_bytes(data[1:] if as_table else self.good)
+        side_file(path, ".json").write_bytes(b"{}" if as_table else data[1:])
+        table = read_table(path)
+        assert table.features.dtype == np.float32 and np.isfinite(table.features).all()
+        assert set(table.labels.tolist()) == {0, 1}
+        sorted(set(table.clips["category"])), sorted(set(table.clips["source"]))  # as the trainings do
+        table.checkpoint["name"], table.checkpoint["sha256"][:12]
+        for question in (find_sounds, checkpoint_of):
+            try:
+                question(table)
+            except UserError:
+                continue
