@@ -3,7 +3,7 @@
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
-# make fuzz   broken files by the million, MINUTES for each kind: Linux and macOS
+# make fuzz   broken files by the million, MINUTES for each kind: Linux
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
 # make twin     the same without a quarter of the recordings (PART, 1 to 4), on which the result can then be judged
 # make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks

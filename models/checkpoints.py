@@ -95,7 +95,8 @@ def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork
     arguments = dict(settings)
     kind = {"cnn14": Cnn14, "compact": CompactNet}[arguments.pop("network", "cnn14")]
     for name, value in arguments.items():
-        if isinstance(value, bool) != (name in ("normalise", "multilabel")) or not math.isfinite(value):
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if not number or isinstance(value, bool) != (name in ("normalise", "multilabel")):
             raise ValueError(f"its setting {name} is {value!r}")
     # before anything is made in memory of the size that the settings claim
     shape = tuple(state["fc_audioset.weight"].shape)

@@ -114,7 +114,7 @@ def test_checkpoints_whose_parts_do_not_fit(tmp_path):
     load_model(checkpoint(path))
     for changes in (
         {"width": 10**6}, {"width": 4_000}, {"classes": -1}, {"fmin": "low"}, {"fmin": 9_000.0}, {"fmax": float("nan")},
-        {"floor": 0.0}, {"floor": 2**63}, {"floor": 1e-320}, {"normalise": 3}, {"network": []}, {"settings": 7}, {"categories": None}, {"clips": [[]]},
+        {"floor": 0.0}, {"floor": 2**63}, {"floor": 1e-320}, {"floor": torch.ones(())}, {"normalise": 3}, {"network": []}, {"settings": 7}, {"categories": None}, {"clips": [[]]},
         {"clips": [1]}, {"fc1.bias": torch.full((32,), float("nan"))}, {"fc1.bias": 4},
         {"fc_audioset.weight": torch.zeros(1).expand(2, 32)}, {"fc1.bias": torch.zeros(32).to_sparse()},
     ):  # fmt: skip
