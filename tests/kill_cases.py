@@ -131,8 +131,8 @@ def prepare(work: Path, names: Iterable[str]) -> None:
     (inputs / "table.csv").write_text("\n".join(lines) + "\n")
     if "compare" not in names:
         return
-    train = f"train_logreg_model.py --embeddings {inputs}/table.csv --output-dir {inputs}".split()
-    subprocess.run([sys.executable, *train], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    flags = ["--embeddings", inputs / "table.csv", "--output-dir", inputs]
+    subprocess.run([sys.executable, "train_logreg_model.py", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def _serve(rng) -> str:
