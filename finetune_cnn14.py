@@ -27,7 +27,7 @@ from danger_safe.audio import SAMPLE_RATE
 from danger_safe.categories import read_dangers, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
-from danger_safe.splitting import leave_out, split
+from danger_safe.splitting import leave_out, part, split
 from models.checkpoint_files import checkpoint_path
 
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
@@ -193,14 +193,6 @@ def parse(arguments: list[str]):
     if args.output.resolve() == Path(args.checkpoint).resolve():
         raise UserError(f"{args.output} is where the training starts from: give another --output")
     return args
-
-
-def part(text: str) -> tuple[int, int]:
-    """An argparse type: ``2/4``, the second of four parts."""
-    number, of = map(int, text.split("/"))
-    if not 1 <= number <= of or of < 2:
-        raise ValueError
-    return number, of
 
 
 def fold(text: str) -> str:

@@ -27,7 +27,7 @@ from danger_safe.detector import load_ready
 from danger_safe.events import Event, EventFinder
 from danger_safe.listening import HOP, WINDOW, Listener
 from danger_safe.long_recording import LongRecording
-from danger_safe.splitting import leave_out
+from danger_safe.splitting import leave_out, part
 from models.engine import open_engine
 
 SIRENS = 12
@@ -40,7 +40,7 @@ def main() -> None:
     labels = read_labels()
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     if args.without:
-        kept = set(leave_out(clips, *map(int, args.without.split("/"))))
+        kept = set(leave_out(clips, *args.without))
         clips = [clip for clip in clips if clip not in kept]
     name = {clip: same.get(clip.category, clip.category) for clip in clips}
     safe = [clip for clip in clips if labels[name[clip]] == 0]
@@ -109,7 +109,7 @@ def parse():
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", required=True, help="folders of sounds")
     add("--same", type=Path, default=Path(__file__).parent.parent / "models" / "compact_same.toml")
-    add("--without", default=None, metavar="K/N", help="use only the part that the twin was trained without")
+    add("--without", type=part, default=None, metavar="K/N", help="use only the part that the twin was trained without")
     add("--checkpoint", default="compact", help="the network")
     add("--detector", type=Path, default=None, help="its detector (default: the ready one)")
     add("--minutes", type=float, default=60.0)

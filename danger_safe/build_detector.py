@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from danger_safe import cli
+from danger_safe.bootstrap import share_with_interval
 from danger_safe.calibration import calibration
 from danger_safe.categories import read_mappings, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
@@ -30,7 +31,6 @@ from danger_safe.detector_training import (
 from danger_safe.errors import UserError
 from danger_safe.evaluation import choose_threshold
 from danger_safe.listening import HOP, WINDOW
-from danger_safe.operating_point import share_with_interval
 from danger_safe.unknown import unknown_level
 from models.checkpoints import load_model
 

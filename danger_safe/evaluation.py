@@ -14,11 +14,12 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from danger_safe.bootstrap import auc_interval
 from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
 from danger_safe.errors import UserError
 from danger_safe.false_alarms import Trial
 from danger_safe.heard_again import Heard
-from danger_safe.operating_point import auc_interval, expected, threshold_for, without_own_fold
+from danger_safe.operating_point import expected, threshold_for, without_own_fold
 from danger_safe.table import EmbeddingTable
 from danger_safe.unknown import familiarity, learn_known
 

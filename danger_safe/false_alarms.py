@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
+from danger_safe.bootstrap import interval_of_ratio, share_with_interval
 from danger_safe.events import EventFinder, Scored
 from danger_safe.heard_again import Heard
 from danger_safe.listening import HOP, Smoother
-from danger_safe.operating_point import interval_of_ratio, share_with_interval
 
 THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # whose promises are stated
 SECONDS = 3_600.0

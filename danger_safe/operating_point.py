@@ -1,8 +1,7 @@
 """What an operating point promises for recordings that nobody has heard yet, with its uncertainty.
 
 A threshold that was chosen on the very scores it is judged by looks better than it is. Here it is chosen anew without
-each fold and judged on that fold. Clips of one recording succeed or fail together: intervals come from drawing
-recordings, not clips.
+each fold and judged on that fold. Intervals: bootstrap.py.
 """
 
 from collections.abc import Callable
@@ -10,15 +9,8 @@ from itertools import takewhile
 
 import numpy as np
 
+from danger_safe.bootstrap import share_with_interval
 from danger_safe.errors import UserError
-
-DRAWS, AUC_DRAWS = 2_000, 300  # of the bootstrap
-INTERVAL = (2.5, 97.5)  # percentiles: 95 %
-
-
-def recordings(sources: np.ndarray) -> np.ndarray:
-    """A number for each recording, (clips,): what is drawn with replacement."""
-    return np.unique(sources.astype(str), return_inverse=True)[1]
 
 
 def threshold_for(points: list[dict[str, float]], most: float) -> dict[str, float]:
@@ -55,43 +47,6 @@ def expected(
         "danger_recall": share_with_interval(alarm[labels == 1], sources[labels == 1]),
         "false_alarms": share_with_interval(alarm[labels == 0], sources[labels == 0]),
     }
-
-
-def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
-    """Share of ``hits`` and its interval, by drawing whole recordings with replacement; [0, 0, 1] where there are none."""
-    if not len(hits):
-        return [0.0, 0.0, 1.0]
-    low, high = interval_of_ratio(hits, np.ones(len(hits)), sources, seed)
-    count = len(np.unique(sources.astype(str)))
-    if hits.all():  # of so many: three in as many more could fail (the rule of three)
-        low = max(0.0, 1 - 3 / count)
-    if not hits.any():
-        high = min(1.0, 3 / count)
-    return [float(hits.mean()), low, high]
-
-
-def interval_of_ratio(counts: np.ndarray, sizes: np.ndarray, sources: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Low and high end of the sum of ``counts`` over that of ``sizes``, by drawing whole recordings with replacement."""
-    recording = recordings(sources)
-    found, size = np.bincount(recording, weights=counts), np.bincount(recording, weights=sizes)
-    drawn = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=DRAWS)
-    low, high = np.percentile((drawn @ found) / (drawn @ size), INTERVAL)
-    return float(low), float(high)
-
-
-def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
-    """Low and high end of the ROC-AUC's interval, by drawing whole recordings with replacement."""
-    recording = recordings(sources)
-    # a recording's share of the pairs (danger, safe) that are in the right order, as a matrix between recordings
-    danger, safe = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    order = np.sign(scores[danger][:, None] - scores[safe][None, :]) / 2 + 0.5
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(AUC_DRAWS):
-        weight = np.bincount(rng.integers(recording.max() + 1, size=recording.max() + 1), minlength=recording.max() + 1)
-        of_danger, of_safe = weight[recording[danger]], weight[recording[safe]]
-        if of_danger.any() and of_safe.any():
-            drawn.append(of_danger @ order @ of_safe / (of_danger.sum() * of_safe.sum()))
-    return [float(value) for value in np.percentile(drawn, INTERVAL)] if drawn else [0.0, 1.0]
 
 
 def in_words(promise: dict[str, list[float]]) -> str:

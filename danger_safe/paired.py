@@ -5,40 +5,25 @@ recordings does not: the interval of the difference is what decides.
 """
 
 import numpy as np
-from scipy.stats import rankdata
 
+from danger_safe.bootstrap import auc, draws, interval
 from danger_safe.evaluation import Evaluation
-
-DRAWS = 1_000  # of the bootstrap
-INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
 
 def auc_differences(results: dict[str, Evaluation], best: str, seed: int = 0) -> dict[str, list[float]]:
     """ROC-AUC of ``best`` minus that of each other model, as [value, low, high] of the 95 % interval."""
     first = results[best]
-    _, recording = np.unique(first.sources.astype(str), return_inverse=True)
-    members = [np.flatnonzero(recording == number) for number in range(recording.max() + 1)]
-    rng = np.random.default_rng(seed)
-    aucs: dict[str, list[float]] = {title: [] for title in results}
-    for _ in range(DRAWS):
-        clips = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
-        if 0 < first.labels[clips].sum() < len(clips):
-            for title, result in results.items():
-                aucs[title].append(_auc(result.labels[clips], result.scores[clips]))
-    whole = {title: _auc(result.labels, result.scores) for title, result in results.items()}
+    drawn: dict[str, list[float]] = {title: [] for title in results}
+    for clips in draws(first.labels, first.sources, seed):
+        for title, result in results.items():
+            drawn[title].append(auc(result.labels[clips], result.scores[clips]))
+    whole = {title: auc(result.labels, result.scores) for title, result in results.items()}
     differences = {}
     for title in results:
         if title != best:
-            drawn = np.array(aucs[best]) - np.array(aucs[title])
-            differences[title] = [whole[best] - whole[title], *map(float, np.percentile(drawn, INTERVAL))]
+            low, high = interval(np.array(drawn[best]) - np.array(drawn[title]))
+            differences[title] = [whole[best] - whole[title], low, high]
     return differences
-
-
-def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """ROC-AUC by ranks: what scikit-learn's gives, a hundred times as fast on small data."""
-    ranks = rankdata(scores)
-    danger = int(labels.sum())
-    return float((ranks[labels == 1].sum() - danger * (danger + 1) / 2) / (danger * (len(labels) - danger)))
 
 
 def recommend(differences: dict[str, list[float]], best: str, cost: dict[str, float], unit: str) -> str:

@@ -10,6 +10,14 @@ from danger_safe.errors import UserError
 SHARE = 5  # one in so many recordings is held out where the data brings no folds
 
 
+def part(text: str) -> tuple[int, int]:
+    """An argparse type: ``2/4``, the second of four parts."""
+    number, of = map(int, text.split("/"))
+    if not 1 <= number <= of or of < 2:
+        raise ValueError
+    return number, of
+
+
 def leave_out(clips: list[Clip], part: int, parts: int) -> list[Clip]:
     """The clips without one of ``parts`` parts of their recordings; ``part`` counts from 1.
 

@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 
+from danger_safe.bootstrap import share_with_interval
 from danger_safe.calibration import uncalibrated
-from danger_safe.operating_point import share_with_interval
 from danger_safe.table import EmbeddingTable
 
 if TYPE_CHECKING:

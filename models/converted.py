@@ -69,7 +69,8 @@ def find_or_convert(checkpoint: str) -> Converted:
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
     folder = cache_folder() / f"{sha256}-mnn{version('MNN')}-{TRIED}"
-    if not _is_whole(folder):
+    new = not _is_whole(folder)
+    if new:
         try:
             _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
@@ -80,8 +81,10 @@ def find_or_convert(checkpoint: str) -> Converted:
             raise ConversionError(str(error)) from error
     try:
         return _load(checkpoint, sha256, folder)
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile):  # damaged, in its full length
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:  # damaged, in its full length
         shutil.rmtree(folder)
+        if new:
+            raise ConversionError(f"what was just converted cannot be loaded: {error}") from error
         return find_or_convert(checkpoint)
 
 

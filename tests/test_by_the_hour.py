@@ -9,9 +9,10 @@ import pytest
 import soundfile
 from conftest import run
 
+from danger_safe.bootstrap import share_with_interval
 from danger_safe.false_alarms import Trial, rate_with_interval
 from danger_safe.heard_again import Heard
-from danger_safe.operating_point import share_with_interval, threshold_for
+from danger_safe.operating_point import threshold_for
 
 TRAIN = "train_logreg_model.py"
 

@@ -10,8 +10,9 @@ import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.audio import read_clip
+from models import converted
 from models.checkpoints import load_model
-from models.converted import find_or_convert
+from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
 from models.logmel import MIN_SAMPLES, N_FFT, LogMel
 from models.models import Cnn14
@@ -138,6 +139,23 @@ def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
         assert (engine.embed(np.zeros((1, 101, 64), np.float32)) == expected).all()
     assert find_or_convert("compact").intact()
     assert [path.name for path in kept.parent.iterdir()] == [kept.name], "something was left over"
+
+
+def test_a_conversion_that_cannot_be_loaded_is_not_tried_for_ever(kept, monkeypatch):
+    def not_loaded(*arguments):
+        raise ValueError("damaged")
+
+    def make(checkpoint, folder):
+        made.append(folder)
+        shutil.copytree(kept.parent.parent / "copy", folder)
+
+    made = []
+    shutil.copytree(kept, kept.parent.parent / "copy")
+    monkeypatch.setattr(converted, "_load", not_loaded)
+    monkeypatch.setattr(converted, "_convert", make)
+    with pytest.raises(ConversionError, match="damaged"):
+        find_or_convert("compact")
+    assert len(made) == 1
 
 
 def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):

@@ -1,0 +1,68 @@
+"""Intervals by drawing whole recordings with replacement: clips of one recording succeed or fail together.
+
+Arrays have one entry a clip; ``sources`` names the recording of each.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.stats import rankdata
+
+DRAWS = 2_000  # of a share or a rate, which are sums
+AUC_DRAWS = 1_000
+INTERVAL = (2.5, 97.5)  # percentiles: 95 %
+
+
+def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
+    """[share of ``hits``, low, high]; [0, 0, 1] where there are none."""
+    if not len(hits):
+        return [0.0, 0.0, 1.0]
+    low, high = interval_of_ratio(hits, np.ones(len(hits)), sources, seed)
+    count = len(np.unique(sources.astype(str)))
+    if hits.all():  # of so many: three in as many more could fail (the rule of three)
+        low = max(0.0, 1 - 3 / count)
+    if not hits.any():
+        high = min(1.0, 3 / count)
+    return [float(hits.mean()), low, high]
+
+
+def interval_of_ratio(counts: np.ndarray, sizes: np.ndarray, sources: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Low and high end of the sum of ``counts`` over that of ``sizes``."""
+    recording = _recordings(sources)
+    found, size = np.bincount(recording, weights=counts), np.bincount(recording, weights=sizes)
+    drawn = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), size=DRAWS)
+    return interval((drawn @ found) / (drawn @ size))
+
+
+def draws(labels: np.ndarray, sources: np.ndarray, seed: int = 0) -> Iterator[np.ndarray]:
+    """The clips of AUC_DRAWS draws of recordings, as rows, but for draws that have clips of one label only."""
+    recording = _recordings(sources)
+    members = np.split(np.argsort(recording, kind="stable"), np.cumsum(np.bincount(recording))[:-1])
+    rng = np.random.default_rng(seed)
+    for _ in range(AUC_DRAWS):
+        clips = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
+        if 0 < labels[clips].sum() < len(clips):
+            yield clips
+
+
+def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
+    """Low and high end of the ROC-AUC; 0 and 1 where no draw has both labels."""
+    drawn = [auc(labels[clips], scores[clips]) for clips in draws(labels, sources)]
+    return interval(np.array(drawn or [0.0, 1.0]))
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of drawn values."""
+    low, high = np.percentile(drawn, INTERVAL)
+    return float(low), float(high)
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """ROC-AUC by ranks: what scikit-learn's gives, a hundred times as fast on small data."""
+    ranks = rankdata(scores)
+    danger = int(labels.sum())
+    return float((ranks[labels == 1].sum() - danger * (danger + 1) / 2) / (danger * (len(labels) - danger)))
+
+
+def _recordings(sources: np.ndarray) -> np.ndarray:
+    return np.unique(sources.astype(str), return_inverse=True)[1]
