@@ -1,5 +1,6 @@
 # make run    the whole pipeline on sounds that it makes itself: offline, a minute or two
 # make test   the tests
+# make coverage  which lines the tests never run: twice as long
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
@@ -29,7 +30,7 @@ TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCKS := $(wildcard supply/*.lock)
 
-.PHONY: help run test esc50 lint format bench fuzz compact twin lock licences audit detector clean
+.PHONY: help run test esc50 lint format bench fuzz coverage compact twin lock licences audit detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -66,6 +67,13 @@ esc50: .venv/.run-installed
 
 test: .venv/.dev-installed
 	$(RUN) -m pytest -n auto --dist loadfile
+
+# Scripts run in folders of their own: what they ran is to be collected here all the same.
+coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
+coverage: .venv/.dev-installed
+	$(RUN) -m coverage run -m pytest -n auto --dist loadfile
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report --fail-under=90
 
 lint: .venv/.dev-installed
 	$(RUN) -m ruff check .
