@@ -1,29 +1,39 @@
 """Intervals by drawing whole recordings with replacement: clips of one recording succeed or fail together.
 
+Drawing knows only what was there: after one alarm in ten minutes it never expects five. So a share or a rate is said to
+be as uncertain as the exact interval for so few has it (Clopper and Pearson 1934; Garwood 1936), where that is wider.
 Arrays have one entry a clip; ``sources`` names the recording of each.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import beta, chi2, rankdata
 
 DRAWS = 2_000  # of a share or a rate, which are sums
 AUC_DRAWS = 1_000
-INTERVAL = (2.5, 97.5)  # percentiles: 95 %
+TAIL = 0.025  # left out at either end: 95 % intervals
 
 
 def share_with_interval(hits: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
     """[share of ``hits``, low, high]; [0, 0, 1] where there are none."""
     if not len(hits):
         return [0.0, 0.0, 1.0]
+    share, recordings = float(hits.mean()), len(np.unique(sources.astype(str)))
     low, high = interval_of_ratio(hits, np.ones(len(hits)), sources, seed)
-    count = len(np.unique(sources.astype(str)))
-    if hits.all():  # of so many: three in as many more could fail (the rule of three)
-        low = max(0.0, 1 - 3 / count)
-    if not hits.any():
-        high = min(1.0, 3 / count)
-    return [float(hits.mean()), low, high]
+    found, missed = share * recordings, (1 - share) * recordings  # as if each recording were one trial
+    exact_low = float(beta.ppf(TAIL, found, missed + 1)) if found else 0.0
+    exact_high = float(beta.ppf(1 - TAIL, found + 1, missed)) if missed else 1.0
+    return [share, min(low, exact_low), max(high, exact_high)]
+
+
+def rate_with_interval(counts: np.ndarray, sizes: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
+    """[sum of ``counts`` over sum of ``sizes``, low, high]; ``counts`` are of events that come at any time."""
+    low, high = interval_of_ratio(counts, sizes, sources, seed)
+    total, size = int(counts.sum()), float(sizes.sum())
+    exact_low = float(chi2.ppf(TAIL, 2 * total)) / 2 / size if total else 0.0
+    exact_high = float(chi2.ppf(1 - TAIL, 2 * total + 2)) / 2 / size
+    return [total / size, min(low, exact_low), max(high, exact_high)]
 
 
 def interval_of_ratio(counts: np.ndarray, sizes: np.ndarray, sources: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -53,7 +63,7 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray, sources: np.ndarray) ->
 
 def interval(drawn: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of drawn values."""
-    low, high = np.percentile(drawn, INTERVAL)
+    low, high = np.quantile(drawn, (TAIL, 1 - TAIL))
     return float(low), float(high)
 
 

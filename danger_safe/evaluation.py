@@ -4,7 +4,7 @@ Clips of one recording never sit on both sides of a split. Every clip is scored 
 nor its recording; all numbers come from those scores.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from danger_safe.table import EmbeddingTable
 from danger_safe.unknown import familiarity, learn_known
 
 FOLDS = 5  # where the data brings none of its own
+HIGHEST_WHERE_SEEN = 0.5  # threshold on clips that the network was trained on
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class Rule:
 
     min_recall: float = 0.95
     max_false_alarms_per_hour: float | None = None
+    highest: float = 1.0  # that it may be where it is to find dangers
 
     def choose(self, labels: np.ndarray, scores: np.ndarray, trial: Trial | None, clips: np.ndarray) -> float:
         """The threshold that ``clips`` (a mask) say. Raises UserError where none keeps to the rule."""
         if self.max_false_alarms_per_hour is None:
-            return choose_threshold(labels[clips], scores[clips], self.min_recall)
+            return min(choose_threshold(labels[clips], scores[clips], self.min_recall), self.highest)
         if trial is None:
             raise UserError("--max-false-alarms-per-hour needs the sounds of the table, to listen to them by the hour")
         points = trial.points(clips)
@@ -87,10 +89,10 @@ def evaluate(
                 there = out[heard.clip]
                 alone[there] = danger_scores(model, heard.embeddings[there]) * heard.audible[there]
                 window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+    if table.clips["seen"].any():
+        rule = replace(rule, highest=HIGHEST_WHERE_SEEN)
     trial = None if heard is None else Trial(heard, alone, table.labels, folds, sources)
     threshold = rule.choose(table.labels, scores, trial, np.ones(len(scores), bool))
-    if table.clips["seen"].any() and rule.max_false_alarms_per_hour is None:
-        threshold = min(threshold, 0.5)
     return Evaluation(
         table.labels, scores, raw, folds, sources, rule, threshold, splitting, known_as, trial, window_familiarity
     )

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from danger_safe.bootstrap import interval_of_ratio, share_with_interval
+from danger_safe.bootstrap import rate_with_interval, share_with_interval
 from danger_safe.events import EventFinder, Scored
 from danger_safe.heard_again import Heard
 from danger_safe.listening import HOP, Smoother
@@ -94,14 +94,5 @@ class Trial:
         return {
             "minutes": float(self.seconds[safe].sum() / 60),
             "danger_recall": share_with_interval(counts[danger] > 0, self.sources[danger]),
-            "false_alarms_an_hour": rate_with_interval(counts[safe], self.seconds[safe], self.sources[safe]),
+            "false_alarms_an_hour": rate_with_interval(counts[safe], self.seconds[safe] / SECONDS, self.sources[safe]),
         }
-
-
-def rate_with_interval(counts: np.ndarray, seconds: np.ndarray, sources: np.ndarray, seed: int = 0) -> list[float]:
-    """Events an hour and the interval, by drawing whole recordings with replacement."""
-    hours = seconds / SECONDS
-    low, high = interval_of_ratio(counts, hours, sources, seed)
-    if not counts.any():  # none in so long: up to three in it would be no surprise (the rule of three)
-        high = 3 / hours.sum()
-    return [float(counts.sum() / hours.sum()), low, high]

@@ -60,7 +60,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
         unknown = summarise_unknown(result, model, table)
 
     model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, **asdict(rule), "seed": args.seed, "warnings": warnings}
+    metrics = summary | {"model": title, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
     save_model(model_file, model, novelty, table, metrics)

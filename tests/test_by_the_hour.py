@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from conftest import run
 
-from danger_safe.bootstrap import share_with_interval
-from danger_safe.false_alarms import Trial, rate_with_interval
+from danger_safe.bootstrap import rate_with_interval, share_with_interval
+from danger_safe.false_alarms import Trial
 from danger_safe.heard_again import Heard
 from danger_safe.operating_point import threshold_for
 
@@ -110,7 +110,16 @@ def test_events_are_counted_where_they_are_heard():
 
 
 def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
-    value, low, high = share_with_interval(np.ones(30, bool), np.arange(30))
-    assert (value, low, high) == (1, pytest.approx(0.9), 1)
-    value, low, high = rate_with_interval(np.zeros(30), np.full(30, 60.0), np.arange(30))
-    assert (value, low, high) == (0, 0, pytest.approx(6))
+    """The exact intervals for one event and none, as tables of Clopper and Pearson, and of Garwood, have them."""
+    alone = np.arange(30)
+    assert share_with_interval(np.ones(30, bool), alone) == [1, pytest.approx(0.884, abs=1e-3), 1]
+    assert share_with_interval(alone > 0, alone) == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
+    hours = np.full(30, 1 / 60)
+    assert rate_with_interval(np.zeros(30), hours, alone) == pytest.approx([0, 0, 3.689 / 0.5], abs=1e-2)
+    assert rate_with_interval((alone == 3) * 1, hours, alone) == pytest.approx([2, 0, 5.572 / 0.5], abs=1e-2)
+
+
+def test_clips_of_one_recording_count_once():
+    """Twenty clips of two recordings tell no more than two clips do."""
+    twice = np.repeat([0, 1], 10)
+    assert share_with_interval(twice == 1, twice) == [0.5, 0.0, 1.0]

@@ -131,7 +131,9 @@ def test_seen_clips_are_called_optimistic(tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     done = run("train_logreg_model.py", *arguments)
     assert "OPTIMISTIC: 60 of 60" in done.stderr
-    assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] <= 0.5
+    assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] == 0.5
+    metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
+    assert metrics["promise"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of that threshold
 
 
 def features(table):
