@@ -121,10 +121,15 @@ def draw_reliability(path: Path, title: str, data: str, result: Evaluation, meas
 def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> None:
     """Dangers found against false alarms an hour, heard window by window, for every threshold; the chosen one marked."""
     hour, points = metrics["by_the_hour"], metrics["operating_points"]
+    most_alarms = max(range(len(points)), key=lambda i: points[i]["false_alarms_an_hour"])
+    points = points[most_alarms:]  # below that, the whole hour is one alarm: that it counts as one is no merit
+    words = f"thresholds from {points[0]['threshold']:.2f} to {points[-1]['threshold']:.2f}"
+    if most_alarms:
+        words += " (below, alarms run into one)"
     figure, axis = plt.subplots(figsize=(9, 6.6), layout="constrained")
     figure.suptitle(f"{title} – what does a threshold cost?\n{data}", fontsize=13)
     alarms, recall = ([point[key] for point in points] for key in ("false_alarms_an_hour", "danger_recall"))
-    axis.plot(alarms, recall, ".-", color=COLOURS[0], linewidth=1.5, label="thresholds from 0.02 to 0.98")
+    axis.plot(alarms, recall, ".-", color=COLOURS[0], linewidth=1.5, label=words)
     named: list[tuple[float, float]] = []
     width = max(*alarms, 1.0)
     for point, x, y in zip(points, alarms, recall, strict=True):
