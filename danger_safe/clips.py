@@ -157,10 +157,15 @@ def _from_esc50(folder: Place) -> list[Clip]:
 
 
 def _from_folders(folder: Place) -> list[Clip]:
-    """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources."""
-    sources = {}
-    if exists(join(folder, "clips.csv")):
-        sources = {row["file"]: row["source"] for row in read_table(join(folder, "clips.csv"), ("file", "source"))}
+    """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources.
+
+    Raises UserError where it has names that are no file's, and files have no row: a name written in another way would
+    leave one recording on both sides of a split.
+    """
+    sources, table = {}, join(folder, "clips.csv")
+    if exists(table):
+        rows = read_table(table, ("file", "source"))
+        sources = {row["file"].replace("\\", "/"): row["source"] for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips = []
     for file, path in list_files(folder):
@@ -170,4 +175,10 @@ def _from_folders(folder: Place) -> list[Clip]:
         if not folders or (name and (not stem or (dot + suffix).lower() not in SUFFIXES)):
             continue
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
+    files = {clip.file for clip in clips}
+    nowhere, without = sorted(sources.keys() - files), sorted(files - sources.keys())
+    if nowhere and without:
+        raise UserError(
+            f"{table} names {nowhere[0]}, which is not there, and does not name {without[0]}: write names as they are"
+        )
     return clips

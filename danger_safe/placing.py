@@ -1,7 +1,7 @@
 """Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is lost.
 
-What an earlier run placed is known from its manifest.csv and from .placed.txt, which is written before the first clip
-is: a run that was interrupted leaves clips that the next one recognises as its own.
+What an earlier run placed is known from .placed.txt, which is written before the first clip is: a run that was
+interrupted leaves clips that the next one recognises as its own. manifest.csv is no such record: users add rows to it.
 """
 
 import csv
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside, read_table
+from danger_safe.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside
 from danger_safe.errors import UserError
 from danger_safe.files import csv_line, make_folder, whole_file, write_csv, write_whole
 
@@ -26,7 +26,7 @@ def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
     ours = _placed_before(output)
     for file in wanted:
         target = inside(output, file)
-        if file not in ours and os.path.lexists(target):
+        if file not in ours and os.path.lexists(target) and not _is_there(wanted[file].path.resolve(), target):
             raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
     for name in LABEL_NAMES:
         make_folder(output / name)
@@ -50,20 +50,17 @@ def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
 
 
 def _placed_before(output: Path) -> set[str]:
-    files = set()
-    if (output / "manifest.csv").is_file():
-        files |= {row["file"] for row in read_table(output / "manifest.csv", ("file",))}
-    if (output / ".placed.txt").is_file():
-        try:
-            with open(output / ".placed.txt", encoding="utf-8", newline="") as journal:
-                files |= {row[0] for row in csv.reader(journal) if row}
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{output / '.placed.txt'} is damaged: remove it") from error
+    record = output / ".placed.txt"
+    if not record.is_file():
+        return set()
+    try:
+        with open(record, encoding="utf-8", newline="") as file:
+            files = {row[0] for row in csv.reader(file) if row}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{record} is damaged: remove it") from error
     for file in files:
         if inside(output, file).parent.name not in LABEL_NAMES:
-            raise UserError(
-                f"{output / 'manifest.csv'}: {file!r} is not in Danger/ or Safe/: not written by this script"
-            )
+            raise UserError(f"{record}: {file!r} is not in Danger/ or Safe/: not written by this script. Remove it")
     return files
 
 
@@ -71,9 +68,7 @@ def _place_one(source: Path, target: Path, copy: bool) -> bool:
     """Link or copy one clip; False when it is there already."""
     source = source.resolve()
     if os.path.lexists(target):
-        is_source = target.exists() and os.path.samefile(source, target)
-        is_copy = not is_source and not target.is_symlink() and _same_content(source, target)
-        if is_copy if copy else is_source:
+        if _is_there(source, target) and target.is_symlink() != copy:
             return False
         target.unlink()
     if copy:
@@ -82,6 +77,13 @@ def _place_one(source: Path, target: Path, copy: bool) -> bool:
     else:
         target.symlink_to(os.path.relpath(source, target.parent.resolve()))
     return True
+
+
+def _is_there(source: Path, target: Path) -> bool:
+    """Whether ``target`` is a link to the clip, or a copy of it."""
+    if target.is_symlink():
+        return target.exists() and os.path.samefile(source, target)
+    return target.is_file() and source.stat().st_size == target.stat().st_size and _same_content(source, target)
 
 
 def _can_link(source: Path, folder: Path) -> bool:
@@ -96,4 +98,4 @@ def _can_link(source: Path, folder: Path) -> bool:
 
 
 def _same_content(one: Path, other: Path) -> bool:
-    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
+    return one.read_bytes() == other.read_bytes()

@@ -151,17 +151,21 @@ class Table(Text):
 
     separators = ',\n:"'
     good = b"file,label,category,fold,source,seen,feat_0000,feat_0001\na.wav,1,dog,1,a,False,0.5,1\nb.wav,0,rain,2,b,True,2,3\n"
+    beside = (
+        b'{"checkpoint": {"name": "compact", "sha256": "ab"}, "settings": {"dimensions": 2}, '
+        b'"made_of": {"dataset": "d", "checkpoint": "compact"}}'
+    )
 
     def seeds(self) -> Iterator[bytes]:
         yield b"\0" + self.good
         yield b"\0" + self.good.replace(b"0.5,1", b'"[0.1 0.2 ... 0.3]",nan')
-        yield b'\1{"checkpoint": {"name": "compact", "sha256": "ab"}, "made_of": {"dataset": "d", "checkpoint": "compact"}}'
+        yield b"\1" + self.beside
 
     def use(self, data: bytes) -> None:
         path = FOLDER / "table.csv"
         as_table = data[:1] != b"\1"
         path.write_bytes(data[1:] if as_table else self.good)
-        side_file(path, ".json").write_bytes(b"{}" if as_table else data[1:])
+        side_file(path, ".json").write_bytes(self.beside if as_table else data[1:])
         table = read_table(path)
         assert table.features.dtype == np.float32 and np.isfinite(table.features).all()
         assert set(table.labels.tolist()) == {0, 1}

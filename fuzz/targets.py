@@ -107,6 +107,7 @@ class Detector(Text):
             name="ready", threshold=0.2, checkpoint_sha256="ab", about={"threshold": 0.2}, danger=(True, False, True),
             weights=np.ones((3, 4)), bias=np.ones(3), slope=1.0, offset=0.0, mean=np.zeros(4), scale=np.ones(4),
             room=np.zeros(4), room_bias=0.0, categories=("a", "b", "c"), centres=np.eye(3, 4),
+            least_familiar=-1.0,
         )  # fmt: skip
         self._path = FOLDER / "detector.npz"
         self._ready.save(self._path)
@@ -181,8 +182,8 @@ class JournalFile(Text):
             for result in known.values():
                 f"{result.file} {result.reason}", float(result.seconds)
             whole = [file for file, result in known.items() if not result.reason]
-            for embedding in journal.embeddings(whole):
-                assert embedding.dtype == np.float32 and embedding.ndim == 1
+            for embedding in journal.embeddings(whole, 4):
+                assert embedding.dtype == np.float32 and embedding.shape == (4,)
             journal.keep_only(["a.wav"])
             journal.add([Result("c.wav", "1 2", 5.0, np.zeros(4, np.float32))])
             assert journal.results()["c.wav"].signature == "1 2"

@@ -36,6 +36,20 @@ def test_table_of_the_contract(embeddings, sample):
     assert (sample / "audio_embeddings_failures.csv").read_text() == "file,reason\n"
 
 
+def test_clips_csv_names_recordings_or_is_refused(tmp_path):
+    folder = tmp_path / "sounds"
+    for number, name in enumerate(("Danger/a.wav", "Danger/b.wav", "Safe/c.wav")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, noise(1, 8_000, seed=number), 8_000)
+    (folder / "clips.csv").write_text(
+        "file,source\nDanger\\a.wav,one\nDanger/b.wav,one\ngone.wav,two\nSafe/c.wav,two\n"
+    )
+    assert extracted(folder, tmp_path)[1]["source"].tolist() == ["one", "one", "two"]
+    (folder / "clips.csv").write_text("file,source\nDanger/a.wav,one\ndanger/B.wav,one\n")
+    done = run(SCRIPT, "--dataset", folder, "--checkpoint", "compact", "--output", tmp_path / "t.csv", status=1)
+    assert "names danger/B.wav, which is not there, and does not name Danger/b.wav" in done.stderr
+
+
 def test_unreadable_clips_are_listed_and_the_rest_goes_on(tmp_path):
     folder = tmp_path / "sounds"
     for name in ("Danger", "Safe"):

@@ -76,6 +76,16 @@ def test_foreign_file_in_the_way_is_not_overwritten(tmp_path, esc50):
     assert target.read_text() == "the user's own"
 
 
+def test_a_user_s_own_clip_stays_though_the_manifest_has_it(tmp_path, esc50):
+    filtered(tmp_path, esc50)
+    own = tmp_path / "out" / "Danger" / "mine.wav"
+    own.write_text("the user's own")
+    with open(tmp_path / "out" / "manifest.csv", "a") as file:
+        file.write("Danger/mine.wav,1,dog,0,mine\n")
+    assert "0 removed" in filtered(tmp_path, esc50).stdout
+    assert own.read_text() == "the user's own"
+
+
 def test_missing_clip_is_listed_and_the_rest_goes_on(tmp_path, esc50):
     (esc50 / "audio" / "1-11-A-0.wav").unlink()
     done = filtered(tmp_path, esc50, status=3)

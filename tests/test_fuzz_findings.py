@@ -1,5 +1,7 @@
 """What make fuzz found: files that ended in something else than a clear refusal. One test for each kind of mistake."""
 
+import contextlib
+import importlib
 import json
 import sqlite3
 import struct
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import run, write_esc50
+from conftest import ROOT, run, write_esc50
 
 from danger_safe.audio import AudioError, read_blocks, read_header
 from danger_safe.categories import read_categories, read_same
@@ -181,3 +183,17 @@ def test_folds_that_are_none(tmp_path, fold):
     (tmp_path / "t.csv").write_text(TABLE.replace("dog,1,a", f"dog,{fold},a"))
     with pytest.raises(UserError, match="column fold"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("name", ["audio", "manifest", "table", "checkpoint", "detector", "journal"])
+def test_what_make_fuzz_begins_with_is_read(name, monkeypatch):
+    """A harness that refuses or breaks on its own valid files looks for nothing."""
+    monkeypatch.syspath_prepend(str(ROOT / "fuzz"))
+    target = importlib.import_module("targets").TARGETS[name]
+    used = 0
+    for seed in target.seeds():
+        target.check(seed)
+        with contextlib.suppress(UserError, AudioError):
+            target.use(seed)
+            used += 1
+    assert used
