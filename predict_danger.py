@@ -53,20 +53,24 @@ def main(arguments: list[str]) -> int:
         threshold = choose_threshold(args, detector)
         print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
         answers = FORMATS[args.format]()
-        failures, dangers = 0, 0
+        failures, unheard, dangers = 0, 0, 0
         for recording in inputs:
             summary = Summary(str(recording), threshold)
             try:
                 hear(recording, args, listener, summary, answers)
+                why = summary.broke_off
             except AudioError as error:
+                why = str(error)
+            if why:
                 failures += 1
-                cli.warn(f"{'the stream on stdin' if recording == STREAM else recording} {error}")
-                if not summary.seconds:
-                    continue  # else: what was heard before it broke off is answered
-            answers.done(summary)
+                cli.warn(f"{'the stream on stdin' if recording == STREAM else recording} {why}")
+            if not summary.seconds:
+                unheard += 1
+                continue
+            answers.done(summary)  # what was heard before it broke off, too
             dangers += bool(summary.events)
-    if failures == len(inputs) and not dangers:
-        raise UserError("nothing could be read" if failures > 1 else "it could not be read")
+    if unheard == len(inputs):
+        raise UserError("nothing could be read" if unheard > 1 else "it could not be read")
     if dangers and args.fail_on_danger:
         return DANGER_HEARD
     return cli.SOME_FAILED if failures else cli.DONE
@@ -110,7 +114,10 @@ def choose_threshold(args, detector: Detector) -> float:
 
 
 def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
-    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard."""
+    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard.
+
+    Raises AudioError where nothing could be heard; ``summary`` says when a recording breaks off later.
+    """
     live = recording == STREAM
     finder = EventFinder(summary.threshold, args.hop, args.min_duration)
     pieces, seconds = open_pieces(recording, args)
@@ -148,6 +155,10 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     except KeyboardInterrupt:
         if not live:
             raise  # Ctrl+C is how a stream ends: what was heard is answered
+    except AudioError as error:
+        if not summary.seconds:
+            raise
+        summary.broke_off = str(error)
     finally:
         summary.events += map(named, finder.finish())
     if not summary.seconds:

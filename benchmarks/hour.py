@@ -46,7 +46,7 @@ def main() -> None:
     safe = [clip for clip in clips if labels[name[clip]] == 0]
     rng = np.random.default_rng(args.seed)
     sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
-    recording = LongRecording(safe, args.minutes * 60, args.seed, sirens)
+    recording = LongRecording(safe, args.minutes * 60, args.seed, planted=sirens)
 
     detector = load_ready(args.detector)
     began = time.monotonic()

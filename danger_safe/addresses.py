@@ -48,8 +48,8 @@ def open_file(file: Place) -> BinaryIO:
 
 
 def exists(file: Place) -> bool:
-    """Whether there is such a file."""
-    return filesystem(file).isfile(file) if is_address(file) else Path(file).is_file()
+    """Whether there is such a file; False for a name that the system cannot have."""
+    return filesystem(file).isfile(file) if is_address(file) else os.path.isfile(file)
 
 
 def list_files(folder: Place) -> list[tuple[str, Place]]:

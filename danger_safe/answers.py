@@ -24,6 +24,7 @@ class Summary:
     events: list[Event] = field(default_factory=list)
     windows: int = 0
     unknown_windows: int = 0
+    broke_off: str = ""  # why no more of it could be heard
 
     @property
     def unknown(self) -> float:
@@ -58,6 +59,7 @@ class Table:
         verdict = "DANGER" if summary.events else summary.verdict
         name = "stream" if summary.file == "-" else one_line(summary.file)
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
+        strange += "; it breaks off here" if summary.broke_off else ""
         print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"
@@ -99,7 +101,7 @@ class Json:
         line = {
             "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
             "score": round(summary.score, 6), "threshold": round(summary.threshold, 6),
-            "unknown": round(summary.unknown, 4), "events": events,
+            "unknown": round(summary.unknown, 4), "incomplete": bool(summary.broke_off), "events": events,
         }  # fmt: skip
         print(json.dumps(line, ensure_ascii=False), flush=True)
 

@@ -23,7 +23,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".
 MISSING = "is missing"
 RATES = range(1_000, 1_000_001)  # Hz
 LOUDEST = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
-_READ_FRAMES = 1 << 18  # frames decoded at once: 6 s at 44.1 kHz
+_READ_FRAMES = 1 << 16  # frames decoded at once: 1.5 s at 44.1 kHz; what breaks off in one of them is lost with it
 
 
 class AudioError(Exception):

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 
 import numpy as np
 
+from danger_safe.audio import AudioError
 from danger_safe.detector import Detector
 from danger_safe.events import Scored
 from danger_safe.windows import Window, windows
@@ -78,17 +79,29 @@ class Listener:
             yield from self._smooth(self._score([window], [self.engine.front_end(window.samples)]))
 
     def score(self, cut: Iterable[Window]) -> Iterator[Scored]:
-        """Windows of any recordings, one after another, with their scores, in the same order, many at a time."""
+        """Windows of any recordings, one after another, with their scores, in the same order, many at a time.
+
+        Raises AudioError where a recording breaks off, after the windows before it.
+        """
         size = max(1, round(BATCH_SECONDS / self.window))
         ahead: deque[Future] = deque()
-        cut = iter(cut)
-        while batch := list(islice(cut, size)):
+        cut, broken = iter(cut), None
+        while not broken:
+            batch: list[Window] = []
+            try:
+                batch.extend(islice(cut, size))  # keeps what came before an error
+            except AudioError as error:
+                broken = error
+            if not batch:
+                break
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
             ahead.append(self._lanes.submit(self._score_later, batch, logmels))
             if len(ahead) > 2 * self.engine.lanes:
                 yield from self._smooth(ahead.popleft().result())
         for done in ahead:
             yield from self._smooth(done.result())
+        if broken:
+            raise broken
 
     def _smooth(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         for window in scored:

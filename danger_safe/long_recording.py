@@ -5,7 +5,7 @@ that could each raise an alarm.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class LongRecording:
     clips: list[Clip]  # ordinary sounds
     seconds: float  # at most
     seed: int = 0
+    _: KW_ONLY
     as_recorded: bool = False  # each clip once, in this order, as it is; else drawn again and again, soft and loud
     planted: list[tuple[float, np.ndarray]] = field(default_factory=list)  # (start in seconds, samples) to be added
     scenes: list[tuple[float, float, Clip]] = field(default_factory=list)  # (start, end, clip), once it was heard

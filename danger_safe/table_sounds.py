@@ -32,4 +32,4 @@ def checkpoint_of(table: EmbeddingTable) -> str:
     if not given:
         raise UserError(f"{table.path} does not say which checkpoint it was made with: extract it again")
     beside = table.path.parent / given
-    return str(beside) if not Path(given).is_file() and beside.is_file() else given
+    return str(beside) if not exists(Path(given)) and exists(beside) else given

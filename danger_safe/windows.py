@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio import SAMPLE_RATE, AudioError
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,24 @@ class Window:
 def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterator[Window]:
     """A window of ``seconds`` every ``hop`` seconds, each as soon as its last sample is there.
 
-    The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording.
+    The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording. Raises
+    the AudioError of ``pieces`` that break off, after the last window.
     """
     size, step = max(1, round(seconds * SAMPLE_RATE)), max(1, round(hop * SAMPLE_RATE))
     held = np.empty(0, np.float32)
     begin = 0  # of ``held``, in samples of the recording
     covered = 0  # up to here a window has been
-    for piece in pieces:
-        held = np.concatenate([held, piece])
-        while len(held) >= size:
-            yield Window(begin / SAMPLE_RATE, (begin + size) / SAMPLE_RATE, held[:size])
-            covered = begin + size
-            held, begin = held[step:], begin + step
+    broken = None
+    try:
+        for piece in pieces:
+            held = np.concatenate([held, piece])
+            while len(held) >= size:
+                yield Window(begin / SAMPLE_RATE, (begin + size) / SAMPLE_RATE, held[:size])
+                covered = begin + size
+                held, begin = held[step:], begin + step
+    except AudioError as error:
+        broken = error
     if len(held) and begin + len(held) > covered:
         yield Window(begin / SAMPLE_RATE, (begin + len(held)) / SAMPLE_RATE, held)
+    if broken:
+        raise broken

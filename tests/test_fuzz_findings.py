@@ -21,6 +21,7 @@ from danger_safe.errors import UserError
 from danger_safe.journal import Journal, Result
 from danger_safe.recording import wav_pieces
 from danger_safe.table import read_table
+from danger_safe.table_sounds import find_sounds
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 
@@ -169,6 +170,19 @@ def test_journal_that_is_damaged_in_the_middle_says_so(tmp_path):
             list(journal.embeddings(known, 512))
     except UserError as error:
         assert "delete it" in str(error)
+
+
+def test_names_that_the_system_cannot_have_are_not_there(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text(TABLE.replace("\na,", f"\n{'x' * 5_000},"))
+    beside = {
+        "checkpoint": {"name": "compact", "sha256": "ab"},
+        "settings": {"dimensions": 2},
+        "made_of": {"dataset": "d"},
+    }
+    table.with_suffix(".json").write_text(json.dumps(beside))
+    with pytest.raises(UserError, match="not there"):
+        find_sounds(read_table(table))
 
 
 def test_table_without_categories_and_sources_is_text_all_the_same(tmp_path):

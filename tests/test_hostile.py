@@ -193,3 +193,16 @@ def test_stream(tmp_path, name):
     assert done.returncode == 1
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_what_was_heard_before_a_recording_breaks_off_is_answered(tmp_path):
+    """All of it, though it is less than a batch of the network; and it is not called whole."""
+    (tmp_path / "spoilt.flac").write_bytes(spoilt(encoded(noise(20), container="FLAC"), start=0.7))
+    done = run(
+        "predict_danger.py", tmp_path / "spoilt.flac", "--format", "json", "--plot", tmp_path / "p.png", status=3
+    )
+    line = json.loads(done.stdout)
+    assert line["incomplete"] and 12 < line["seconds"] < 14.5
+    assert "cannot be decoded" in done.stderr and (tmp_path / "p.png").is_file()
+    table = run("predict_danger.py", tmp_path / "spoilt.flac", status=3).stdout
+    assert "it breaks off here" in table

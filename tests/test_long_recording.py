@@ -50,6 +50,8 @@ def test_planted_sounds_are_where_they_were_planted(clips):
     added = np.flatnonzero(np.abs(planted - plain) > 0.1) / SAMPLE_RATE
     assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)
     assert not ((added > 7.51) & (added < 10.99)).any()
+    with pytest.raises(TypeError):
+        LongRecording(clips, 12.0, 0, [(4.5, beep)])  # once taken for another field, and nothing was planted
 
 
 def test_quiet_rooms_are_quiet_and_differ(tmp_path):
