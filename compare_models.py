@@ -15,6 +15,9 @@ Each model is trained anew on each fold: the models in the files have seen every
 Opening a .joblib file can run code that is in it: give only files that you made yourself.
 """
 
+from danger_safe import cli  # first: where a package is missing, it says what to do
+
+# isort: split
 import math
 import time
 from pathlib import Path
@@ -23,7 +26,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from danger_safe import addresses, cli
+from danger_safe import addresses
 from danger_safe.calibration import uncalibrated
 from danger_safe.errors import UserError
 from danger_safe.evaluation import Rule, evaluate, summarise, warnings_of
@@ -34,14 +37,22 @@ from danger_safe.saved_model import load_model_file
 from danger_safe.table import EmbeddingTable, read_table
 from danger_safe.training import describe_data, hear_by_the_hour
 
+OUTPUTS = (
+    "model_comparison.png", "model_comparison.csv", "mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv",
+)  # fmt: skip
+
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    files = args.models or sorted(args.output_dir.glob("*_model.joblib"))
+    files = list(dict.fromkeys(args.models or [])) or sorted(args.output_dir.glob("*_model.joblib"))
     if not files:
         raise UserError(
             f"no *_model.joblib in {args.output_dir}: run the train scripts first, or name files with --models"
         )
+    given = {path.resolve() for path in (args.embeddings, args.baseline) if path}
+    for name in OUTPUTS:
+        if (args.output_dir / name).resolve() in given:
+            raise UserError(f"{args.output_dir / name} is read, and would be written over: give another --output-dir")
     table = read_table(args.embeddings)
 
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
@@ -56,14 +67,17 @@ def main(arguments: list[str]) -> int:
         rule = Rule(settings["min_recall"], settings.get("max_false_alarms_per_hour") if own else None)
         heard = None
         if own and "by_the_hour" in settings:  # its training listened by the hour: what it heard lies beside the table
-            heard, _ = hear_by_the_hour(table, settings["seed"], args.dataset, settings["ordinary_minutes"], args.jobs)
+            heard, not_heard = hear_by_the_hour(
+                table, settings["seed"], args.dataset, settings["ordinary_minutes"], args.jobs
+            )
+            warnings += [warning for warning in not_heard if warning not in warnings]
         began = time.perf_counter()
         result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], heard)
         learning = time.perf_counter() - began
         summary = summarise(result)
         title = settings["model"] if own else f"{settings['model']} on {embeddings.checkpoint['name']}"
         if title in results:
-            title += f" ({file.name})"
+            title += f" ({file})"
         results[title] = result
         # a baseline is there to be beaten: no model of it is saved, and none recommended
         speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.inf

@@ -121,7 +121,10 @@ def parse(arguments: list[str]):
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)
     if args.output.suffix not in SUFFIXES:
-        raise UserError(f"{args.output}: the table must be named .csv or .parquet")
+        parser.error(f"--output {args.output}: the table must be named .csv or .parquet")
+    for suffix in set(SUFFIXES) - {args.output.suffix}:
+        if os.path.lexists(other := args.output.with_suffix(suffix)):
+            parser.error(f"--output {args.output}: {other} is there, and the files beside the two would have one name")
     if args.rows_per_part and args.output.suffix != ".parquet":
         parser.error("--rows-per-part is for a table named .parquet")
     return args

@@ -25,6 +25,7 @@ from danger_safe.placing import place
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    read_categories(args.categories, None)  # a slip in it should not be found after a download of 600 MB
 
     folder = args.esc50
     if args.sample:
@@ -78,7 +79,10 @@ def parse(arguments: list[str]):
                         help="which categories are Danger and which Safe")  # fmt: skip
     parser.add_argument("--output", type=cli.folder, default=Path("dataset"), metavar="DIR", help="where to put them")
     parser.add_argument("--copy", action="store_true", help="copy the clips instead of linking to them")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.sample and args.esc50 != parser.get_default("esc50"):
+        parser.error("give --sample or --esc50, not both")
+    return args
 
 
 if __name__ == "__main__":

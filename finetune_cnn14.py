@@ -15,6 +15,10 @@ where it was: the state lies beside the output.
 models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
+from danger_safe import cli  # first: where a package is missing, it says what to do
+
+# isort: split
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,13 +26,12 @@ from statistics import median
 
 from tqdm import tqdm
 
-from danger_safe import cli
 from danger_safe.audio import SAMPLE_RATE
 from danger_safe.categories import read_dangers, read_same
 from danger_safe.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.errors import UserError
 from danger_safe.splitting import leave_out, part, split
-from models.checkpoint_files import checkpoint_path
+from models.checkpoint_files import checkpoint_path, place_of
 
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
 HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
@@ -96,6 +99,9 @@ def main(arguments: list[str]) -> int:
 
     rate = HALF_RATE if LogMel.of(model).half_rate_suffices else SAMPLE_RATE
     store, held_out_store = SoundStore(learn, rate), SoundStore([clip for clip in hold if names[clip] in classes], rate)
+    if untaught := set(classes) - {names[clip] for clip in store.clips}:
+        file, reason = next(failure for failure in store.failures)
+        raise UserError(f"no clip of {', '.join(sorted(untaught))} could be read to learn from; {file} {reason}")
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
     held_out = None
     if len(held_out_store):
@@ -187,11 +193,13 @@ def parse(arguments: list[str]):
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")
     args = parser.parse_args(arguments)
     if args.output.suffix != ".pth":
-        raise UserError(f"{args.output}: the checkpoint must be named .pth")
+        parser.error(f"--output {args.output}: the checkpoint must be named .pth")
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
-        raise UserError(f"{args.output}: cannot be written there; make the folder first")
-    if args.output.resolve() == Path(args.checkpoint).resolve():
-        raise UserError(f"{args.output} is where the training starts from: give another --output")
+        parser.error(f"--output {args.output}: cannot be written there; make the folder first")
+    if not os.access(args.output.absolute().parent, os.W_OK):
+        parser.error(f"--output {args.output}: this user may not write into the folder")
+    if args.output.resolve() == place_of(args.checkpoint).resolve():
+        parser.error(f"--output {args.output} is where the training starts from: give another")
     return args
 
 

@@ -18,6 +18,9 @@ recording or more. The score is a probability where dangers are as frequent as t
 that it was calibrated on; in most recordings they are rarer.
 """
 
+from danger_safe import cli  # first: where a package is missing, it says what to do
+
+# isort: split
 import argparse
 import os
 import sys
@@ -28,10 +31,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe import cli
 from danger_safe.addresses import list_files
 from danger_safe.answers import FORMATS, Summary, names
-from danger_safe.audio import RATES, SUFFIXES, AudioError, read_header
+from danger_safe.audio import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
 from danger_safe.detector import Detector, load_ready, own_detector
 from danger_safe.errors import UserError
 from danger_safe.events import Event, EventFinder
@@ -42,7 +44,6 @@ from models.checkpoint_files import NAMES
 from models.engine import Engine, open_engine
 
 DANGER_HEARD = 4
-MORE_SUFFIXES = (".aac", ".avi", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma")  # through ffmpeg
 STREAM = "-"
 
 
@@ -189,9 +190,9 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
             yield STREAM if name == STREAM else path
             continue
         listed = list_files(path)  # with folders that cannot be looked into: those are named, too
-        found = [file for name, file in listed if name.lower().endswith(("/", *SUFFIXES, *MORE_SUFFIXES))]
+        found = [file for name, file in listed if name.lower().endswith(("/", *SUFFIXES, *FFMPEG_SUFFIXES))]
         if not found:
-            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + MORE_SUFFIXES)})")
+            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + FFMPEG_SUFFIXES)})")
         yield from found
 
 
@@ -225,6 +226,8 @@ def parse(arguments: list[str]):
     args = parser.parse_args(arguments)
     if bool(args.input) == args.mic:
         parser.error("give recordings, a folder, - for stdin, or --mic")
+    if "" in args.input:
+        parser.error("one of the inputs is empty: a shell variable that is not set?")
     if args.raw and args.input != [STREAM]:
         parser.error("--raw is for a stream on stdin: give - as the input")
     if args.threshold is not None and args.max_false_alarms_per_hour is not None:
@@ -233,11 +236,17 @@ def parse(arguments: list[str]):
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):
         parser.error("--plot is for one recording")
-    if args.plot and (args.plot.suffix != ".png" or args.plot.is_dir() or args.plot == Path(args.input[0])):
+    if args.plot and not args.plot.absolute().parent.is_dir():
+        parser.error(f"--plot {args.plot}: there is no such folder")
+    if args.plot and (args.plot.suffix != ".png" or args.plot.is_dir() or _same(args.plot, args.input)):
         parser.error("--plot writes a .png, not over a folder or the recording")
-    if args.format == "audacity" and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
+    if args.format == "audacity" and not args.mic and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
         parser.error("--format audacity is for one recording: a label track belongs to one")
     return args
+
+
+def _same(picture: Path, recordings: list[str]) -> bool:
+    return any(picture.resolve() == Path(recording).resolve() for recording in recordings)
 
 
 def seconds(text: str) -> float:

@@ -6,16 +6,21 @@
 In:   audio_embeddings.csv
 Out:  logreg_model.joblib          scaler and classifier, with the chosen threshold and all that was measured
       logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      logreg_reliability.png       are its scores probabilities?
+      logreg_operating_point.png   false alarms in an hour against dangers found, for every threshold
       logreg_metrics.json          the same numbers, for programs
+      audio_embeddings_windows.npz: the sounds as they were heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """
 
+from danger_safe import cli  # first: where a package is missing, it says what to do
+
+# isort: split
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from danger_safe import cli
 from danger_safe.training import run_training
 
 

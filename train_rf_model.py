@@ -6,15 +6,20 @@
 In:   audio_embeddings.csv
 Out:  rf_model.joblib          the forest, with the chosen threshold and all that was measured
       rf_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      rf_reliability.png       are its scores probabilities?
+      rf_operating_point.png   false alarms in an hour against dangers found, for every threshold
       rf_metrics.json          the same numbers, for programs
+      audio_embeddings_windows.npz: the sounds as they were heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """
 
+from danger_safe import cli  # first: where a package is missing, it says what to do
+
+# isort: split
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from danger_safe import cli
 from danger_safe.training import run_training
 
 

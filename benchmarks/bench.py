@@ -71,10 +71,10 @@ def extraction(dataset: Path, checkpoint: object, folder: Path) -> list:
 def time_run(command: list, environment: dict | None = None) -> tuple[float, float, float]:
     """Seconds, peak memory in MB of the process with its children, and processor use (1.0: one core)."""
     started = time.monotonic()
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: a progress bar would fill it, and wait for ever
     process = subprocess.Popen(
-        [str(part) for part in command], env=os.environ | (environment or {}),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [str(part) for part in command], env=os.environ | (environment or {}), stdout=subprocess.DEVNULL, stderr=said
+    )
     watched, peak, used = psutil.Process(process.pid), 0, {}
     while process.poll() is None:
         total = 0
@@ -88,7 +88,7 @@ def time_run(command: list, environment: dict | None = None) -> tuple[float, flo
         time.sleep(0.25)  # looking costs time too
     seconds = time.monotonic() - started
     if process.returncode:
-        sys.exit(f"{command[1]} failed:\n{process.stderr.read().decode(errors='replace')[-2000:]}")
+        sys.exit(f"{command[1]} failed:\n{said.seek(0) or said.read().decode(errors='replace')[-2000:]}")
     return seconds, peak / 2**20, sum(used.values()) / seconds
 
 

@@ -26,16 +26,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.audio import read_clip
+from danger_safe.categories import read_categories
 from danger_safe.clips import read_clips
 from danger_safe.degradations import DEGRADATIONS, degrade
 from models.engine import Engine, open_engine
 
-DEFAULT_DANGER = ("dog", "crying_baby", "siren", "chainsaw")
-DEFAULT_SAFE = ("rain", "clock_tick", "wind", "sea_waves", "keyboard_typing")
-WIDE_DANGER = (
-    "dog", "crying_baby", "siren", "chainsaw", "glass_breaking", "fireworks", "car_horn", "clock_alarm",
-    "crackling_fire", "thunderstorm", "door_wood_knock",
-)  # fmt: skip
+ROOT = Path(__file__).resolve().parent.parent
+MAPPINGS = {"default": "categories.toml", "wide": "categories_all.toml"}
 BATCH = 16
 
 
@@ -54,10 +51,10 @@ def main() -> None:
     known, asked = categories[~held_out], categories[held_out]
     report = {"checkpoint": args.checkpoint, "held-out clips": len(asked), "conditions": {}}
     all_categories = classifier().fit(learn, known)
-    mappings = {
-        "default": (DEFAULT_DANGER, (*DEFAULT_DANGER, *DEFAULT_SAFE)),
-        "wide": (WIDE_DANGER, tuple(np.unique(categories))),
-    }
+    mappings = {}  # by name: what is danger, and what is in the mapping at all
+    for name, file in MAPPINGS.items():
+        labels = read_categories(ROOT / "dataset" / file, set(categories))
+        mappings[name] = ([category for category, label in labels.items() if label], list(labels))
     danger_models = {
         name: classifier().fit(learn[np.isin(known, used)], np.isin(known[np.isin(known, used)], danger))
         for name, (danger, used) in mappings.items()

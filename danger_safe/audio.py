@@ -20,8 +20,11 @@ from danger_safe.addresses import Place, is_address, open_file
 SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+FFMPEG_SUFFIXES = (".aac", ".avi", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma")  # what ffmpeg can make a sound of
 MISSING = "is missing"
 RATES = range(1_000, 1_000_001)  # Hz
+CANCELLED = 1e-3  # energy of the channels' mean, as a share of the loudest one's, under which they cancel each other
+MOST_FRAMES = 1 << 48  # libsndfile says 2**63 - 1 of a FLAC that was written to a pipe, and then fails to seek in it
 LOUDEST = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
 _READ_FRAMES = 1 << 16  # frames decoded at once: 1.5 s at 44.1 kHz; what breaks off in one of them is lost with it
 
@@ -41,7 +44,7 @@ def read_clip(path: Place) -> np.ndarray:
 def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
     """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
 
-    Each block is float32 of shape (seconds * 32,000,). Channels are averaged. Raises AudioError as ``read_clip``.
+    Each block is float32 of shape (seconds * 32,000,). Channels are averaged, unless they cancel each other. Raises AudioError as ``read_clip``.
     """
     size = int(seconds * SAMPLE_RATE)
     ready, held = [], 0  # resampled pieces that do not fill a block yet, and how many samples they hold
@@ -67,6 +70,8 @@ def read_header(path: Place) -> tuple[int, int]:
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
             check_rate(file.samplerate)
+            if file.frames > MOST_FRAMES:
+                raise AudioError("cannot be decoded: its header does not say how long it is")
             return file.frames, file.samplerate
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
@@ -94,7 +99,19 @@ def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     # not file.blocks(): where a file ends before its header says, that gives whatever was in the memory
     frames = _READ_FRAMES * 8 // max(8, file.channels)
     while len(piece := file.read(frames, dtype="float32", always_2d=True)):
-        yield finite(piece[:, 0] if piece.shape[1] == 1 else piece.mean(axis=1, dtype=np.float32))
+        yield mono(finite(piece))
+
+
+def mono(samples: np.ndarray) -> np.ndarray:
+    """(samples, channels) -> the mean of the channels; where they cancel each other out, the loudest: (samples,)."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    mean = samples.mean(axis=1, dtype=np.float32)
+    energy = np.einsum("ij,ij->j", samples, samples)
+    loudest = int(np.argmax(energy))
+    if np.dot(mean, mean) < CANCELLED * energy[loudest]:  # a cable with its wires crossed: silence would be called safe
+        return np.ascontiguousarray(samples[:, loudest], np.float32)
+    return mean
 
 
 def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:

@@ -117,7 +117,7 @@ def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.n
     sources = {clip.source for clip, seen in zip(clips, known, strict=True) if seen}
     new = np.array([clip.source not in sources for clip in clips]) & ~known
     for mask, words in ((known, "was trained on"), (new, "has not heard")):
-        if len(set(truth[: len(clips)][mask])) < 2:
+        if len(set(truth[mask])) < 2:
             raise UserError(
                 f"the recordings that {twin} {words} are not dangers and safe sounds: it is no twin for them"
             )
@@ -187,7 +187,13 @@ def parse(arguments: list[str]):
         "without some recordings")  # fmt: skip
     add("--same", type=Path, default=ROOT / "models" / "compact_same.toml", metavar="FILE", help="as finetune_cnn14.py")
     add("--rooms", type=cli.whole_number(1), default=200, metavar="N", help="synthesised quiet rooms to learn from")
-    add("--hours", type=float, default=2.0, metavar="H", help="of ordinary sound in which false alarms are counted")
+    add(
+        "--hours",
+        type=cli.number(0.01),
+        default=2.0,
+        metavar="H",
+        help="of ordinary sound in which false alarms are counted",
+    )
     add("--min-recall", type=cli.share, default=0.9, metavar="R", help="share of dangers the threshold must find")
     add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")
     return parser.parse_args(arguments)

@@ -5,11 +5,12 @@ import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 from danger_safe.clips import LABEL_NAMES
 from danger_safe.errors import UserError
 
-LARGEST = 1_000_000  # bytes of a mapping: whatever is larger is something else
+LARGEST = 50_000  # bytes of a mapping: whatever is larger is something else, and may take tomllib for ever
 
 
 def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
@@ -22,12 +23,13 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
     unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))
     if unknown_keys:
         raise UserError(f"{path}: unknown name {', '.join(unknown_keys)}; only the lists Danger and Safe are allowed")
+    spelt = {normalize("NFC", category): category for category in valid or ()}  # macOS writes ò as o and an accent
     labels: dict[str, int] = {}
     for label, name in enumerate(LABEL_NAMES):
         categories = mapping.get(name)
         if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
             raise UserError(f'{path}: {name} must be a list of categories, like {name} = ["dog", "siren"]')
-        for category in categories:
+        for category in (spelt.get(normalize("NFC", category), category) for category in categories):
             if valid is not None and category not in valid:
                 raise UserError(f"{path}: unknown category {category!r}. {_nearest(category, valid)}")
             if category in labels:

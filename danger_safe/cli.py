@@ -32,6 +32,24 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return super()._get_help_string(action)
 
 
+def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
+    """Of what stops a script before ``run``, while it loads its packages: one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError):
+        words = "activate the environment that they are in, or run: pip install -r requirements.txt"
+        print(
+            f"error: the Python package {error.name} is missing: {words} (README.md, Every step by hand)",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if "--debug" not in sys.argv:
+    sys.excepthook = _explain
+
+
 def new_parser(docstring: str) -> argparse.ArgumentParser:
     """A parser whose --help is the script's docstring, with --debug."""
     parser = argparse.ArgumentParser(description=docstring, formatter_class=_Help)
@@ -42,6 +60,7 @@ def new_parser(docstring: str) -> argparse.ArgumentParser:
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> None:
     """Call ``main`` and leave with its exit status; errors become one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
         if hasattr(stream, "reconfigure"):
             ours = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
@@ -73,6 +92,17 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     sys.exit(status)
 
 
+def _open_closed_streams() -> None:
+    """Where a caller has closed stdin, stdout or stderr (``>&-``), nothing is read and nothing is shown; and no file of
+    ours gets the number of a closed one, to be written into by libraries."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the program
+
+
 def _silence_libraries() -> None:
     """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
@@ -102,7 +132,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
         return one_line(f"{error.filename2 or error.filename}: {error.strerror}")
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):  # what loading a library says of it
         return "not enough memory: use a smaller --batch-size or close other programs"
     return one_line(str(error))
 
@@ -157,7 +187,7 @@ def number(least: float) -> Callable[[str], float]:
 
 
 def folder(text: str) -> Path:
-    """An argparse type: a folder to write to, made when absent."""
+    """An argparse type: a folder to write to; whoever writes there makes it when absent."""
     path = Path(text)
     there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not os.path.isdir(there):

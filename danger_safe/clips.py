@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from danger_safe.addresses import Place, exists, is_address, join, list_files, open_file
-from danger_safe.audio import SUFFIXES
+from danger_safe.audio import FFMPEG_SUFFIXES, SUFFIXES
+from danger_safe.cli import warn
 from danger_safe.errors import UserError
 
 SAFE, DANGER = 0, 1
@@ -167,14 +168,22 @@ def _from_folders(folder: Place) -> list[Clip]:
         rows = read_table(table, ("file", "source"))
         sources = {row["file"].replace("\\", "/"): row["source"] for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
-    clips = []
+    clips, left_out = [], []
     for file, path in list_files(folder):
         file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
         *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
         stem, dot, suffix = name.rpartition(".")
-        if not folders or (name and (not stem or (dot + suffix).lower() not in SUFFIXES)):
+        heard = (dot + suffix).lower() in SUFFIXES and bool(stem)
+        if not folders or (name and not heard):
+            if heard or (dot + suffix).lower() in FFMPEG_SUFFIXES:
+                left_out.append(file)
             continue
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
+    if left_out:
+        suffixes = ", ".join(SUFFIXES)
+        warn(
+            f"{len(left_out)} sounds are left out, {left_out[0]} first: they must be {suffixes}, in a folder of their category"
+        )
     files = {clip.file for clip in clips}
     nowhere, without = sorted(sources.keys() - files), sorted(files - sources.keys())
     if nowhere and without:

@@ -74,6 +74,9 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
                 f"a worker does not see {task.clip.path}: workers need the sounds at the same path, or an address"
             )
     with _lock:
+        old = _extractors.get(checkpoint)
+        if old is not None and (old.engine.info.sha256, old.batch_size) != (sha256, batch_size):
+            _extractors.pop(checkpoint).engine.close()  # the file was written anew while this worker lived
         if checkpoint not in _extractors:
             from distributed import get_worker
 

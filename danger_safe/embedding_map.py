@@ -171,7 +171,7 @@ def _draw(path: Path, plan: MapPlan) -> None:
     for group in plan.groups:
         if group.name_at:
             axis.text(
-                *group.name_at, group.category.replace("_", " ").replace("$", r"\$"), ha="center", va="center",
+                *group.name_at, group.category.replace("_", " "), ha="center", va="center",
                 fontsize=11, weight="bold" if group.label == DANGER else "normal", color=group.colour,
                 path_effects=[withStroke(linewidth=4, foreground="white")],
             )  # fmt: skip

@@ -35,6 +35,13 @@ class Rule:
     max_false_alarms_per_hour: float | None = None
     highest: float = 1.0  # that it may be where it is to find dangers
 
+    def in_words(self) -> str:
+        """What the threshold keeps to."""
+        if self.max_false_alarms_per_hour is not None:
+            return f"promises at most {self.max_false_alarms_per_hour:g} false alarms an hour"
+        held = f", and is {self.highest:g} or below, as the network knows the clips" if self.highest < 1 else ""
+        return f"finds at least {self.min_recall:.0%} of dangers{held}"
+
     def choose(self, labels: np.ndarray, scores: np.ndarray, trial: Trial | None, clips: np.ndarray) -> float:
         """The threshold that ``clips`` (a mask) say. Raises UserError where none keeps to the rule."""
         if self.max_false_alarms_per_hour is None:
@@ -195,6 +202,7 @@ def summarise(result: Evaluation) -> dict:
         "splitting": result.splitting,
         "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
         "threshold": result.threshold,
+        "threshold_rule": result.rule.in_words(),
         "promise": expected(labels, scores, result.sources, thresholds),
         "roc_auc_interval": auc_interval(labels, scores, result.sources),
         "calibration": {"before": calibration(labels, result.raw_scores), "after": calibration(labels, scores)},
@@ -240,12 +248,12 @@ def warnings_of(summary: dict, seen: int) -> list[str]:
         warnings.append(
             f"NO BETTER THAN GUESSING: accuracy {summary['at_0.5']['accuracy']['all']:.1%} at 0.5, "
             f"baseline {summary['majority_baseline']:.1%} (always the more frequent label), "
-            f"ROC-AUC {summary['ranking']['roc_auc']['all']:.3f}. Check labels and embeddings"
+            f"ROC-AUC {summary['ranking']['roc_auc']['all']:.3f} (95 % interval from {summary['roc_auc_interval'][0]:.3f}; "
+            "0.5 is guessing). Check labels and embeddings, or bring more recordings"
         )
     if seen:
         warnings.append(
             f"OPTIMISTIC: {seen} of {clips} clips were in the embedding network's own training (column seen). "
-            "These scores are no results; score clips that the network never heard. "
-            "The threshold was therefore held at 0.5 or below"
+            "These scores are no results; score clips that the network never heard"
         )
     return warnings

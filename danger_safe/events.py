@@ -9,6 +9,7 @@ sound, their embeddings turn towards that of the surest window. The sound begins
 surer sound follows another danger without a gap, the two are two events.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ class EventFinder:
     def __init__(self, threshold: float, hop: float, shortest: float = 0.0):
         """``shortest``: seconds that an event must last."""
         self.threshold, self.hop, self.shortest = threshold, hop, shortest
-        self._recent: deque[Scored] = deque(maxlen=round(BEFORE / hop) + 1)
+        # an event is closed when so many windows have passed: its last one must not be forgotten by then
+        gap = math.ceil(JOIN / hop) + 1
+        self._recent: deque[Scored] = deque(maxlen=max(round(BEFORE / hop), gap) + 1)
         self._open: Event | None = None
         self._surest = 0.0  # window by itself, of the event
         self._opening: Scored | None = None  # first and last window of the open event that was above

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from danger_safe.audio import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
 from danger_safe.cli import one_line
+from danger_safe.errors import UserError
 from danger_safe.journal import Journal, Result
 from danger_safe.preflight import Task
 from danger_safe.speed import Speed
@@ -121,6 +122,11 @@ class Extractor:
             for start in range(0, len(batch), size):
                 part = batch[start : start + size]
                 embeddings = self.engine.embed(np.stack([logmel for _, logmel in part]))
+                if not np.isfinite(embeddings).all():
+                    raise UserError(
+                        f"{self.engine.info.name} gives embeddings that are no numbers (NaN or infinite), as for "
+                        f"{part[0][0].clip.file}: its weights are damaged, or its training went wrong"
+                    )
                 for (task, _), embedding in zip(part, embeddings, strict=True):
                     results[task] = Result(task.clip.file, task.signature, task.seconds, embedding)
         return [results[task] for task in members]

@@ -4,12 +4,13 @@
 
 The safe clips of each fold are joined into one long stretch, so that a model that has seen none of that fold can be
 tried on it; every danger is a recording of its own. Listening takes as long as embedding them did, or a little more: the result is kept
-beside the table (``audio_embeddings_windows.npz``), and used again while table, folds and network are the same.
+beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and network are the same.
 """
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from danger_safe.addresses import Place
 from danger_safe.audio import AudioError, read_blocks
+from danger_safe.cli import warn
 from danger_safe.clips import NO_FOLD, Clip
 from danger_safe.errors import UserError
 from danger_safe.files import whole_file
@@ -31,7 +33,6 @@ from models.engine import open_engine
 
 MOST_DANGERS = 400  # that are heard again: enough to state a share
 ORDER = 0  # seed of the order in which safe clips are joined
-NOBODY = -1
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def hear_again(
     if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
         raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
-    key = digest([table.checkpoint["sha256"], WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows])
+    sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
+    key = digest([table.checkpoint["sha256"], WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
     kept = side_file(table.path, "_windows.npz")
     if (heard := _read(kept, key)) is not None:
         return heard
@@ -69,9 +71,14 @@ def hear_again(
     heard = _listen(clips, folds, checkpoint, minutes, jobs)
     content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
     content["embeddings"] = heard.embeddings.astype(np.float16)
-    with whole_file(kept) as part, open(part, "wb") as file:
-        np.savez(file, key=np.array(key), **content)
-    return _read(kept, key)  # as it will be read next time, to the last bit
+    try:
+        with whole_file(kept) as part, open(part, "wb") as file:
+            np.savez(file, key=np.array(key), **content)
+    except (OSError, UserError) as error:
+        warn(f"the next training will have to listen again: {error}")
+    return Heard(
+        **(content | {"embeddings": content["embeddings"].astype(np.float32)})
+    )  # as it will be read, to the last bit
 
 
 def _read(path: Path, key: str) -> Heard | None:

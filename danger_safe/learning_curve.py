@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from danger_safe.files import whole_file
+from danger_safe.pictures import save
 
 
 def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int) -> None:
@@ -29,6 +26,4 @@ def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int) 
         )  # fmt: skip
         score.set(ylabel="balanced accuracy", ylim=(0, 1.05))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    with whole_file(path) as part:
-        figure.savefig(part, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path)

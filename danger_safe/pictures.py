@@ -1,11 +1,10 @@
 """Pictures that are read without the code: large type, numbers in every cell, fit for grey and the colour-blind."""
 
+import os
 import textwrap
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen needed
+os.environ["MPLBACKEND"] = "Agg"  # no screen needed, whatever a notebook has set
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.calibration import calibration_curve
@@ -47,7 +46,7 @@ def draw_confusion(path: Path, title: str, data: str, metrics: dict) -> None:
             f"{at['danger_precision']['all']:.1%} of alarms are right",
             fontsize=12,
         )
-    notes = [f"out of fold: {metrics['splitting']}; threshold finds at least {metrics['min_recall']:.0%} of dangers"]
+    notes = [f"out of fold: {metrics['splitting']}; the threshold {metrics['threshold_rule']}"]
     notes += [f"WARNING: {warning}" for warning in metrics["warnings"]]
     figure.supxlabel("\n".join(textwrap.fill(note, 125) for note in notes), fontsize=9.5)
     save(figure, path)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE, AudioError, check_rate, finite, read_header, read_pieces, resampled
+from danger_safe.audio import SAMPLE_RATE, AudioError, check_rate, finite, mono, read_header, read_pieces, resampled
 from danger_safe.errors import UserError
 
 MOST_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
@@ -81,7 +81,7 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
     def blocks() -> Iterator[np.ndarray]:
         while data := file.readframes(size):
             samples = _integers(data[: len(data) // frame * frame], width)
-            yield samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
+            yield mono(samples.reshape(-1, channels))
 
     yield from resampled(blocks(), rate)
 

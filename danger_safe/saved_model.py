@@ -49,12 +49,22 @@ def open_model_file(path: Path) -> dict:
 def _what_is_wrong(saved: dict) -> str:
     """In words; nothing for a dict as ``training.save_model`` writes it."""
     threshold, checkpoint, metrics = saved["threshold"], saved["checkpoint"], saved["metrics"]
-    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:  # nor NaN
+    if not _is_number(threshold) or not 0 <= threshold <= 1:  # nor NaN
         return f"its threshold is {threshold!r}"
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), str) for key in ("name", "sha256")):
         return "it does not say which checkpoint it is for"
     if not isinstance(metrics, dict) or any(key not in metrics for key in ("model", "min_recall", "seed")):
         return "its metrics are incomplete"
+    most, minutes = metrics.get("max_false_alarms_per_hour"), metrics.get("ordinary_minutes", 0.0)
+    if not all(_is_number(value) for value in (metrics["min_recall"], metrics["seed"], minutes, most or 0.0)):
+        return "its metrics are no numbers"
+    if "by_the_hour" in metrics and "ordinary_minutes" not in metrics:
+        return "its metrics are incomplete"
+    novelty = saved.get("unknown")
+    if novelty is not None and not (
+        isinstance(novelty, dict) and "rule" in novelty and _is_number(novelty.get("level"))
+    ):
+        return "what it says of unknown sounds is not what a training writes"
     try:
         check_is_fitted(saved["pipeline"])
         labels, dimensions = list(saved["pipeline"].classes_), saved["pipeline"].n_features_in_
@@ -63,6 +73,10 @@ def _what_is_wrong(saved: dict) -> str:
     if labels != [0, 1] or dimensions != saved["dimensions"]:
         return f"its pipeline tells {labels} apart, by {dimensions} dimensions"
     return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_belongs(path: Path, saved: dict, checkpoint: dict, dimensions: int) -> None:

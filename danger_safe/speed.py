@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from danger_safe.errors import UserError
 from danger_safe.files import write_whole
 from models.cache import cache_folder
 
@@ -38,7 +39,7 @@ class Speed:
             return
         try:
             write_whole(self._file, json.dumps(self._speeds() | {self._key: seconds / sound}, indent=2) + "\n")
-        except OSError:
+        except (OSError, UserError):
             return  # without a cache folder there is no estimate, and nothing else is lost
 
     def _speeds(self) -> dict[str, float]:

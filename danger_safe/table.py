@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from danger_safe.cli import warn
 from danger_safe.clips import MOST_FOLDS
 from danger_safe.errors import UserError
 from danger_safe.table_writing import INFO_COLUMNS, feature_names, need_parquet, side_file
@@ -54,19 +55,33 @@ def read_table(path: Path) -> EmbeddingTable:
     features = [name for name in table.columns if str(name).startswith("feat_")]
     _check_columns(path, table, features)
     for name in TEXTS:
-        table[name] = table[name].fillna("").astype(str)
+        table[name] = table[name].astype(object).fillna("").astype(str)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
         raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")
     if labels.nunique() < 2:
         raise UserError(f"{path}: all clips have label {int(labels.iloc[0])}; both Danger and Safe are needed")
     table["label"] = labels.astype(int)
-    table["seen"] = table["seen"].astype(str).str.lower().isin(["true", "1", "1.0"])
+    table["seen"] = _seen(path, table["seen"])
     table["fold"] = _folds(path, table["fold"])
     table["source"] = table["source"].where(table["source"] != "", table["file"])  # a clip without one is its own
     values = _numbers(path, table, features)
     _check_values(path, table, values)
-    return EmbeddingTable(table[list(INFO_COLUMNS)], values, _read_info(path, len(features)), path)
+    info = _read_info(path, len(features))
+    counts = info.get("counts")
+    written = counts.get("clips") if isinstance(counts, dict) else None
+    if isinstance(written, int) and written != len(table):
+        warn(f"{path} has {len(table)} rows, and had {written} when it was made: rows are missing, or were added")
+    return EmbeddingTable(table[list(INFO_COLUMNS)], values, info, path)
+
+
+def _seen(path: Path, column: pd.Series) -> pd.Series:
+    """Whether each clip was in the checkpoint's training: True or False, 1 or 0, nothing for False."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False, "nan": False}
+    words = column.astype(str).str.strip().str.lower()
+    if len(unknown := column[~words.isin(list(known))]):
+        raise UserError(f"{path}: column seen: {unknown.iloc[0]!r} is neither True nor False")
+    return words.map(known)
 
 
 def _folds(path: Path, column: pd.Series) -> pd.Series:

@@ -8,6 +8,7 @@ import numpy as np
 
 from danger_safe.answers import Summary, clock
 from danger_safe.audio import SAMPLE_RATE
+from danger_safe.cli import one_line
 from danger_safe.events import Scored
 from models.logmel import HOP_LENGTH, LogMel
 
@@ -88,8 +89,12 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
         3, 1, figsize=(14, 7.5), layout="constrained", sharex=True, height_ratios=(1, 1.6, 1.4)
     )
     count = f"{len(summary.events)} event" + ("s" if len(summary.events) > 1 else "")
-    verdict = f"DANGER: {count}" if summary.events else "Safe: no danger heard"
-    figure.suptitle(f"{Path(summary.file).name} – {verdict}", fontsize=15)
+    verdict = {
+        "Danger": f"DANGER: {count}",
+        "Safe": "Safe: no danger heard",
+        "Unknown": "Unknown: like nothing in training",
+    }
+    figure.suptitle(f"{one_line(Path(summary.file).name)} – {verdict[summary.verdict]}", fontsize=15)
     wave.fill_between(middles, columns[:, 64], columns[:, 65], color="#444444", linewidth=0.5)
     wave.set(ylabel="waveform", ylim=(-1.05, 1.05))
     decibels = 10 * np.log10(columns[:, :64].T + 1e-9)

@@ -45,6 +45,8 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
+    if args.max_false_alarms_per_hour is not None and not args.ordinary_minutes:
+        parser.error("--max-false-alarms-per-hour needs --ordinary-minutes, in which they are counted")
 
     table = read_table(args.embeddings)
     pipeline = build(args.seed, args.jobs)
@@ -90,13 +92,14 @@ def hear_by_the_hour(
     """The windows of the table's sounds, or None and a warning that says why they could not be heard."""
     if not minutes:
         return None, []
+    folds = folds_of(table, seed)[0]  # outside: where it cannot be split there is nothing to train
     try:
         sounds, checkpoint = find_sounds(table, dataset), checkpoint_of(table)
+        return hear_again(table, folds, sounds, checkpoint, minutes, jobs), []
     except UserError as error:
         if dataset is not None:
             raise
         return None, [f"FALSE ALARMS AN HOUR ARE NOT KNOWN: {error}"]
-    return hear_again(table, folds_of(table, seed)[0], sounds, checkpoint, minutes, jobs), []
 
 
 def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict) -> None:
@@ -142,6 +145,7 @@ def print_summary(title: str, data: str, metrics: dict) -> None:
         f"calibration: Brier score {after['brier']:.3f}, calibration error {after['calibration_error']:.1%} "
         f"(before: {before['brier']:.3f}, {before['calibration_error']:.1%})"
     )
+    print(f"The threshold {metrics['threshold_rule']}")
     print(f"On new recordings like these: {in_words(metrics['promise'])}; 95 % intervals over recordings")
     if "by_the_hour" in metrics:
         hour = metrics["by_the_hour"]

@@ -108,13 +108,16 @@ def summarise_unknown(result: Evaluation, model: Pipeline, table: EmbeddingTable
 def known_familiarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Familiarity of each clip to a rule that had not heard its recording, and which clips have one: (clips,) each.
 
-    As predict_danger.py hears: the median of the clip's windows, or the clip's own where there are none.
+    As predict_danger.py hears: the median of the clip's windows. Where no window lies inside a safe clip, since all are
+    shorter than one, the familiarity of the clips themselves.
     """
     if result.trial is None:
         return result.familiarity, np.ones(len(result.labels), bool)
     heard, known = result.trial.heard, np.full(len(result.labels), np.inf)
     for clip in np.unique(heard.clip[heard.whole]):
         known[clip] = np.median(result.window_familiarity[heard.whole & (heard.clip == clip)])
+    if not np.isfinite(known[result.labels == 0]).any():
+        return result.familiarity, np.ones(len(result.labels), bool)
     return known, np.isfinite(known)
 
 

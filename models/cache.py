@@ -8,4 +8,5 @@ import platformdirs
 
 def cache_folder() -> Path:
     """Where the system keeps such things; the variable DANGER_SAFE_CACHE names another place."""
-    return Path(os.environ.get("DANGER_SAFE_CACHE") or platformdirs.user_cache_dir("danger-safe", appauthor=False))
+    named = os.environ.get("DANGER_SAFE_CACHE") or platformdirs.user_cache_dir("danger-safe", appauthor=False)
+    return Path(named).absolute()  # steps of a conversion run in other folders

@@ -63,6 +63,11 @@ def checkpoint_path(checkpoint: str) -> Path:
     return path
 
 
+def place_of(checkpoint: str) -> Path:
+    """Where a checkpoint's file is, or will be."""
+    return {"cnn14": OFFICIAL, "compact": COMPACT, "mfcc": BASELINE}.get(checkpoint, Path(checkpoint))
+
+
 def checkpoint_name(checkpoint: str) -> str:
     """What tables call it: cnn14, compact, or the file's name."""
     return checkpoint if checkpoint in NAMES else Path(checkpoint).name

@@ -79,7 +79,10 @@ def save_checkpoint(
 def _check_tensors(path: Path, state: dict) -> None:
     """Raises UserError where a state dict holds anything but finite numbers, no more than its file can hold."""
     tensors = list(state.values())
-    plain = (isinstance(t, torch.Tensor) and t.layout == torch.strided and not t.is_complex() for t in tensors)
+    plain = (
+        isinstance(t, torch.Tensor) and t.layout == torch.strided
+        and not (t.is_complex() or t.is_quantized or t.is_nested) for t in tensors
+    )  # fmt: skip
     if not all(plain):
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: not all in it are tensors")
     if sum(tensor.numel() for tensor in tensors) > path.stat().st_size or any(

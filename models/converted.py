@@ -150,7 +150,7 @@ def _convert(checkpoint: str, folder: Path) -> None:
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name
             to_disk(file)
-        if folder.exists():  # damaged
+        if folder.exists() and not _is_whole(folder):  # damaged; else another process was quicker
             shutil.rmtree(folder)
         try:
             os.replace(new, folder)

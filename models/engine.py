@@ -83,7 +83,7 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
     """
     if checkpoint == "mfcc":
         return _mfcc_engine()
-    if device == "cuda" or (device == "auto" and has_cuda()):
+    if device == "cuda" or (device == "auto" and has_cuda() and _torch_has_cuda()):
         return _torch_engine(checkpoint, device, cores)
     if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
         return _torch_engine(checkpoint, "cpu", cores)
@@ -114,6 +114,17 @@ def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
     device = choose_device(device)
     model, info = load_model(checkpoint)
     return Engine(info, LogMel.of(model), TorchNetwork(model, device, cores))
+
+
+def _torch_has_cuda() -> bool:
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    warn(
+        f"there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it: the CPU does the work (pytorch.org has builds with CUDA)"
+    )
+    return False
 
 
 def has_cuda() -> bool:

@@ -5,6 +5,7 @@ import shutil
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from conftest import run
@@ -50,6 +51,15 @@ def test_the_next_training_need_not_listen_again(trained):
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made anew
     run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
     assert kept.stat().st_size > 1000
+    table = pd.read_csv(folder / "audio_embeddings.csv")
+    table["feat_0000"] = table["feat_0000"].astype(float) + 0.5 * (
+        table.index == 0
+    )  # another sound under the same name
+    table.to_csv(folder / "audio_embeddings.csv", index=False)
+    assert (
+        "Listening"
+        in run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again").stderr
+    )
 
 
 def test_a_threshold_by_false_alarms_and_predicting_with_it(trained, tmp_path, sample):
@@ -75,6 +85,8 @@ def test_without_its_sounds_a_training_says_what_it_does_not_know(trained, tmp_p
     assert "nowhere" in done.stderr
     done = run(TRAIN, "--embeddings", table, "--max-false-alarms-per-hour", "5", "--output-dir", tmp_path, status=1)
     assert "needs the sounds" in done.stderr
+    flags = ("--max-false-alarms-per-hour", "5", "--ordinary-minutes", "0")
+    assert "needs --ordinary-minutes" in run(TRAIN, "--embeddings", table, *flags, status=2).stderr
 
 
 def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(trained, tmp_path):

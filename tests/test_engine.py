@@ -10,7 +10,7 @@ import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.audio import read_clip
-from models import converted
+from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
@@ -201,6 +201,15 @@ def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path,
     assert chosen[0][0] == 3
     assert chosen[1][0] is None
     assert chosen[1][1] < PROMISE
+
+
+def test_a_gpu_that_pytorch_cannot_use_leaves_the_fast_engine(monkeypatch, capsys):
+    """PyTorch's build for the CPU on a computer with a GPU: the usual one on Windows."""
+    monkeypatch.setattr(engine, "has_cuda", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with open_engine("compact", "auto", 1) as opened:
+        assert opened.name.startswith("MNN")
+    assert "cannot use it" in capsys.readouterr().err
 
 
 def test_gpu_path_on_the_cpu(monkeypatch):

@@ -109,7 +109,7 @@ def test_clips_that_the_network_was_trained_on_are_marked(sample, tmp_path):
     [
         (["--dataset", "nowhere"], "no such folder", 1),
         (["--checkpoint", "nothing.pth"], "no such checkpoint", 1),
-        (["--output", "table.xlsx"], "must be named .csv or .parquet", 1),
+        (["--output", "table.xlsx"], "must be named .csv or .parquet", 2),
         (["--batch-size", "0"], "must be 1 or more", 2),
         (["--device", "gpu"], "invalid choice", 2),
     ],

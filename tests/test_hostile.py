@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from conftest import ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
@@ -193,6 +194,33 @@ def test_stream(tmp_path, name):
     assert done.returncode == 1
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
+    left = noise(4)
+    soundfile.write(tmp_path / "crossed.wav", np.hstack([left, -left]), 16_000)
+    soundfile.write(tmp_path / "left.wav", left, 16_000)
+    scores = [run(PREDICT, tmp_path / name, "--format", "json").stdout for name in ("crossed.wav", "left.wav")]
+    crossed, alone = (json.loads(line)["score"] for line in scores)
+    assert crossed == pytest.approx(alone, abs=1e-3) and crossed > 0
+
+
+def test_sounds_that_only_ffmpeg_reads_are_not_left_out_without_a_word(tmp_path):
+    for name in ("Danger/a.wav", "Safe/b.wav", "Safe/phone.m4a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(noise(1)))
+    done = run(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
+    assert "1 sounds are left out, Safe/phone.m4a first" in done.stderr
+
+
+@pytest.mark.skipif(not POSIX, reason="a shell's way to close a stream")
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0)])
+def test_closed_streams(tmp_path, closed, status):
+    (tmp_path / "a.wav").write_bytes(encoded(noise(1)))
+    command = f"{sys.executable} {ROOT / PREDICT} {tmp_path / 'a.wav'} --format json {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
+    assert done.returncode == status and "error" not in done.stderr
+    assert all(line.startswith("{") for line in done.stdout.splitlines())
 
 
 def test_what_was_heard_before_a_recording_breaks_off_is_answered(tmp_path):

@@ -5,6 +5,7 @@ The scripts' own ``main`` runs in this process (``refused``): hundreds of starts
 
 import csv
 import os
+import unicodedata
 
 import pytest
 from conftest import run, write_esc50
@@ -73,8 +74,9 @@ def test_odd_line_ends_and_a_byte_order_mark_are_read(tmp_path, ends):
         pytest.param(b'Danger = ["dog"]\nSafe = ["dog"]', "in both lists", id="both"),
         pytest.param('Danger = ["dog"]'.encode("utf-16"), "not TOML", id="utf16"),
         pytest.param(bytes(range(256)), "not TOML", id="binary"),
-        pytest.param(b"a = " + b"[" * 50_000, "not TOML", id="nested"),
+        pytest.param(b"a = " + b"[" * 20_000, "not TOML", id="nested"),
         pytest.param(b"#" * 2_000_000, "too large", id="huge"),
+        pytest.param(b"a" + b".a" * 30_000 + b" = 1", "too large", id="dotted"),
         pytest.param(None, "no file", id="folder"),
     ],
 )
@@ -83,6 +85,13 @@ def test_mapping(refused, tmp_path, content, words):
     path = tmp_path / "c.toml"
     path.mkdir() if content is None else path.write_bytes(content)
     refused(FILTER, "--esc50", folder, "--categories", path, "--output", "out", words=words)
+
+
+def test_accents_may_be_written_in_either_way(tmp_path):
+    """macOS writes them as signs of their own; what comes out is named as the table names it."""
+    folder = write_esc50(tmp_path / "esc", [(unicodedata.normalize("NFD", "còi"), 1, 1), ("rain", 2, 2)])
+    (tmp_path / "c.toml").write_text('Danger = ["còi"]\nSafe = ["rain"]\n', encoding="utf-8")
+    run(f"{FILTER}.py", "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")

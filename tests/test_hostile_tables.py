@@ -3,6 +3,8 @@
 The scripts' own ``main`` runs in this process (``refused``): hundreds of starts would take minutes.
 """
 
+import json
+import os
 import sqlite3
 from contextlib import closing
 
@@ -36,11 +38,20 @@ def test_manifest(refused, tmp_path, content, words):
     refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", "t.csv", words=words)
 
 
-@pytest.mark.parametrize("output", ["manifest.csv", "x.wav", "file/t.csv"])
-def test_output_that_cannot_be(refused, tmp_path, output):
+@pytest.mark.parametrize(
+    ("output", "status", "words"),
+    [
+        ("manifest.csv", 1, "manifest.csv"),
+        ("x.wav", 2, "must be named .csv"),
+        ("file/t.csv", 1, "file"),
+        ("b.csv", 2, "b.parquet is there"),
+    ],
+)
+def test_output_that_cannot_be(refused, tmp_path, output, status, words):
     (tmp_path / "manifest.csv").write_text(MANIFEST)
     (tmp_path / "file").write_text("no folder")
-    refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", output)
+    (tmp_path / "b.parquet").write_text("another table, with files of the same names beside it")
+    refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", output, status=status, words=words)
 
 
 # --- embeddings
@@ -79,6 +90,7 @@ def column(number, text):
         pytest.param(cell(3, 7, "loud"), "is text ('loud')", id="text"),
         pytest.param(cell(3, 7, "[1 2 ... 3]"), "whole arrays as text", id="array"),
         pytest.param(cell(3, 1, "2"), "column label", id="label_2"),
+        pytest.param(cell(3, 5, "maybe"), "column seen: 'maybe' is neither", id="seen_maybe"),
         pytest.param(column(1, "1"), "both Danger and Safe", id="one_class"),
         pytest.param(cell(3, 3, "-1"), "fold", id="negative_fold"),
         pytest.param(cell(3, 3, "1.5"), "fold", id="half_a_fold"),
@@ -138,6 +150,14 @@ def test_what_lies_beside_the_table(refused, tmp_path, content, words):
     refused(TRAIN, "--embeddings", "t.csv", words=words)
 
 
+def test_a_table_that_lost_rows_is_said_to_have(tmp_path):
+    make_table(tmp_path / "t.csv", clips=60, dimensions=4)
+    beside = {"settings": {"dimensions": 4}, "checkpoint": {"name": "x", "sha256": "y"}, "counts": {"clips": 90}}
+    (tmp_path / "t.json").write_text(json.dumps(beside))
+    done = run(f"{TRAIN}.py", "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
+    assert "has 60 rows, and had 90" in done.stderr
+
+
 # --- flags
 
 
@@ -175,8 +195,11 @@ def test_output_dir_under_a_file(refused, tmp_path):
 def test_files_that_are_read_are_not_written_over(refused, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded())
     (tmp_path / "x.pth").write_bytes(b"x")
-    refused(PREDICT, "a.png", "--plot", "a.png", status=2)
-    refused(FINETUNE, "--checkpoint", "x.pth", "--output", "x.pth", words="where the training starts from")
+    refused(PREDICT, "a.png", "--plot", tmp_path / "a.png", status=2)
+    make_table(tmp_path / "mistakes.csv", clips=12, dimensions=4)
+    (tmp_path / "x_model.joblib").write_bytes(b"x")
+    refused(COMPARE, "--embeddings", os.path.join(".", "mistakes.csv"), words="would be written over")
+    refused(FINETUNE, "--checkpoint", "x.pth", "--output", "x.pth", status=2, words="where the training starts from")
 
 
 @pytest.mark.parametrize(

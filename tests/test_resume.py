@@ -55,10 +55,8 @@ def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
 
 def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(sample, tmp_path, uninterrupted):
     run(SCRIPT, *command(sample, tmp_path))
-    started = time.monotonic()
     done = run(SCRIPT, *command(sample, tmp_path))
     assert "Nothing new" in done.stdout
-    assert time.monotonic() - started < 10  # two seconds on a quiet machine; make bench measures
     (tmp_path / "table.csv").write_text("spoilt")
     done = run(SCRIPT, *command(sample, tmp_path))
     assert "0 clips in" in done.stdout
