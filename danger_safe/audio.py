@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from danger_safe import joined
 from danger_safe.addresses import Place, is_address, open_file
 
 SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
@@ -91,6 +92,9 @@ def read_pieces(path: Place) -> Iterator[np.ndarray]:
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
             yield from resampled(_mono_pieces(file), file.samplerate)
+            may_be_joined = file.format in joined.FORMATS and not is_address(path)
+        if may_be_joined and joined.is_joined(path):
+            raise AudioError("holds another recording, joined to its end: only the first was heard. Take them apart")
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
 

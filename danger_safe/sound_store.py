@@ -3,18 +3,21 @@
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
 from tqdm import tqdm
 
-from danger_safe.audio import SAMPLE_RATE, AudioError, read_clip
+from danger_safe.audio import SAMPLE_RATE, AudioError, read_blocks
 from danger_safe.clips import Clip
 from models.logmel import LogMel
 
 if TYPE_CHECKING:
     from models.network import SoundNetwork
+
+BLOCK_SECONDS = 60.0  # of a recording in memory at once
 
 
 class SoundStore:
@@ -31,16 +34,30 @@ class SoundStore:
         self._ends = [0]  # in samples
         for clip in tqdm(clips, desc="Reading sounds", unit="clip", file=sys.stderr):
             try:
-                samples = soxr.resample(read_clip(clip.path), SAMPLE_RATE, rate)
+                size = self._write(clip)
             except AudioError as error:
                 self.failures.append((clip.file, str(error)))
+                self._file.seek(2 * self._ends[-1])  # the next one is written over what there is of it
                 continue
-            peak = max(float(np.abs(samples).max()), 1e-4)
-            self._file.write(np.round(samples * (32_767 / peak)).astype(np.int16).tobytes())
-            self._ends.append(self._ends[-1] + len(samples))
+            self._ends.append(self._ends[-1] + size)
             self.clips.append(clip)
         self._file.flush()
         self._samples = np.memmap(self._file, np.int16, "r") if self.clips else np.empty(0, np.int16)
+
+    def _write(self, clip: Clip) -> int:
+        """Append a clip, a block at a time; returns how many samples it has. Raises AudioError."""
+        blocks = list(islice(read_blocks(clip.path, BLOCK_SECONDS), 2))
+        if len(blocks) == 1:
+            return self._append(soxr.resample(blocks[0], SAMPLE_RATE, self.rate), float(np.abs(blocks[0]).max()))
+        peak = max(float(np.abs(block).max()) for block in read_blocks(clip.path, BLOCK_SECONDS))
+        stream = soxr.ResampleStream(SAMPLE_RATE, self.rate, 1, dtype="float32")
+        size = sum(self._append(stream.resample_chunk(block), peak) for block in read_blocks(clip.path, BLOCK_SECONDS))
+        return size + self._append(stream.resample_chunk(np.empty(0, np.float32), last=True), peak)
+
+    def _append(self, samples: np.ndarray, peak: float) -> int:
+        scaled = np.round(samples * (32_767 / max(peak, 1e-4)))
+        self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling overshoots a little
+        return len(samples)
 
     def front_end(self, model: "SoundNetwork") -> LogMel:
         """The network's front end, for sounds at the store's rate."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 
+from danger_safe.audio import WINDOW_SECONDS
 from danger_safe.sound_store import SoundStore
 from models.network import SoundNetwork
 
@@ -28,13 +29,20 @@ class HeldOut:
         self.sounds, self.targets = sounds, targets
 
     def score(self, model: SoundNetwork, device: str, precision: str) -> Score:
-        """Each clip is heard whole, by the network as it is."""
+        """Each clip is heard whole, by the network as it is; a long recording in pieces, whose answers are averaged."""
         front_end, logits = self.sounds.front_end(model), []
+        size = round(WINDOW_SECONDS * self.sounds.rate)
         lower = precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lower):
             for samples in self.sounds:
-                logmel = torch.from_numpy(front_end(samples.astype(np.float32) / 32_768.0))[None, None].to(device)
-                logits.append(model.logits(model.embed(logmel)).float().cpu())
+                pieces = np.split(
+                    samples, range(size, len(samples) - size // 2, size)
+                )  # the last, up to one and a half
+                answers = []
+                for piece in pieces:
+                    logmel = torch.from_numpy(front_end(piece.astype(np.float32) / 32_768.0))[None, None].to(device)
+                    answers.append(model.logits(model.embed(logmel)).float().cpu())
+                logits.append(torch.stack(answers).mean(dim=0))
         answers, targets = torch.cat(logits), torch.from_numpy(self.targets)
         predicted = answers.argmax(dim=1).numpy()
         return Score(

@@ -18,6 +18,7 @@ from danger_safe.finetuning_settings import Settings
 from danger_safe.sound_store import SoundStore
 from danger_safe.splitting import leave_out, split
 from danger_safe.validation import HeldOut, Score
+from models.compact import CompactNet
 from models.models import Cnn14
 
 
@@ -188,3 +189,23 @@ def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monk
             prepared(sounds, tmp_path / "cut.training")
     for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.allclose(one, other, atol=1e-5), name
+
+
+def test_long_recordings_are_kept_and_scored_in_pieces(tmp_path):
+    """As a short one is kept, to the last sample; what cannot be read to its end leaves nothing behind."""
+    times = np.arange(130 * 16_000) / 16_000
+    soundfile.write(tmp_path / "long.flac", 0.1 * np.sin(2 * np.pi * 440 * times), 16_000)
+    soundfile.write(tmp_path / "short.wav", 0.1 * np.sin(2 * np.pi * 440 * times[:48_000]), 16_000)
+    whole = (tmp_path / "long.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2] + bytes(2_000) + whole[len(whole) // 2 + 2_000 :])
+    clips = [Clip(name, tmp_path / name, 1, "a", 0, name) for name in ("short.wav", "cut.flac", "long.flac")]
+    store = SoundStore(clips, 16_000)
+    assert [len(sound) for sound in store] == [48_000, 130 * 16_000] and [name for name, _ in store.failures] == [
+        "cut.flac"
+    ]
+    tone = np.sin(2 * np.pi * 440 * times[8_000:40_000])
+    for sound in store:
+        assert np.abs(sound).max() == pytest.approx(32_767, abs=700)
+        assert np.corrcoef(sound[8_000:40_000], tone)[0, 1] > 0.999
+    score = HeldOut(store, np.array([0, 1])).score(CompactNet(2, 1).eval(), "cpu", "float32")
+    assert 0 <= score.accuracy <= 1 and np.isfinite(score.loss)

@@ -15,6 +15,7 @@ import soundfile
 from conftest import ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
+from danger_safe.audio import AudioError, read_pieces
 from danger_safe.cli import one_line
 
 EXTRACT, PREDICT = "extractEmbeddingCnn14.py", "predict_danger.py"
@@ -194,6 +195,24 @@ def test_stream(tmp_path, name):
     assert done.returncode == 1
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")]
+)
+def test_recordings_joined_end_to_end_are_not_half_heard_without_a_word(tmp_path, container, subtype):
+    """libsndfile reads the first one only, and says nothing."""
+    first, second = (encoded(noise(seconds, seed=seconds), container=container, subtype=subtype) for seconds in (3, 5))
+    for content, joined in ((first, False), (first + b"TAG" + bytes(125), False), (first + second, True)):
+        (tmp_path / "a").write_bytes(content)
+        heard = 0
+        try:
+            for piece in read_pieces(tmp_path / "a"):
+                heard += len(piece)
+            assert not joined
+        except AudioError as error:
+            assert joined and "joined to its end" in str(error)
+        assert heard >= 3 * 32_000
 
 
 def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
