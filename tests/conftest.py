@@ -18,6 +18,14 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # scripts run side by side, each test file in a process: make test
 
 
+def pytest_collection_modifyitems(items):
+    """For make test: a file's tests stay together, since they share what they made; those of the large network too,
+    whose conversion takes half a minute."""
+    for item in items:
+        group = "cnn14" if "standin" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def run(script, *arguments, cwd=None, status=0, env=None):
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process."""
     done = subprocess.run(

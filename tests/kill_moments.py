@@ -176,8 +176,14 @@ def _other_model(one: Path, other: Path) -> list[str]:
 
     models = [joblib.load(file) for file in (one, other)]
     rows = np.random.default_rng(0).standard_normal((50, models[0]["dimensions"]))
-    scores = [model.pop("pipeline").predict_proba(rows) for model in models]
-    same = models[0] == models[1] and np.array_equal(*scores)
+    answers = []
+    for model in models:
+        novelty = model.pop("unknown")
+        distances, _ = novelty.pop("rule").kneighbors(rows)
+        answers.append(
+            np.hstack([model.pop("pipeline").predict_proba(rows), distances, np.full((50, 1), novelty["level"])])
+        )
+    same = models[0] == models[1] and np.array_equal(*answers)
     return [] if same else [f"{one.name}: another model"]
 
 

@@ -143,13 +143,14 @@ def test_reason_that_a_library_loses_is_found(tmp_path, monkeypatch):
 
 
 @posix
-def test_killed_at_a_few_moments(tmp_path):
+@pytest.mark.parametrize(("cases", "moments"), [(("filter", "download"), 6), (("train_logreg",), 1)])
+def test_killed_at_a_few_moments(cases, moments):
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "kill_moments.py", "filter", "download", "--moments", "6"],
+        [sys.executable, ROOT / "tests" / "kill_moments.py", *cases, "--moments", str(moments)],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" 0 wrong") == 2
+    assert done.stdout.count(" 0 wrong") == len(cases)
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
