@@ -149,7 +149,7 @@ def _spoilt_array(array: np.ndarray, how: int) -> np.ndarray:
         lambda a: a.astype(str), lambda a: a.astype(np.complex64), lambda a: a.astype(np.float64), lambda a: a > 0,
         lambda a: np.float32(1), lambda a: a * 0, lambda a: a.T, lambda a: np.concatenate([a, a]), lambda a: a.astype(np.int64),
     ]  # fmt: skip
-    usable = 0 < array.ndim < 8 and array.size and array.dtype.kind == "f"
+    usable = 0 < array.ndim < 8 and 0 < array.size < 10_000 and array.dtype.kind == "f"
     return np.asarray(ways[how % len(ways)](array)) if usable else array
 
 
