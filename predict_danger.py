@@ -41,10 +41,11 @@ from danger_safe.listening import HOP, WINDOW, Listener
 from danger_safe.operating_point import threshold_for
 from danger_safe.recording import file_pieces, microphone_pieces, raw_pieces, wav_pieces
 from models.checkpoint_files import NAMES
-from models.engine import Engine, open_engine
+from models.engine import Engine, convert_for_next_time, open_engine
 
 DANGER_HEARD = 4
 STREAM = "-"
+SHORT_SECONDS = 30  # heard by PyTorch before the network is ready for MNN
 
 
 def main(arguments: list[str]) -> int:
@@ -77,17 +78,30 @@ def main(arguments: list[str]) -> int:
     return cli.SOME_FAILED if failures else cli.DONE
 
 
+def is_short(recordings: list[str]) -> bool:
+    """Whether the input is one file that is heard sooner than a network is made ready."""
+    if len(recordings) != 1 or recordings[0] == STREAM or not Path(recordings[0]).is_file():
+        return False
+    try:
+        frames, rate = read_header(Path(recordings[0]))
+    except AudioError:
+        return False
+    return frames / rate <= SHORT_SECONDS
+
+
 @contextmanager
 def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
     if args.model is None:
         if args.checkpoint not in (None, "compact"):
             raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
-        with open_engine("compact", args.device, args.jobs) as engine:
+        with open_engine("compact", args.device, args.jobs, is_short(args.input)) as engine:
             detector = load_ready()
             if detector.checkpoint_sha256 != engine.info.sha256:
                 raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
             yield engine, detector
+        if engine.stands_in:
+            convert_for_next_time("compact")
         return
     from danger_safe.saved_model import open_model_file
 
@@ -95,8 +109,10 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     name = args.checkpoint or saved["checkpoint"]["name"]
     if args.checkpoint is None and name not in NAMES:
         raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
-    with open_engine(name, args.device, args.jobs) as engine:
+    with open_engine(name, args.device, args.jobs, is_short(args.input)) as engine:
         yield engine, own_detector(args.model, saved, name, engine.info)
+    if engine.stands_in:
+        convert_for_next_time(name)
 
 
 def choose_threshold(args, detector: Detector) -> float:

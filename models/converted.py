@@ -68,7 +68,7 @@ def find_or_convert(checkpoint: str) -> Converted:
     """
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
-    folder = cache_folder() / f"{sha256}-mnn{version('MNN')}-{TRIED}"
+    folder = _folder(sha256)
     new = not _is_whole(folder)
     if new:
         try:
@@ -86,6 +86,15 @@ def find_or_convert(checkpoint: str) -> Converted:
         if new:
             raise ConversionError(f"what was just converted cannot be loaded: {error}") from error
         return find_or_convert(checkpoint)
+
+
+def is_converted(checkpoint: str) -> bool:
+    """Whether ``find_or_convert`` would find."""
+    return _is_whole(_folder(verified_sha256(checkpoint, checkpoint_path(checkpoint))))
+
+
+def _folder(sha256: str) -> Path:
+    return cache_folder() / f"{sha256}-mnn{version('MNN')}-{TRIED}"
 
 
 def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:

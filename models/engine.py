@@ -8,17 +8,19 @@
 models.models.Cnn14 remains the reference: tests/test_engine.py holds every engine against it.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from danger_safe.cli import warn
+from danger_safe.errors import UserError
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
-from models.converted import ConversionError, find_or_convert
+from models.converted import ConversionError, find_or_convert, is_converted
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
 
@@ -45,6 +47,7 @@ class Engine:
     info: CheckpointInfo
     front_end: LogMel
     network: Network
+    stands_in: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
 
     @property
     def name(self) -> str:
@@ -76,9 +79,11 @@ class Engine:
         self.close()
 
 
-def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine:
+def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, soon: bool = False) -> Engine:
     """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
 
+    ``soon``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than to hear
+    it, PyTorch stands in, and ``convert_for_next_time`` is for afterwards.
     Raises UserError for a checkpoint that is none, or for a GPU that is not there.
     """
     if checkpoint == "mfcc":
@@ -87,6 +92,8 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
         return _torch_engine(checkpoint, device, cores)
     if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
         return _torch_engine(checkpoint, "cpu", cores)
+    if soon and not is_converted(checkpoint):
+        return replace(_torch_engine(checkpoint, "cpu", cores), stands_in=True)
     try:
         converted = find_or_convert(checkpoint)
     except ConversionError as error:
@@ -99,6 +106,12 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2) -> Engine
         converted.discard()
         return open_engine(checkpoint, device, cores)
     return Engine(converted.info, converted.front_end, network)
+
+
+def convert_for_next_time(checkpoint: str) -> None:
+    """Convert a network after another engine has stood in; where that fails, the next longer run says why."""
+    with contextlib.suppress(ConversionError, UserError):
+        find_or_convert(checkpoint)
 
 
 def _mfcc_engine() -> Engine:

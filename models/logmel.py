@@ -40,8 +40,7 @@ class LogMel:
     @classmethod
     def of(cls, model: SoundNetwork) -> LogMel:
         """The front end that a network was trained with."""
-        mel_bank = model.logmel_extractor.melW.detach().cpu().numpy()
-        return cls(mel_bank, model.settings["floor"], model.settings["normalise"])
+        return cls(model.mel_bank, model.settings["floor"], model.settings["normalise"])
 
     def at_half_rate(self) -> LogMel:
         """The same values, to a tenth of a dB in the mean, from sounds at 16 kHz: half the work for a training, which
@@ -85,6 +84,27 @@ class LogMel:
     def _used(self) -> int:
         """FFT bins that any mel bin hears."""
         return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
+
+
+def mel_bank(fmin: float, fmax: float) -> np.ndarray:
+    """Triangles on Slaney's mel scale, each of the same area, as librosa.filters.mel has them: float32, (513, 64)."""
+    edges = _hertz(np.linspace(*_mel(np.array([fmin, fmax])), MEL_BINS + 2))
+    slopes = edges[:, None] - np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+    rising, falling = -slopes[:-2] / np.diff(edges)[:-1, None], slopes[2:] / np.diff(edges)[1:, None]
+    bank = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    bank *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return np.ascontiguousarray(bank.T)
+
+
+def _mel(hertz: np.ndarray) -> np.ndarray:
+    """Linear to 1 kHz, which is 15 mel, logarithmic above."""
+    above = 15 + 27 * np.log(np.maximum(hertz, 1_000) / 1_000) / np.log(6.4)
+    return np.where(hertz < 1_000, hertz * 3 / 200, above)
+
+
+def _hertz(mel: np.ndarray) -> np.ndarray:
+    above = 1_000 * np.exp(np.log(6.4) / 27 * (mel - 15))
+    return np.where(mel < 15, mel * 200 / 3, above)
 
 
 def _pad(samples: np.ndarray, before: int, after: int, mode: str) -> np.ndarray:

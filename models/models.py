@@ -40,6 +40,8 @@ class Cnn14(SoundNetwork):
     width: channels of the first block; the embedding has 32 times as many numbers. The others: SoundNetwork.
     """
 
+    holds_front_end = True  # as in the official checkpoint
+
     def __init__(
         self,
         classes: int = 527,

@@ -3,13 +3,13 @@
 Cnn14 (models.py) and the compact network (compact.py) are its two kinds: each brings the blocks between.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from danger_safe.audio import SAMPLE_RATE
-from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, mel_bank
 
 
 class SoundNetwork(nn.Module):
@@ -23,6 +23,8 @@ class SoundNetwork(nn.Module):
     multilabel: scores are independent (sigmoid, as in AudioSet) or sum to one (softmax).
     dropout: share of activations dropped in training, (after each block, around fc1).
     """
+
+    holds_front_end = False  # whether the matrices of spectrogram and mel bank are among its tensors
 
     def __init__(
         self,
@@ -40,10 +42,9 @@ class SoundNetwork(nn.Module):
             "floor": floor, "normalise": normalise, "multilabel": multilabel,
         }  # fmt: skip
         self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
-        self.spectrogram_extractor = Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH)
-        self.logmel_extractor = LogmelFilterBank(
-            sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=fmin, fmax=fmax, amin=floor, top_db=None
-        )
+        self._made: tuple[nn.Module, nn.Module] | None = None
+        if self.holds_front_end:
+            self.spectrogram_extractor, self.logmel_extractor = self._front_end()
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
 
     def add_last_layers(self, channels: int, dimensions: int) -> None:
@@ -77,7 +78,31 @@ class SoundNetwork(nn.Module):
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
         waveform = prepare(waveform, self.normalise)
-        return self.logmel_extractor(self.spectrogram_extractor(waveform))
+        if self.holds_front_end:
+            return self.logmel_extractor(self.spectrogram_extractor(waveform))
+        self._made = self._made or self._front_end()  # in a tuple: not among the network's tensors
+        spectrogram, bank = self._made
+        return bank.to(waveform.device)(spectrogram.to(waveform.device)(waveform))
+
+    def _front_end(self) -> tuple[nn.Module, nn.Module]:
+        """torchlibrosa's spectrogram and mel bank, as PANNs have them."""
+        from torchlibrosa.stft import (
+            LogmelFilterBank,
+            Spectrogram,
+        )  # librosa takes seconds to load, and engines do without
+
+        settings = self.settings
+        return Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH), LogmelFilterBank(
+            sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=settings["fmin"], fmax=settings["fmax"],
+            amin=settings["floor"], top_db=None,
+        )  # fmt: skip
+
+    @property
+    def mel_bank(self) -> np.ndarray:
+        """(513, 64)"""
+        if self.holds_front_end:
+            return self.logmel_extractor.melW.detach().cpu().numpy()
+        return mel_bank(self.settings["fmin"], self.settings["fmax"])
 
     def embed(self, logmel: torch.Tensor) -> torch.Tensor:
         """(batch, 1, frames, 64) -> (batch, dimensions)."""

@@ -3,18 +3,19 @@
 import json
 import shutil
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
-from danger_safe.audio import read_clip
+from danger_safe.audio import SAMPLE_RATE, read_clip
 from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
-from models.logmel import MIN_SAMPLES, N_FFT, LogMel
+from models.logmel import MIN_SAMPLES, N_FFT, LogMel, mel_bank
 from models.models import Cnn14
 from models.parity import PROBE_SECONDS, PROMISE, largest_error
 from models.torch_network import TorchNetwork
@@ -201,6 +202,22 @@ def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path,
     assert chosen[0][0] == 3
     assert chosen[1][0] is None
     assert chosen[1][1] < PROMISE
+
+
+@pytest.mark.parametrize(("fmin", "fmax"), [(50, 14_000), (50, 7_000), (0, 16_000)])
+def test_mel_bank_is_librosa_s(fmin, fmax):
+    bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=64, fmin=fmin, fmax=fmax)
+    assert np.allclose(mel_bank(fmin, fmax), bank.T, rtol=1e-6, atol=1e-12)
+
+
+def test_a_short_recording_does_not_wait_for_a_conversion(sample, tmp_path):
+    """It is answered by PyTorch, then the network is made ready: the second answer is MNN's, and the same."""
+    recording, cache = next((sample / "Danger").iterdir()), {"DANGER_SAFE_CACHE": tmp_path}
+    first, second = (run("predict_danger.py", recording, "--format", "json", env=cache) for _ in range(2))
+    assert "PyTorch" in first.stderr and "MNN" in second.stderr
+    answers = [json.loads(done.stdout) for done in (first, second)]
+    assert answers[0]["score"] == pytest.approx(answers[1]["score"], abs=1e-3)
+    assert answers[0]["verdict"] == answers[1]["verdict"]
 
 
 def test_a_gpu_that_pytorch_cannot_use_leaves_the_fast_engine(monkeypatch, capsys):
