@@ -70,7 +70,7 @@ def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
     except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends before it begins
         words = str(error) or "it ended before a sound began"
         raise AudioError(
-            f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -f wav -, or give --raw RATE"
+            f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or give --raw RATE"
         ) from error
     channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
     if width > 4 or channels > MOST_CHANNELS:

@@ -108,6 +108,8 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
         )
     if not len(table):
         raise UserError(f"{path}: the table has no rows")
+    if len(table.columns) == 1 and any(sign in str(table.columns[0]) for sign in ";\t"):
+        raise UserError(f"{path}: the columns are parted by semicolons or tabs: save it with commas")
     if not features:
         raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with extractEmbeddingCnn14.py")
     if missing:

@@ -116,6 +116,7 @@ def test_embeddings(refused, tmp_path, change, words):
     [
         pytest.param("t.csv", b"", id="empty"),
         pytest.param("t.csv", bytes(3_000), id="zeros"),
+        pytest.param("t.csv", b"file;label;feat_0000\na;1;0.5\n", id="semicolons"),
         pytest.param("t.csv", "file,label\n".encode("utf-16"), id="utf16"),
         pytest.param("t.csv", encoded(), id="sound"),
         pytest.param("t.parquet", b"no parquet", id="parquet"),
