@@ -81,6 +81,14 @@ def test_without_its_sounds_a_training_says_what_it_does_not_know(trained, tmp_p
     shutil.copy(folder / "audio_embeddings.csv", table)
     done = run(TRAIN, "--embeddings", table, "--output-dir", tmp_path)
     assert "FALSE ALARMS AN HOUR ARE NOT KNOWN" in done.stderr and "--dataset" in done.stderr
+    first = tmp_path / "some" / pd.read_csv(table)["file"][0]
+    first.parent.mkdir(parents=True)
+    soundfile.write(first, np.zeros(16_000), 16_000)  # the others are not there
+    made_of = json.loads((folder / "audio_embeddings.json").read_text())
+    made_of["made_of"]["dataset"] = "some"
+    table.with_suffix(".json").write_text(json.dumps(made_of))
+    done = run(TRAIN, "--embeddings", table, "--output-dir", tmp_path)
+    assert "ARE NOT KNOWN" in done.stderr and "is missing: it could be read" in done.stderr
     done = run(TRAIN, "--embeddings", table, "--output-dir", tmp_path, "--dataset", tmp_path / "nowhere", status=1)
     assert "nowhere" in done.stderr
     done = run(TRAIN, "--embeddings", table, "--max-false-alarms-per-hour", "5", "--output-dir", tmp_path, status=1)
