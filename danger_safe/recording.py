@@ -60,13 +60,29 @@ def _ffmpeg_pieces(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
             raise AudioError(f"cannot be decoded, by ffmpeg neither: {words[-1].rsplit(': ', 1)[-1]}")
 
 
+class _Plain:
+    """A WAV stream whose PCM is called so: more than two channels or 16 bits are written as WAVE_FORMAT_EXTENSIBLE, which
+    Python knows from 3.12 on."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, head = stream, stream.read(60)
+        if head[12:16] == b"fmt " and head[20:22] == b"\xfe\xff" and head[44:46] == b"\x01\x00":
+            head = head[:20] + b"\x01\x00" + head[22:]
+        self._head = head
+
+    def read(self, size: int) -> bytes:
+        """As the stream's."""
+        known, self._head = self._head[:size], self._head[size:]
+        return known + self._stream.read(size - len(known)) if len(known) < size else known
+
+
 def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
     """A WAV stream (PCM, 8 to 32 bit) as ``ffmpeg -f wav -`` or ``arecord`` write it, to its end.
 
     Raises AudioError when it is none.
     """
     try:
-        file = wave.open(stream)  # noqa: SIM115 - the stream is not ours to close
+        file = wave.open(_Plain(stream))  # noqa: SIM115 - the stream is not ours to close
     except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends before it begins
         words = str(error) or "it ended before a sound began"
         raise AudioError(

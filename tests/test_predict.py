@@ -136,6 +136,10 @@ def test_streams(recording):
         rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.decode().splitlines()[1:]]
         assert [row[1:3] for row in rows] == [row[:2] for row in expected]
         assert np.allclose([float(row[3]) for row in rows], [float(row[2]) for row in expected], atol=0.002)
+    samples = soundfile.read(recording, always_2d=True)[0]
+    soundfile.write(wide := io.BytesIO(), samples.repeat(6, axis=1), RATE, format="WAVEX", subtype="PCM_24")
+    answer = json.loads(stream_in(wide.getvalue(), "--format", "json").stdout)
+    assert answer["score"] == pytest.approx(max(float(row[2]) for row in expected), abs=0.002)
     broken = stream_in(whole[:100_001]).stdout.decode()  # breaks off in the middle of a sample
     assert "(0:01.6)" in broken
     assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr.decode()
