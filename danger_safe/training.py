@@ -53,8 +53,8 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
     heard, not_heard = hear_by_the_hour(table, args.seed, args.dataset, args.ordinary_minutes, args.jobs)
     result = evaluate(pipeline, table, rule, args.seed, heard)
-    summary = summarise(result)
-    warnings = warnings_of(summary, int(table.clips["seen"].sum())) + not_heard
+    summary, seen = summarise(result), int(table.clips["seen"].sum())
+    warnings = warnings_of(summary, seen) + not_heard
     # the ones that are kept learn from every clip
     with threadpool_limits(1, user_api="blas"):
         model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
@@ -62,7 +62,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
         unknown = summarise_unknown(result, model, table)
 
     model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
+    metrics = summary | {"model": title, "seen": seen, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
     save_model(model_file, model, novelty, table, metrics)
@@ -146,7 +146,12 @@ def print_summary(title: str, data: str, metrics: dict) -> None:
         f"(before: {before['brier']:.3f}, {before['calibration_error']:.1%})"
     )
     print(f"The threshold {metrics['threshold_rule']}")
-    print(f"On new recordings like these: {in_words(metrics['promise'])}; 95 % intervals over recordings")
+    if metrics["seen"]:
+        print(
+            f"NO PROMISE for new recordings: the network knows {metrics['seen']} of these clips, and new ones less well"
+        )
+    where = "On clips that it knows" if metrics["seen"] else "On new recordings like these"
+    print(f"{where}: {in_words(metrics['promise'])}; 95 % intervals over recordings")
     if "by_the_hour" in metrics:
         hour = metrics["by_the_hour"]
         print(f"Heard window by window: {in_words_by_the_hour(hour)} (measured on {hour['minutes']:.0f} minutes)")

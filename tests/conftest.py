@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # scripts run side by side, each test file in a process: make test
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """For make test: a file's tests stay together, since they share what they made; those of the large network too,
     whose conversion takes half a minute."""
