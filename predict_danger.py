@@ -92,27 +92,28 @@ def is_short(recordings: list[str]) -> bool:
 @contextmanager
 def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
-    if args.model is None:
-        if args.checkpoint not in (None, "compact"):
-            raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
-        with open_engine("compact", args.device, args.jobs, is_short(args.input)) as engine:
-            detector = load_ready()
-            if detector.checkpoint_sha256 != engine.info.sha256:
-                raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
-            yield engine, detector
-        if engine.stands_in:
-            convert_for_next_time("compact")
-        return
-    from danger_safe.saved_model import open_model_file
+    saved, name = None, "compact"
+    if args.model is not None:
+        from danger_safe.saved_model import open_model_file
 
-    saved = open_model_file(args.model)
-    name = args.checkpoint or saved["checkpoint"]["name"]
-    if args.checkpoint is None and name not in NAMES:
-        raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
+        saved = open_model_file(args.model)
+        name = args.checkpoint or saved["checkpoint"]["name"]
+        if args.checkpoint is None and name not in NAMES:
+            raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
+    elif args.checkpoint not in (None, "compact"):
+        raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
     with open_engine(name, args.device, args.jobs, is_short(args.input)) as engine:
-        yield engine, own_detector(args.model, saved, name, engine.info)
+        yield engine, own_detector(args.model, saved, name, engine.info) if saved else ready_detector(engine)
     if engine.stands_in:
         convert_for_next_time(name)
+
+
+def ready_detector(engine: Engine) -> Detector:
+    """The repository's own. Raises UserError where it was made for another network than the engine's."""
+    detector = load_ready()
+    if detector.checkpoint_sha256 != engine.info.sha256:
+        raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
+    return detector
 
 
 def choose_threshold(args, detector: Detector) -> float:
@@ -254,15 +255,13 @@ def parse(arguments: list[str]):
         parser.error("--plot is for one recording")
     if args.plot and not args.plot.absolute().parent.is_dir():
         parser.error(f"--plot {args.plot}: there is no such folder")
-    if args.plot and (args.plot.suffix != ".png" or args.plot.is_dir() or _same(args.plot, args.input)):
+    if args.plot and (
+        args.plot.suffix != ".png" or args.plot.is_dir() or args.plot.resolve() == Path(args.input[0]).resolve()
+    ):
         parser.error("--plot writes a .png, not over a folder or the recording")
     if args.format == "audacity" and not args.mic and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
         parser.error("--format audacity is for one recording: a label track belongs to one")
     return args
-
-
-def _same(picture: Path, recordings: list[str]) -> bool:
-    return any(picture.resolve() == Path(recording).resolve() for recording in recordings)
 
 
 def seconds(text: str) -> float:
