@@ -6,15 +6,15 @@
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make fuzz   broken files by the million, MINUTES for each kind: Linux
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
-# make twin     the same without a quarter of the recordings (PART, 1 to 4), on which the result can then be judged
+# make twin     the same without a quarter of the recordings (PART, 1 to 4), which is then scored through it
 # make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
 # make audit  asks the advisory database about every locked version (online)
-# make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
+# make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from (default: make twin's)
 PYTHON ?= python3
 DATASET ?= dataset
 ESC50 ?= dataset/ESC-50-master
 SOUNDS ?=
-TWINS ?=
+TWINS ?= $(wildcard models/cnn14_compact_without_?of4.pth)
 PART ?= 4
 MINUTES ?= 1
 ifeq ($(OS),Windows_NT)
@@ -108,10 +108,11 @@ compact: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/compact_second.pth
 	$(RUN) -m models.average models/compact_first.pth models/compact_second.pth models/cnn14_compact.pth
 
+TWIN := models/cnn14_compact_without_$(PART)of4
 twin: .venv/.run-installed models/quiet_rooms
 	$(RUN) $(COMPACT) $(FIRST) --without $(PART)/4 --output models/twin_$(PART)_first.pth
 	$(RUN) $(COMPACT) $(SECOND) --without $(PART)/4 --checkpoint models/twin_$(PART)_first.pth --output models/twin_$(PART)_second.pth
-	$(RUN) -m models.average models/twin_$(PART)_first.pth models/twin_$(PART)_second.pth models/twin_$(PART).pth
+	$(RUN) -m models.average --small models/twin_$(PART)_first.pth models/twin_$(PART)_second.pth $(TWIN).pth
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9

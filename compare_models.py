@@ -36,6 +36,7 @@ from danger_safe.paired import auc_differences, recommend
 from danger_safe.saved_model import load_model_file
 from danger_safe.table import EmbeddingTable, read_table
 from danger_safe.training import describe_data, hear_by_the_hour
+from danger_safe.twins import with_twins
 
 OUTPUTS = (
     "model_comparison.png", "model_comparison.csv", "mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv",
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     for name in OUTPUTS:
         if (args.output_dir / name).resolve() in given:
             raise UserError(f"{args.output_dir / name} is read, and would be written over: give another --output-dir")
-    table = read_table(args.embeddings)
+    table, warnings = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
 
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
     contests = [(file, saved, table) for file, saved in models]
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         baseline = read_baseline(args.baseline, table)
         contests += [(file, saved, baseline) for file, saved in models]
 
-    rows, results, speeds, warnings = [], {}, {}, []
+    rows, results, speeds = [], {}, {}
     for file, saved, embeddings in contests:
         settings, own = saved["metrics"], embeddings is table
         rule = Rule(settings["min_recall"], settings.get("max_false_alarms_per_hour") if own else None)
@@ -83,12 +84,11 @@ def main(arguments: list[str]) -> int:
         speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.inf
         rows.append(_row(title, file if own else None, summary, learning, speeds[title] if own else math.nan))
         if own:
-            warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
+            warnings += [f"{title}: {warning}" for warning in warnings_of(summary, known=0)]
 
-    seen = int(table.clips["seen"].sum())
-    if seen:
+    if known := int(table.known.sum()):
         warnings.append(
-            f"OPTIMISTIC: {seen} of {len(table.labels)} clips were in the network's own training (column seen)"
+            f"OPTIMISTIC: {known} of {len(table.labels)} clips were in the network's own training (column seen)"
         )
     comparison = pd.DataFrame(rows).sort_values("roc_auc", ascending=False)
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"

@@ -9,7 +9,8 @@ Out:  audio_embeddings.csv           file, label, category, fold, source, seen, 
       audio_embeddings_failures.csv  clips that could not be read, and why
       audio_embeddings.journal       what is finished: stop whenever you like, the same command goes on from there
 
-``seen`` is True for clips that the checkpoint was itself trained on: scores on those are too good to be true.
+``seen`` is True for clips that the checkpoint was itself trained on: scores on those are too good to be true, unless
+the network has twins that never heard them (compact has: models/README.md).
 On several computers: start a Dask cluster as the README shows, and give --scheduler tcp://HOST:8786.
 Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
@@ -24,7 +25,7 @@ from danger_safe.errors import UserError
 from danger_safe.journal import Journal
 from danger_safe.preflight import survey
 from danger_safe.table_files import SUFFIXES, TableFiles
-from models.checkpoint_files import checkpoint_path, verified_sha256
+from models.checkpoint_files import checkpoint_path, twins_beside, verified_sha256
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{args.output} is the dataset's own table: give another --output")
     made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
     table = TableFiles(args.output, args.rows_per_part, made_of)
-    sha256 = verified_sha256(args.checkpoint, checkpoint_path(args.checkpoint))
+    path = checkpoint_path(args.checkpoint)
+    sha256 = verified_sha256(args.checkpoint, path)
     with Journal(table.journal) as journal:
         if journal.damaged:
             cli.warn(f"{journal.path} was damaged: starting anew")
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> int:
     if seen := sum(Path(clip.file).name in info.clips for clip in clips):
         cli.warn(
             f"{seen} of {len(clips)} clips were in the checkpoint's own training (column seen): "
-            "scores on them are optimistic"
+            + ("the trainings score them through its twins" if twins_beside(path) else "scores on them are optimistic")
         )
     print(f"Wrote {args.output}. Next: python train_logreg_model.py --embeddings {args.output}")
     new = sum(task.clip.file not in failures for task in found.tasks)

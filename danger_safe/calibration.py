@@ -1,45 +1,66 @@
 """Scores that are probabilities: of a hundred clips that get 0.8, about eighty are dangers.
 
-    pipeline = calibrated(pipeline, folds).fit(features, labels)
+    sigmoid = fit_sigmoid(values, labels)        # values of clips that the classifier had not learnt from
+    model = calibrated(pipeline, sigmoid, features, labels)
 
 A classifier's own scores are no probabilities: balanced class weights alone shift them. A sigmoid (Platt 1999) fitted on
-scores of clips that the classifier had not seen turns them into such; scikit-learn's CalibratedClassifierCV does both and
-stays part of the pipeline that is saved. Probabilities hold where dangers are as frequent as in the training data.
+scores of clips that the classifier had not seen turns them into such; it is scikit-learn's own and stays part of the
+pipeline that is saved. Probabilities hold where dangers are as frequent as in the training data.
 """
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from sklearn.pipeline import Pipeline
 
 BINS = 10  # of equally many clips, for the calibration error and the picture
 
 
-def calibrated(pipeline: Pipeline, folds: np.ndarray) -> Pipeline:
-    """An unfitted ``pipeline`` whose classifier is calibrated on ``folds``, one number a clip of the data to be fitted."""
-    *before, (name, classifier) = clone(pipeline).steps
-    splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
-    return Pipeline([*before, (name, CalibratedClassifierCV(classifier, method="sigmoid", cv=splits, ensemble=False))])
+def fit_sigmoid(values: np.ndarray, labels: np.ndarray):
+    """scikit-learn's sigmoid from ``decision_values``, (clips,), to probabilities of Danger: its ``predict`` does it."""
+    as_they_are = LogisticRegression()  # a classifier whose decisions are what it is given
+    as_they_are.coef_, as_they_are.intercept_, as_they_are.classes_ = np.ones((1, 1)), np.zeros(1), np.array([0, 1])
+    return _sigmoid_of(_calibrated(as_they_are, values[:, None], labels))
+
+
+def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarray) -> Pipeline:
+    """The fitted ``model`` with a sigmoid after its classifier. ``features`` and ``labels`` are those it was fitted on."""
+    *before, (name, classifier) = model.steps
+    for _, step in before:
+        features = step.transform(features)
+    last = _calibrated(classifier, features, labels)  # on scores that are too sure: only its sigmoid is of those
+    last.calibrated_classifiers_[0].calibrators[0] = sigmoid
+    return Pipeline([*before, (name, last)])
+
+
+def _calibrated(classifier: ClassifierMixin, features: np.ndarray, labels: np.ndarray) -> CalibratedClassifierCV:
+    return CalibratedClassifierCV(FrozenEstimator(classifier), method="sigmoid").fit(features, labels)
+
+
+def _sigmoid_of(last: CalibratedClassifierCV):
+    return last.calibrated_classifiers_[0].calibrators[0]
 
 
 def uncalibrated(pipeline: Pipeline) -> Pipeline:
     """The unfitted pipeline that ``calibrated`` was given."""
-    *before, (name, classifier) = clone(pipeline).steps
-    return Pipeline([*before, (name, getattr(classifier, "estimator", classifier))])
+    *before, (name, classifier) = pipeline.steps
+    while isinstance(classifier, CalibratedClassifierCV | FrozenEstimator):
+        classifier = classifier.estimator
+    return Pipeline([*((before_name, clone(step)) for before_name, step in before), (name, clone(classifier))])
+
+
+def decision_values(model: Pipeline, features: np.ndarray) -> np.ndarray:
+    """What the sigmoid is for, of each row: the decision function where an uncalibrated model has one, as log-odds,
+    else its score for Danger."""
+    return model.decision_function(features) if hasattr(model, "decision_function") else danger_scores(model, features)
 
 
 def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
-    """Probability of Danger of each row."""
+    """Score for Danger of each row; of a calibrated model, its probability."""
     return model.predict_proba(features)[:, list(model.classes_).index(1)]
-
-
-def raw_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
-    """What the classifier inside a calibrated, fitted pipeline says of each row, before calibration."""
-    for _, step in model.steps[:-1]:
-        features = step.transform(features)
-    (inner,) = model.steps[-1][1].calibrated_classifiers_
-    return inner.estimator.predict_proba(features)[:, list(inner.estimator.classes_).index(1)]
 
 
 def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

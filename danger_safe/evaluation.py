@@ -1,13 +1,15 @@
 """The one evaluation of every classifier: out-of-fold scores, an operating point, honest numbers.
 
 Clips of one recording never sit on both sides of a split. Every clip is scored once, by a model that saw neither it
-nor its recording; all numbers come from those scores.
+nor its recording, through a network that was not trained on it where there is one (twins.py); all numbers come from
+those scores.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
@@ -15,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from danger_safe.bootstrap import auc_interval
-from danger_safe.calibration import calibrated, calibration, danger_scores, raw_scores
+from danger_safe.calibration import calibration, danger_scores, decision_values, fit_sigmoid
 from danger_safe.errors import UserError
 from danger_safe.false_alarms import Trial
 from danger_safe.heard_again import Heard
@@ -66,6 +68,7 @@ class Evaluation:
     rule: Rule  # how the threshold is chosen
     threshold: float  # the operating point
     splitting: str  # how the folds were made, in words
+    values: np.ndarray | None = None  # what calibration.fit_sigmoid is fitted on
     familiarity: np.ndarray | None = None  # to a novelty rule that had not learnt from its fold
     trial: Trial | None = None  # the same classifier on the windows of long stretches
     window_familiarity: np.ndarray | None = None  # (windows of the trial,)
@@ -74,35 +77,43 @@ class Evaluation:
 def evaluate(
     pipeline: Pipeline, table: EmbeddingTable, rule: Rule, seed: int, heard: Heard | None = None
 ) -> Evaluation:
-    """Cross-validate ``pipeline``, calibrated within each fold, on the clips and on the windows ``heard``; choose its
-    threshold.
+    """Cross-validate ``pipeline`` on the clips and on the windows ``heard``; choose its threshold.
 
+    The scores of each fold become probabilities by a sigmoid fitted on the other folds' scores.
     On clips that the network was trained on, scores are further apart than they will be on new sounds, and a threshold
     above 0.5 would trade dangers for false alarms that it only seems to know: there it is held at 0.5 or below.
     """
     sources = sources_of(table)
     folds, splitting = folds_of(table, seed)
-    scores, raw, known_as = np.full((3, len(table.labels)), np.nan)
+    scores, raw, values, known_as = np.full((4, len(table.labels)), np.nan)
     alone, window_familiarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
     with threadpool_limits(1, user_api="blas"):  # matrices are small: threads only wait for each other
         for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
-            out, known = folds == fold, folds != fold
-            inner, _ = assign_folds(table.labels[known], sources[known], folds[known], seed)
-            model = calibrated(pipeline, inner).fit(table.features[known], table.labels[known])
-            novelty = learn_known(table.features[known])
-            scores[out], raw[out] = danger_scores(model, table.features[out]), raw_scores(model, table.features[out])
-            known_as[out] = familiarity(novelty, table.features[out])
-            if heard is not None:
-                there = out[heard.clip]
-                alone[there] = danger_scores(model, heard.embeddings[there]) * heard.audible[there]
-                window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
-    if table.clips["seen"].any():
+            known = folds != fold
+            for features, scored in table.networks:
+                out = ~known & scored
+                if not out.any():
+                    continue
+                model, novelty = clone(pipeline).fit(features[known], table.labels[known]), learn_known(features[known])
+                values[out], raw[out] = (of(model, features[out]) for of in (decision_values, danger_scores))
+                known_as[out] = familiarity(novelty, features[out])
+                if heard is not None and (there := out[heard.clip]).any():
+                    alone[there] = decision_values(model, heard.embeddings[there])
+                    window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+    for fold in np.unique(folds):
+        out = folds == fold
+        sigmoid = fit_sigmoid(values[~out], table.labels[~out])
+        scores[out] = sigmoid.predict(values[out])
+        if heard is not None and (there := out[heard.clip]).any():
+            alone[there] = sigmoid.predict(alone[there]) * heard.audible[there]
+    if table.known.any():
         rule = replace(rule, highest=HIGHEST_WHERE_SEEN)
     trial = None if heard is None else Trial(heard, alone, table.labels, folds, sources)
     threshold = rule.choose(table.labels, scores, trial, np.ones(len(scores), bool))
     return Evaluation(
-        table.labels, scores, raw, folds, sources, rule, threshold, splitting, known_as, trial, window_familiarity
-    )
+        table.labels, scores, raw, folds, sources, rule, threshold, splitting, values,
+        known_as, trial, window_familiarity,
+    )  # fmt: skip
 
 
 def sources_of(table: EmbeddingTable) -> np.ndarray:
@@ -203,7 +214,7 @@ def summarise(result: Evaluation) -> dict:
         "majority_baseline": float(max(labels.mean(), 1 - labels.mean())),
         "threshold": result.threshold,
         "threshold_rule": result.rule.in_words(),
-        "promise": expected(labels, scores, result.sources, thresholds),
+        "promise": expected(labels, scores, result.sources, result.folds, thresholds),
         "roc_auc_interval": auc_interval(labels, scores, result.sources),
         "calibration": {"before": calibration(labels, result.raw_scores), "after": calibration(labels, scores)},
         "ranking": _spread(result, lambda y, s: ranking(y, s) if len(np.unique(y)) == 2 else {}),
@@ -230,8 +241,8 @@ def _spread(result: Evaluation, measure) -> dict:
     return spread
 
 
-def warnings_of(summary: dict, seen: int) -> list[str]:
-    """What nobody may overlook. The first is the failure that this project started from."""
+def warnings_of(summary: dict, known: int) -> list[str]:
+    """What nobody may overlook; ``known``: clips scored through a network that was trained on them. The first is the failure that this project started from."""
     warnings = []
     clips = summary["clips"]
     for name, words in (("at_0.5", "at 0.5"), ("at_threshold", "at the chosen threshold")):
@@ -251,9 +262,9 @@ def warnings_of(summary: dict, seen: int) -> list[str]:
             f"ROC-AUC {summary['ranking']['roc_auc']['all']:.3f} (95 % interval from {summary['roc_auc_interval'][0]:.3f}; "
             "0.5 is guessing). Check labels and embeddings, or bring more recordings"
         )
-    if seen:
+    if known:
         warnings.append(
-            f"OPTIMISTIC: {seen} of {clips} clips were in the embedding network's own training (column seen). "
+            f"OPTIMISTIC: {known} of {clips} clips were in the embedding network's own training (column seen). "
             "These scores are no results; score clips that the network never heard"
         )
     return warnings

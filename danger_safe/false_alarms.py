@@ -93,6 +93,8 @@ class Trial:
         danger, safe = ((self.labels == label) & self.heard_clips for label in (1, 0))
         return {
             "minutes": float(self.seconds[safe].sum() / 60),
-            "danger_recall": share_with_interval(counts[danger] > 0, self.sources[danger]),
-            "false_alarms_an_hour": rate_with_interval(counts[safe], self.seconds[safe] / SECONDS, self.sources[safe]),
+            "danger_recall": share_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
+            "false_alarms_an_hour": rate_with_interval(
+                counts[safe], self.seconds[safe] / SECONDS, self.sources[safe], self.folds[safe]
+            ),
         }

@@ -36,7 +36,7 @@ def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np
 
 
 def expected(
-    labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, thresholds: np.ndarray
+    labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, folds: np.ndarray, thresholds: np.ndarray
 ) -> dict[str, list[float]]:
     """Danger recall and false alarms (share of safe clips), each as [value, low, high] of the 95 % interval.
 
@@ -44,8 +44,8 @@ def expected(
     """
     alarm = scores >= thresholds
     return {
-        "danger_recall": share_with_interval(alarm[labels == 1], sources[labels == 1]),
-        "false_alarms": share_with_interval(alarm[labels == 0], sources[labels == 0]),
+        name: share_with_interval(alarm[labels == label], sources[labels == label], folds[labels == label])
+        for name, label in (("danger_recall", 1), ("false_alarms", 0))
     }
 
 

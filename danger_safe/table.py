@@ -20,6 +20,15 @@ TEXTS = ("file", "category", "source")
 
 
 @dataclass(frozen=True)
+class Twin:
+    """A network like the table's, trained without some of the clips."""
+
+    checkpoint: str
+    features: np.ndarray  # its embeddings of all clips, (clips, dimensions)
+    scores: np.ndarray  # (clips,) bool: those that are scored through it
+
+
+@dataclass(frozen=True)
 class EmbeddingTable:
     """One row a clip. ``clips`` has the columns of INFO_COLUMNS; ``features`` is float32, (clips, dimensions)."""
 
@@ -27,11 +36,26 @@ class EmbeddingTable:
     features: np.ndarray
     info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty where the file is absent
     path: Path
+    twins: tuple[Twin, ...] = ()  # networks that clips are scored through which the table's own was trained on
 
     @property
     def labels(self) -> np.ndarray:
         """0 Safe, 1 Danger."""
         return self.clips["label"].to_numpy()
+
+    @property
+    def known(self) -> np.ndarray:
+        """(clips,) bool: which are scored through a network that was trained on them, for want of a twin."""
+        known = self.clips["seen"].to_numpy(bool)
+        for twin in self.twins:
+            known = known & ~twin.scores
+        return known
+
+    @property
+    def networks(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The table's own network and its twins: embeddings of all clips, and which of them are scored through it."""
+        own = ~np.any([np.zeros(len(self.clips), bool), *(twin.scores for twin in self.twins)], axis=0)
+        return [(self.features, own), *((twin.features, twin.scores) for twin in self.twins)]
 
     @property
     def checkpoint(self) -> dict:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from danger_safe import addresses, cli
 from danger_safe.addresses import Place
-from danger_safe.calibration import calibrated
+from danger_safe.calibration import calibrated, fit_sigmoid
 from danger_safe.clips import LABEL_NAMES
 from danger_safe.errors import UserError
 from danger_safe.evaluation import Rule, evaluate, folds_of, summarise, warnings_of
@@ -22,6 +22,7 @@ from danger_safe.heard_again import Heard, hear_again
 from danger_safe.operating_point import in_words, in_words_by_the_hour
 from danger_safe.table import EmbeddingTable, read_table
 from danger_safe.table_sounds import checkpoint_of, find_sounds
+from danger_safe.twins import with_twins
 from danger_safe.unknown import in_words as unknown_in_words
 from danger_safe.unknown import learn_known, summarise_unknown
 
@@ -48,21 +49,22 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     if args.max_false_alarms_per_hour is not None and not args.ordinary_minutes:
         parser.error("--max-false-alarms-per-hour needs --ordinary-minutes, in which they are counted")
 
-    table = read_table(args.embeddings)
+    table, not_asked = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
     pipeline = build(args.seed, args.jobs)
     rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
     heard, not_heard = hear_by_the_hour(table, args.seed, args.dataset, args.ordinary_minutes, args.jobs)
     result = evaluate(pipeline, table, rule, args.seed, heard)
-    summary, seen = summarise(result), int(table.clips["seen"].sum())
-    warnings = warnings_of(summary, seen) + not_heard
+    summary, known = summarise(result), int(table.known.sum())
+    warnings = warnings_of(summary, known) + not_asked + not_heard
     # the ones that are kept learn from every clip
     with threadpool_limits(1, user_api="blas"):
-        model = calibrated(pipeline, result.folds).fit(table.features, table.labels)
+        sigmoid = fit_sigmoid(result.values, table.labels)
+        model = calibrated(pipeline.fit(table.features, table.labels), sigmoid, table.features, table.labels)
         novelty = learn_known(table.features)
-        unknown = summarise_unknown(result, model, table)
+        unknown = summarise_unknown(result, pipeline, sigmoid, table)
 
     model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, "seen": seen, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
+    metrics = summary | {"model": title, "seen": known, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
     save_model(model_file, model, novelty, table, metrics)
@@ -120,11 +122,13 @@ def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: Em
 def describe_data(table: EmbeddingTable) -> str:
     """One line for titles: how many clips of what, seen through which network."""
     danger = int(table.labels.sum())
-    seen = int(table.clips["seen"].sum())
+    known, through_twins = int(table.known.sum()), sum(int(twin.scores.sum()) for twin in table.twins)
     words = (
         f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
     )
-    return words + (f", {seen} SEEN by the network" if seen else "")
+    if through_twins:
+        words += f", {through_twins} scored through twins that never heard them"
+    return words + (f", {known} SEEN by the network" if known else "")
 
 
 def print_summary(title: str, data: str, metrics: dict) -> None:

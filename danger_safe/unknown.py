@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 
 from danger_safe.bootstrap import share_with_interval
-from danger_safe.calibration import uncalibrated
+from danger_safe.calibration import decision_values
 from danger_safe.table import EmbeddingTable
 
 if TYPE_CHECKING:
@@ -45,52 +46,46 @@ def unknown_level(known: np.ndarray) -> float:
 
 
 def leave_out_categories(
-    model: Pipeline, features: np.ndarray, labels: np.ndarray, categories: np.ndarray, threshold: float, level: float
+    model: Pipeline, sigmoid, table: EmbeddingTable, threshold: float, level: float
 ) -> dict[str, dict[str, int]]:
     """What a model says of categories that it was not taught: {category: {danger, unknown, clips}}, in clips.
 
     Each category is left out in turn (beyond GROUPS of them, several at once), rule and classifier learn from the
-    others, and the left-out clips are asked about. ``model`` is the calibrated, fitted pipeline: its sigmoid turns the
-    new classifier's scores into probabilities.
+    others, and the left-out clips are asked about. ``model`` is the pipeline, ``sigmoid`` turns its scores into
+    probabilities.
     """
+    labels, categories = table.labels, table.clips["category"].to_numpy()
     names = np.unique(categories)
     group = {name: number % GROUPS for number, name in enumerate(names)}
     number = np.array([group[name] for name in categories])
-    sigmoid = model.steps[-1][1].calibrated_classifiers_[0].calibrators[0]
+    danger, unknown = np.zeros((2, len(labels)), bool)
     answers = {}
     for out in range(min(GROUPS, len(names))):
         left, known = number == out, number != out
         if len(np.unique(labels[known])) < 2:
             continue  # without this category one label would be missing
-        classifier = uncalibrated(model).fit(features[known], labels[known])
-        scores = _calibrated_scores(classifier, sigmoid, features[left])
-        rule = learn_known(features[known])
-        danger = scores >= threshold
-        unknown = ~danger & (familiarity(rule, features[left]) < level)
+        for features, scored in table.networks:
+            asked = left & scored
+            if not asked.any():
+                continue
+            classifier, rule = clone(model).fit(features[known], labels[known]), learn_known(features[known])
+            danger[asked] = sigmoid.predict(decision_values(classifier, features[asked])) >= threshold
+            unknown[asked] = ~danger[asked] & (familiarity(rule, features[asked]) < level)
         for name in np.unique(categories[left]):
-            here = categories[left] == name
+            here = categories == name
             counts = {"danger": danger[here].sum(), "unknown": unknown[here].sum(), "clips": here.sum()}
             answers[str(name)] = {key: int(value) for key, value in counts.items()}
     return answers
 
 
-def _calibrated_scores(classifier: Pipeline, sigmoid, features: np.ndarray) -> np.ndarray:
-    """As scikit-learn's CalibratedClassifierCV does: the sigmoid is on the decision function where there is one."""
-    if hasattr(classifier, "decision_function"):
-        return sigmoid.predict(classifier.decision_function(features))
-    return sigmoid.predict(classifier.predict_proba(features)[:, 1])
-
-
-def summarise_unknown(result: Evaluation, model: Pipeline, table: EmbeddingTable) -> dict:
-    """The level, its price and its benefit, for *_metrics.json: see ``in_words``. ``model`` is fitted on ``table``."""
+def summarise_unknown(result: Evaluation, model: Pipeline, sigmoid, table: EmbeddingTable) -> dict:
+    """The level, its price and its benefit, for *_metrics.json: see ``in_words``."""
     known, counted = known_familiarity(result)
     level = unknown_level(known[counted])
     safe = counted & (result.scores < result.threshold)
     unknown = safe & (known < level)
     categories = table.clips["category"].to_numpy()
-    answers = leave_out_categories(
-        model, table.features, table.labels, categories, result.threshold, unknown_level(result.familiarity)
-    )
+    answers = leave_out_categories(model, sigmoid, table, result.threshold, unknown_level(result.familiarity))
     label_of = dict(zip(categories.tolist(), table.labels.tolist(), strict=True))
     left_out = {}
     for label, name in ((1, "danger"), (0, "safe")):

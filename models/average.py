@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("first", metavar="FIRST", help="checkpoint")
     parser.add_argument("second", metavar="SECOND", help="checkpoint that was trained on from the first")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="checkpoint to write")
+    parser.add_argument("--small", action="store_true", help="one byte a weight instead of two: for a twin")
     args = parser.parse_args(arguments)
     (first, known), (second, info) = load_model(args.first), load_model(args.second)
     if first.settings != second.settings or known.categories != info.categories:
@@ -31,8 +32,9 @@ def main(arguments: list[str]) -> int:
     training = {"mean_of": [f"{Path(args.first).name} {known.sha256}", f"{Path(args.second).name} {info.sha256}"]}
     clips = sorted(known.clips | info.clips)
     save_checkpoint(
-        args.output, second, categories=list(info.categories), clips=clips, licence=info.licence, training=training
-    )
+        args.output, second, categories=list(info.categories), clips=clips, licence=info.licence, training=training,
+        small=args.small,
+    )  # fmt: skip
     print(f"Wrote {args.output}")
     return cli.DONE
 

@@ -8,6 +8,7 @@ path = checkpoint_path("mine.pth")  # any file; its hash is recorded
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 from danger_safe.download import download, file_sha256
@@ -66,6 +67,11 @@ def checkpoint_path(checkpoint: str) -> Path:
 def place_of(checkpoint: str) -> Path:
     """Where a checkpoint's file is, or will be."""
     return {"cnn14": OFFICIAL, "compact": COMPACT, "mfcc": BASELINE}.get(checkpoint, Path(checkpoint))
+
+
+def twins_beside(path: Path) -> list[Path]:
+    """The files of a checkpoint's twins: networks of its recipe that some of its recordings were kept from."""
+    return sorted(path.parent.glob(f"{escape(path.stem)}_without_*.pth"))
 
 
 def checkpoint_name(checkpoint: str) -> str:

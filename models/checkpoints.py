@@ -6,7 +6,8 @@
 
 Two layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
 ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14 or CompactNet), ``model`` (the learnt tensors,
-matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``.
+matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``. Where there
+is an entry ``scales``, matrices are whole numbers of one byte, a row of each to be multiplied with its scale.
 """
 
 import math
@@ -39,12 +40,17 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
     content = _read(path)
     state = content["model"]
     _check_tensors(path, state)
+    if not isinstance(content.get("scales", {}), dict):
+        raise UserError(f"{path} is damaged: its scales are none")
+    _check_tensors(path, content.get("scales", {}))
     try:
         own = content.get("format") == FORMAT
         model = _own_network(content["settings"], state) if own else _official_network(state)
         if own:  # the computed matrices are not in the file
             computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
             state = computed | {name: tensor.float() for name, tensor in state.items()}
+            for name, scale in content.get("scales", {}).items():
+                state[name] *= scale.float().reshape(-1, *[1] * (state[name].ndim - 1))
         model.load_state_dict(state, strict=True)
         info = CheckpointInfo(
             name=checkpoint_name(checkpoint),
@@ -60,9 +66,16 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
 
 
 def save_checkpoint(
-    path: Path, model: SoundNetwork, *, categories: list[str], clips: list[str], licence: str, training: dict
+    path: Path,
+    model: SoundNetwork,
+    *,
+    categories: list[str],
+    clips: list[str],
+    licence: str,
+    training: dict,
+    small: bool = False,
 ) -> None:
-    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter."""
+    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter, or 1 where it is ``small``."""
     state = {
         name: tensor.half() if tensor.ndim > 1 else tensor.clone()
         for name, tensor in model.state_dict().items()
@@ -72,6 +85,12 @@ def save_checkpoint(
         "format": FORMAT, "settings": model.settings, "model": state, "categories": categories,
         "clips": sorted(clips), "licence": licence, "training": training,
     }  # fmt: skip
+    if small:
+        content["scales"] = scales = {}
+        for name, values in model.state_dict().items():
+            if name in state and values.ndim > 1:
+                scales[name] = values.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+                state[name] = (values.flatten(1) / scales[name][:, None]).round().reshape(values.shape).to(torch.int8)
     with whole_file(path) as part:
         torch.save(content, part)
 

@@ -143,3 +143,18 @@ def test_clips_of_one_recording_count_once():
     """Twenty clips of two recordings tell no more than two clips do."""
     twice = np.repeat([0, 1], 10)
     assert share_with_interval(twice == 1, twice) == [0.5, 0.0, 1.0]
+
+
+def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
+    """Four models of equal skill, and four of which one finds half as much: the fifth could be like that one."""
+    rng = np.random.default_rng(0)
+    folds, alone = np.repeat(np.arange(4), 100), np.arange(400)
+    for shares, wider in (((0.8, 0.8, 0.8, 0.8), False), ((0.9, 0.9, 0.9, 0.45), True)):
+        hits = rng.random(400) < np.repeat(shares, 100)
+        (value, low, high), (same, lowest, highest) = (share_with_interval(hits, alone, f) for f in (None, folds))
+        assert value == same and lowest <= low and high <= highest <= 1
+        assert (low - lowest > 0.1) == wider
+        (_, low, high), (_, lowest, highest) = (
+            rate_with_interval(hits * 1.0, np.full(400, 0.01), alone, f) for f in (None, folds)
+        )
+        assert (low - lowest > 10) == wider and (highest - high > 10) == wider

@@ -121,7 +121,7 @@ def test_all_safe_has_its_own_warning():
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
     result = Evaluation(labels, scores, scores, folds, np.arange(20), Rule(), 0.5, "test")
-    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
+    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), known=0))
 
 
 def test_seen_clips_are_called_optimistic(tmp_path):
@@ -292,7 +292,7 @@ def test_interval_is_wider_where_clips_share_recordings():
     scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # a recording's ten clips fail together
     widths = {}
     for name, sources in (("alone", alone), ("shared", alone // 10)):
-        promise = expected(labels, scores, sources, np.full(400, 0.7))
+        promise = expected(labels, scores, sources, alone % 5, np.full(400, 0.7))
         value, low, high = promise["danger_recall"]
         assert value == (scores[labels == 1] >= 0.7).mean()
         assert low < value < high

@@ -1,0 +1,117 @@
+"""Do the trainings keep what they promise? Each fold of ESC-50 in turn is kept from everything, and then listened to.
+
+    python benchmarks/promises.py --esc50 dataset/ESC-50-master --output promises
+
+For each fold, the compact network's twin that never heard it stands in for the network, and the other twins for its twins.
+The scripts are run as they are on the other folds; models and stored thresholds are tried on the fold. Prints what the
+training said and what came, with 95 % intervals over recordings.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from danger_safe.bootstrap import share_with_interval
+from danger_safe.calibration import calibration, danger_scores
+from danger_safe.false_alarms import Trial
+from danger_safe.heard_again import hear_again
+from danger_safe.table import EmbeddingTable, read_table
+from danger_safe.table_sounds import checkpoint_of, find_sounds
+from models.checkpoint_files import COMPACT, twins_beside
+from models.checkpoints import load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("logreg", "mlp", "rf")
+MINUTES = 60.0  # of the fold's safe sound, at most
+
+
+def main() -> None:
+    args = parse()
+    meta = pd.read_csv(args.esc50 / "meta" / "esc50.csv")
+    knows = {file: load_model(str(file))[1].clips for file in twins_beside(COMPACT)}
+    for fold, clips in meta.groupby("fold")["filename"]:
+        new_to = [file for file, known in knows.items() if not known.intersection(clips)]
+        if len(new_to) != 1:
+            print(f"fold {fold}: not kept from one twin alone", file=sys.stderr)
+            continue
+        folder = args.output / f"fold_{fold}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(new_to[0], network := folder / "network.pth")
+        for number, twin in enumerate(file for file in knows if file != new_to[0]):
+            shutil.copy(twin, folder / f"network_without_{number}.pth")
+        for name, rows in (("learn", meta[meta["fold"] != fold]), ("try", meta[meta["fold"] == fold])):
+            embed(args, folder / name, rows, network)
+        for model in MODELS:
+            run(f"train_{model}_model.py", "--embeddings", folder / "learn" / "table.csv", "--output-dir", folder)
+        report(fold, folder, read_table(folder / "try" / "table.csv"))
+
+
+def embed(args: argparse.Namespace, folder: Path, rows: pd.DataFrame, network: Path) -> None:
+    """Steps 1 and 2 on some of ESC-50's clips: the table is in ``folder``."""
+    (folder / "esc50" / "meta").mkdir(parents=True, exist_ok=True)
+    (folder / "esc50" / "audio").mkdir(exist_ok=True)
+    rows.to_csv(folder / "esc50" / "meta" / "esc50.csv", index=False)
+    for name in rows["filename"]:
+        shutil.copy(args.esc50 / "audio" / name, folder / "esc50" / "audio" / name)
+    run("filterAudioToDangerousAndSafe.py", "--esc50", folder / "esc50", "--categories", args.categories,
+        "--output", folder / "dataset")  # fmt: skip
+    run("extractEmbeddingCnn14.py", "--dataset", folder / "dataset", "--checkpoint", network,
+        "--output", folder / "table.csv")  # fmt: skip
+
+
+def run(script: str, *arguments) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *map(str, arguments)], capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{script}: {done.stderr}")
+
+
+def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
+    """A line for each model and measure: promised, came, and whether that is inside the promise's interval."""
+    labels, sources = table.labels, table.clips["source"].to_numpy()
+    together = np.zeros(len(labels), int)  # nothing was learnt from these: one stretch
+    heard = hear_again(table, together, find_sounds(table), checkpoint_of(table), MINUTES, 2)
+    for name in MODELS:
+        saved = joblib.load(folder / f"{name}_model.joblib")
+        metrics, threshold = saved["metrics"], saved["threshold"]
+        scores = danger_scores(saved["pipeline"], table.features)
+        alarms = scores >= threshold
+        alone = danger_scores(saved["pipeline"], heard.embeddings) * heard.audible
+        hour = Trial(heard, alone, labels, together, sources).promise(np.full(len(labels), threshold))
+        pairs = {
+            "dangers found": (metrics["promise"]["danger_recall"], share(alarms, labels == 1, sources)),
+            "safe clips with an alarm": (metrics["promise"]["false_alarms"], share(alarms, labels == 0, sources)),
+            "dangers found, by windows": (metrics["by_the_hour"]["danger_recall"], hour["danger_recall"]),
+            "false alarms an hour": (metrics["by_the_hour"]["false_alarms_an_hour"], hour["false_alarms_an_hour"]),
+        }
+        errors = [told["calibration_error"] for told in (metrics["calibration"]["after"], calibration(labels, scores))]
+        line = {"fold": int(fold), "model": name, "threshold": threshold, "minutes": hour["minutes"]}
+        line["calibration error"] = errors
+        for measure, (promised, came) in pairs.items():
+            line[measure] = {"promised": promised, "came": came, "inside": promised[1] <= came[0] <= promised[2]}
+        print(json.dumps(line), flush=True)
+
+
+def share(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list[float]:
+    return share_with_interval(alarms[clips], sources[clips])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--esc50", type=Path, default=ROOT / "dataset" / "ESC-50-master")
+    parser.add_argument("--categories", type=Path, default=ROOT / "dataset" / "categories.toml")
+    parser.add_argument("--output", type=Path, required=True, help="folder to work in")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
