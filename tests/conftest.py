@@ -18,15 +18,6 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # scripts run side by side, each test file in a process: make test
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """For make test: a file's tests stay together, since they share what they made; those of the large network too,
-    whose conversion takes half a minute."""
-    for item in items:
-        group = "cnn14" if "standin" in getattr(item, "fixturenames", ()) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def run(script, *arguments, cwd=None, status=0, env=None):
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process."""
     done = subprocess.run(
@@ -78,8 +69,12 @@ def embeddings(sample, offline):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Converted networks go to a folder of the tests, with a name as Windows users' folders have it."""
-    os.environ["DANGER_SAFE_CACHE"] = str(tmp_path_factory.mktemp("Bộ nhớ đệm"))
+    """Converted networks go to a folder of the tests, with a name as Windows users' folders have it; one for all of make
+    test's processes, since the large network takes half a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    os.environ["DANGER_SAFE_CACHE"] = str(
+        (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "Bộ nhớ đệm"
+    )
 
 
 @pytest.fixture(scope="session")

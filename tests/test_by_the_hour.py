@@ -16,6 +16,7 @@ from danger_safe.heard_again import Heard
 from danger_safe.operating_point import threshold_for
 
 TRAIN = "train_logreg_model.py"
+SHORT = ("--ordinary-minutes", "2")  # to listen to
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def trained(embeddings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hour")
     for file in embeddings.parent.glob("audio_embeddings*"):
         shutil.copy(file, folder)
-    done = run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
+    done = run(TRAIN, *SHORT, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
     return folder, done
 
 
@@ -36,7 +37,7 @@ def test_a_training_promises_recall_and_false_alarms_an_hour(trained):
     for name in ("danger_recall", "false_alarms_an_hour"):
         value, low, high = hour[name]
         assert low <= value <= high
-    assert 0 < hour["minutes"] <= 20
+    assert 0 < hour["minutes"] <= 2
     recall = [point["danger_recall"] for point in points]
     assert recall == sorted(recall, reverse=True) and len(points) == 49
     assert (folder / "logreg_operating_point.png").read_bytes().startswith(b"\x89PNG")
@@ -46,10 +47,10 @@ def test_the_next_training_need_not_listen_again(trained):
     folder, _ = trained
     kept = folder / "audio_embeddings_windows.npz"
     before = kept.stat().st_mtime_ns
-    done = run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
+    done = run(TRAIN, *SHORT, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
     assert kept.stat().st_mtime_ns == before and "Listening" not in done.stderr
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made anew
-    run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
+    run(TRAIN, *SHORT, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again")
     assert kept.stat().st_size > 1000
     table = pd.read_csv(folder / "audio_embeddings.csv")
     table["feat_0000"] = table["feat_0000"].astype(float) + 0.5 * (
@@ -58,14 +59,14 @@ def test_the_next_training_need_not_listen_again(trained):
     table.to_csv(folder / "audio_embeddings.csv", index=False)
     assert (
         "Listening"
-        in run(TRAIN, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again").stderr
+        in run(TRAIN, *SHORT, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder / "again").stderr
     )
 
 
 def test_a_threshold_by_false_alarms_and_predicting_with_it(trained, tmp_path, sample):
     folder, _ = trained
     arguments = ("--embeddings", folder / "audio_embeddings.csv", "--output-dir", tmp_path)
-    run(TRAIN, *arguments, "--max-false-alarms-per-hour", "0")
+    run(TRAIN, *SHORT, *arguments, "--max-false-alarms-per-hour", "0")
     strict = joblib.load(tmp_path / "logreg_model.joblib")
     points = {point["threshold"]: point for point in strict["metrics"]["operating_points"]}
     assert points[strict["threshold"]]["false_alarms_an_hour"] == 0

@@ -40,7 +40,7 @@ def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=
 @pytest.fixture(scope="module")
 def trained(embeddings):
     """All three models trained on the sample sounds, and the comparison."""
-    flags = ["--embeddings", embeddings, "--output-dir", embeddings.parent, "--jobs", 1]
+    flags = ["--embeddings", embeddings, "--output-dir", embeddings.parent, "--jobs", 1, "--ordinary-minutes", 2]
     first, *others = sorted(SCRIPTS.values())
     run(first, *flags)  # it listens by the hour, and the others use what it heard
     with ThreadPoolExecutor(2) as together:
