@@ -17,6 +17,7 @@ from danger_safe.files import whole_file
 
 plt.rcParams["text.parse_math"] = False  # a file name may hold $
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito, safe for the colour-blind
+NARROW = 66  # letters of a heading that fit over one diagram
 STYLES = ("-", "--", "-.", ":")
 
 
@@ -98,7 +99,7 @@ def draw_reliability(path: Path, title: str, data: str, result: Evaluation, meas
     figure, (curve, counts) = plt.subplots(
         2, 1, figsize=(8, 8.6), layout="constrained", height_ratios=(3, 1), sharex=True
     )
-    figure.suptitle(f"{title} – are the scores probabilities?\n{data}", fontsize=13)
+    figure.suptitle(f"{title} – are the scores probabilities?\n{textwrap.fill(data, NARROW)}", fontsize=13)
     curve.plot((0, 1), (0, 1), color="grey", linewidth=1, label="perfect: of clips with score p, the share p is danger")
     bins = np.linspace(0, 1, 21)
     looks = (("before", result.raw_scores, COLOURS[1], "s--"), ("after", result.scores, COLOURS[0], "o-"))
@@ -126,7 +127,7 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
     if most_alarms:
         words += " (below, alarms run into one)"
     figure, axis = plt.subplots(figsize=(9, 6.6), layout="constrained")
-    figure.suptitle(f"{title} – what does a threshold cost?\n{data}", fontsize=13)
+    figure.suptitle(f"{title} – what does a threshold cost?\n{textwrap.fill(data, NARROW)}", fontsize=13)
     alarms, recall = ([point[key] for point in points] for key in ("false_alarms_an_hour", "danger_recall"))
     axis.plot(alarms, recall, ".-", color=COLOURS[0], linewidth=1.5, label=words)
     named: list[tuple[float, float]] = []
