@@ -23,7 +23,7 @@ def fit_sigmoid(values: np.ndarray, labels: np.ndarray):
     """scikit-learn's sigmoid from ``decision_values``, (clips,), to probabilities of Danger: its ``predict`` does it."""
     as_they_are = LogisticRegression()  # a classifier whose decisions are what it is given
     as_they_are.coef_, as_they_are.intercept_, as_they_are.classes_ = np.ones((1, 1)), np.zeros(1), np.array([0, 1])
-    return _sigmoid_of(_calibrated(as_they_are, values[:, None], labels))
+    return _calibrated(as_they_are, values[:, None], labels).calibrated_classifiers_[0].calibrators[0]
 
 
 def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarray) -> Pipeline:
@@ -38,10 +38,6 @@ def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarra
 
 def _calibrated(classifier: ClassifierMixin, features: np.ndarray, labels: np.ndarray) -> CalibratedClassifierCV:
     return CalibratedClassifierCV(FrozenEstimator(classifier), method="sigmoid").fit(features, labels)
-
-
-def _sigmoid_of(last: CalibratedClassifierCV):
-    return last.calibrated_classifiers_[0].calibrators[0]
 
 
 def uncalibrated(pipeline: Pipeline) -> Pipeline:

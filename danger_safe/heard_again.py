@@ -12,22 +12,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from hashlib import sha256
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
 
 from danger_safe.addresses import Place
 from danger_safe.audio import AudioError, read_blocks
-from danger_safe.cli import warn
 from danger_safe.clips import NO_FOLD, Clip
 from danger_safe.errors import UserError
-from danger_safe.files import whole_file
 from danger_safe.journal import digest
+from danger_safe.kept import keep, read_kept
 from danger_safe.listening import HOP, WINDOW, Listener, Unjudged
 from danger_safe.long_recording import LONGEST, LongRecording
 from danger_safe.table import EmbeddingTable
+from danger_safe.table_sounds import check_network
 from danger_safe.table_writing import side_file
 from models.checkpoint_files import checkpoint_path, verified_sha256
 from models.engine import open_engine
@@ -56,9 +54,7 @@ def hear_again(
 
     Raises UserError where a sound cannot be read any more, or the network is another than the table's.
     """
-    path = checkpoint_path(checkpoint)
-    if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
-        raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
+    check_network(table, checkpoint)
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
     networks = [checkpoint, *(twin.checkpoint for twin in table.twins)]
@@ -67,8 +63,8 @@ def hear_again(
     asked = [hashes, through.tolist()] if table.twins else hashes[0]
     key = digest([asked, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
     kept = side_file(table.path, "_windows.npz")
-    if (heard := _read(kept, key)) is not None:
-        return heard
+    if (content := read_kept(kept, key, [field.name for field in fields(Heard)])) is not None:
+        return _heard(content)
     clips = [
         Clip(str(row), sound, int(label), "", NO_FOLD, "")
         for row, (sound, label) in enumerate(zip(sounds, table.labels, strict=True))
@@ -76,24 +72,12 @@ def hear_again(
     heard = _listen(clips, networks, list(_stretches(clips, folds, through, minutes)), jobs)
     content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
     content["embeddings"] = heard.embeddings.astype(np.float16)
-    try:
-        with whole_file(kept) as part, open(part, "wb") as file:
-            np.savez(file, key=np.array(key), **content)
-    except (OSError, UserError) as error:
-        warn(f"the next training will have to listen again: {error}")
-    return Heard(
-        **(content | {"embeddings": content["embeddings"].astype(np.float32)})
-    )  # as it will be read, to the last bit
+    keep(kept, key, content, otherwise="listen again")
+    return _heard(content)  # as it will be read, to the last bit
 
 
-def _read(path: Path, key: str) -> Heard | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return None
-            content = {field.name: file[field.name] for field in fields(Heard)}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged: made anew
-        return None
+def _heard(content: dict[str, np.ndarray]) -> Heard:
+    """From what is kept: embeddings in half precision."""
     return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
 
 

@@ -46,10 +46,8 @@ class EmbeddingTable:
     @property
     def known(self) -> np.ndarray:
         """(clips,) bool: which are scored through a network that was trained on them, for want of a twin."""
-        known = self.clips["seen"].to_numpy(bool)
-        for twin in self.twins:
-            known = known & ~twin.scores
-        return known
+        (_, through_own), *_ = self.networks
+        return self.clips["seen"].to_numpy(bool) & through_own
 
     @property
     def networks(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -6,6 +6,7 @@ from danger_safe.addresses import Place, exists, is_address, place
 from danger_safe.clips import inside
 from danger_safe.errors import UserError
 from danger_safe.table import EmbeddingTable
+from models.checkpoint_files import checkpoint_path, verified_sha256
 
 
 def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place]:
@@ -24,6 +25,13 @@ def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place
         if exists(sounds[0]):
             return sounds
     raise UserError(f"{folders[0]}: {table.clips['file'].iloc[0]} is not there; give --dataset, the folder of step 1")
+
+
+def check_network(table: EmbeddingTable, checkpoint: str) -> None:
+    """Raises UserError where the table's ``checkpoint`` is another network than when the table was made."""
+    path = checkpoint_path(checkpoint)
+    if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
+        raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
 
 
 def checkpoint_of(table: EmbeddingTable) -> str:

@@ -10,27 +10,27 @@ kept beside it (``audio_embeddings_twins.npz``), and used again while table and 
 """
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
 
 from danger_safe.addresses import Place
-from danger_safe.cli import warn
 from danger_safe.clips import NO_FOLD, Clip
 from danger_safe.errors import UserError
 from danger_safe.extraction import Extractor, group
-from danger_safe.files import whole_file
 from danger_safe.journal import digest
+from danger_safe.kept import keep, read_kept
 from danger_safe.preflight import survey
 from danger_safe.table import EmbeddingTable, Twin
-from danger_safe.table_sounds import checkpoint_of, find_sounds
+from danger_safe.table_sounds import check_network, checkpoint_of, find_sounds
 from danger_safe.table_writing import side_file
 from models.checkpoint_files import checkpoint_path, twins_beside, verified_sha256
 from models.engine import open_engine
+
+KEPT = tuple(field.name for field in fields(Twin))
 
 
 def with_twins(table: EmbeddingTable, dataset: Place | None, jobs: int) -> tuple[EmbeddingTable, list[str]]:
@@ -41,9 +41,10 @@ def with_twins(table: EmbeddingTable, dataset: Place | None, jobs: int) -> tuple
     if not table.clips["seen"].any():
         return table, []
     try:
-        files = twins_beside(checkpoint_path(checkpoint_of(table)))
-        if not files:
+        checkpoint = checkpoint_of(table)
+        if not (files := twins_beside(checkpoint_path(checkpoint))):
             return table, []
+        check_network(table, checkpoint)
         return replace(table, twins=_twins(table, files, find_sounds(table, dataset), jobs)), []
     except UserError as error:
         if dataset is not None:
@@ -52,39 +53,22 @@ def with_twins(table: EmbeddingTable, dataset: Place | None, jobs: int) -> tuple
 
 
 def _twins(table: EmbeddingTable, files: list[Path], sounds: list[Place], jobs: int) -> tuple[Twin, ...]:
-    own = checkpoint_path(checkpoint_of(table))
-    if verified_sha256(str(own), own) != table.checkpoint["sha256"]:
-        raise UserError(f"{own} is another network than the one that {table.path} was made with: extract it again")
     as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
     networks = [verified_sha256(str(file), file) for file in files]
     key = digest([table.checkpoint["sha256"], networks, table.clips[["file", "source"]].values.tolist(), as_embedded])
     kept = side_file(table.path, "_twins.npz")
-    if (twins := _read(kept, key)) is not None:
-        return twins
+    if (content := read_kept(kept, key, KEPT)) is not None:
+        rows = zip(*content.values(), strict=True)
+        return tuple(Twin(str(network), *arrays) for network, *arrays in rows)
     clips = [Clip(str(row), sound, 0, "", NO_FOLD, "") for row, sound in enumerate(sounds)]
     wanted, twins = table.clips["seen"].to_numpy(bool), []
     for file in tqdm(files, desc="Asking the network's twins", unit="network", file=sys.stderr):
         if wanted.any() and (twin := _ask(str(file), table, clips, wanted, jobs)) is not None:
             twins.append(twin)
             wanted = wanted & ~twin.scores
-    try:
-        with whole_file(kept) as part, open(part, "wb") as content:
-            arrays = {name: np.array([getattr(twin, name) for twin in twins]) for name in ("features", "scores")}
-            np.savez(content, key=np.array(key), networks=np.array([twin.checkpoint for twin in twins]), **arrays)
-    except (OSError, UserError) as error:
-        warn(f"the next training will have to ask the twins again: {error}")
+    arrays = {name: np.array([getattr(twin, name) for twin in twins]) for name in KEPT}
+    keep(kept, key, arrays, otherwise="ask the twins again")
     return tuple(twins)
-
-
-def _read(path: Path, key: str) -> tuple[Twin, ...] | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return None
-            content = (file[name] for name in ("networks", "features", "scores"))
-            return tuple(Twin(str(network), *arrays) for network, *arrays in zip(*content, strict=True))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged: made anew
-        return None
 
 
 def _ask(checkpoint: str, table: EmbeddingTable, clips: list[Clip], wanted: np.ndarray, jobs: int) -> Twin | None:
