@@ -13,7 +13,7 @@ from danger_safe.audio import read_clip
 from danger_safe.clips import Clip
 from danger_safe.degradations import degrade
 from danger_safe.detector import ReadyDetector
-from danger_safe.events import EventFinder, Scored
+from danger_safe.events import Beginning, EventFinder, Scored
 from danger_safe.listening import HOP, WINDOW, Listener, Smoother, Unjudged
 from danger_safe.long_recording import LongRecording
 from danger_safe.quiet_rooms import CATEGORY, quiet_room
@@ -127,7 +127,8 @@ def false_alarms_an_hour(
         Listener(engine, detector, WINDOW, HOP) as listener,
         tqdm(total=round(hours * 3600), desc="Hours of ordinary sound", unit="s", file=sys.stderr) as bar,
     ):
-        finders = [EventFinder(threshold, HOP) for threshold in thresholds]
+        beginnings: dict[float, Beginning | None] = {}
+        finders = [EventFinder(threshold, HOP, beginnings=beginnings) for threshold in thresholds]
         events = [0] * len(finders)
         for window in listener.listen(recording.pieces()):
             bar.update(round(window.end) - bar.n)

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from danger_safe.bootstrap import rate_with_interval, share_with_interval
-from danger_safe.events import EventFinder, Scored
+from danger_safe.events import Beginning, EventFinder, Scored
 from danger_safe.heard_again import Heard
 from danger_safe.listening import HOP, Smoother
 
@@ -34,12 +34,17 @@ class Trial:
         """The windows, scored as predict_danger.py does."""
         smoother = Smoother(HOP)
         stretches: list[list[Scored]] = [[] for _ in range(int(self.heard.stretch.max()) + 1)]
-        for number, start, end, alone, embedding in zip(
+        for number, start, end, alone, embedding, levels in zip(
             self.heard.stretch.tolist(), self.heard.start.tolist(), self.heard.end.tolist(), self.alone.tolist(),
-            self.heard.embeddings, strict=True,
+            self.heard.embeddings, self.heard.levels, strict=True,
         ):  # fmt: skip
-            stretches[number].append(Scored(start, end, smoother.add(start, alone), alone, embedding))
+            stretches[number].append(Scored(start, end, smoother.add(start, alone), alone, embedding, levels=levels))
         return stretches
+
+    @cached_property
+    def _beginnings(self) -> list[dict[float, Beginning | None]]:
+        """Of each stretch, what event finders found out about its windows: many thresholds are tried on the same."""
+        return [{} for _ in self.stretches]
 
     @cached_property
     def seconds(self) -> np.ndarray:
@@ -55,12 +60,12 @@ class Trial:
         """Events with their peak in each clip, (clips,), at a ``threshold`` for each fold's stretches, (clips,)."""
         counts = np.zeros(len(self.labels), int)
         first = 0
-        for windows in self.stretches:
+        for windows, beginnings in zip(self.stretches, self._beginnings, strict=True):
             clips = self.heard.clip[first : first + len(windows)]
             first += len(windows)
             if not len(windows):
                 continue
-            finder = EventFinder(float(threshold[clips[0]]), HOP)
+            finder = EventFinder(float(threshold[clips[0]]), HOP, beginnings=beginnings)
             found = [event for window in windows for event in finder.add(window)] + list(finder.finish())
             middles = np.array([(window.start + window.end) / 2 for window in windows])
             for event in found:

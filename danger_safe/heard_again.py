@@ -41,6 +41,7 @@ class Heard:
     embeddings: np.ndarray  # float32, (windows, dimensions)
     start: np.ndarray  # seconds from the beginning of its stretch
     end: np.ndarray
+    levels: np.ndarray  # dB, (windows, frames, bands), of what the window before had not heard: onsets.loudness
     audible: np.ndarray  # whether anything was recorded
     stretch: np.ndarray  # number of the stretch that it is of
     clip: np.ndarray  # row in the table of the clip in its middle
@@ -124,7 +125,8 @@ def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[st
         middle = (window.start + window.end) / 2
         begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
         whole = window.start >= begin and window.end <= end
-        rows.append((window.embedding, window.start, window.end, window.alone > 0, stretch, int(clip.file), whole))
+        times, row = (window.start, window.end), int(clip.file)
+        rows.append((window.embedding, *times, window.levels, window.alone > 0, stretch, row, whole))
     return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
 
 

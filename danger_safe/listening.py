@@ -8,9 +8,10 @@ from itertools import groupby, islice
 
 import numpy as np
 
-from danger_safe.audio import AudioError
+from danger_safe.audio import SAMPLE_RATE, AudioError
 from danger_safe.detector import Detector
 from danger_safe.events import Scored
+from danger_safe.onsets import frames_in, loudness
 from danger_safe.windows import Window, windows
 from models.engine import Engine
 from models.logmel import QUIETEST_PEAK
@@ -54,6 +55,7 @@ class Listener:
     def __init__(self, engine: Engine, detector: Detector, window: float, hop: float):
         """``window`` and ``hop`` are in seconds."""
         self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
+        self._new_samples = max(1, round(hop * SAMPLE_RATE))  # of a window, that the one before does not have
         self._smoother = Smoother(hop)
         self._pool = ThreadPoolExecutor(engine.lanes)
         self._lanes = ThreadPoolExecutor(engine.lanes)
@@ -120,5 +122,8 @@ class Listener:
             for i, score, new, embedding in zip(same, scores, unknown, embeddings, strict=True):
                 silent = np.ptp(batch[i].samples) < 2 * QUIETEST_PEAK  # nothing was recorded, or one value all along
                 alone = 0.0 if silent else float(score)
-                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, bool(new) and not silent)
+                levels = loudness(batch[i].samples[-self._new_samples :], frames_in(self.hop))
+                scored[i] = Scored(
+                    batch[i].start, batch[i].end, alone, alone, embedding, bool(new) and not silent, levels
+                )
         return scored

@@ -16,7 +16,6 @@ import torch
 from conftest import ROOT, run
 
 from danger_safe import tags
-from danger_safe.events import EventFinder, Scored
 from danger_safe.listening import Smoother
 from danger_safe.windows import windows
 from models.checkpoints import load_model, save_checkpoint
@@ -214,64 +213,6 @@ def test_windows_cover_everything_once_they_can():
     assert [(w.start, w.end) for w in windows([samples[: 5 * RATE]], 3.0, 2.0)] == [(0, 3), (2, 5)]
     assert [(w.start, w.end) for w in windows([samples[:RATE]], 3.0, 2.0)] == [(0, 1)]
     assert list(windows([], 3.0, 2.0)) == []
-
-
-def events(scores, hop=1.0, **settings):
-    """(start, end, score, number of the window at the peak) of each event; a window's sound is as near as its score."""
-    finder = EventFinder(0.5, hop, **settings)
-    found = []
-    for number, score in enumerate(scores):
-        embedding = np.array([score, max(0, 1 - score), 1e-6 * number])
-        found += finder.add(Scored(number * hop, number * hop + 3.0, score, score, embedding))
-    found += finder.finish()
-    return [(event.start, event.end, event.score, round(event.embedding[2] * 1e6)) for event in found]
-
-
-def test_events():
-    assert events([0.1] * 9) == []
-    ((start, end, score, peak),) = events([0.1, 0.1, 0.6, 0.7, 0.9, 0.4, 0.1, 0.1])
-    assert (score, peak) == (0.9, 4) and 3 <= start <= 4 and end == 5.0
-    ((start, end, *_),) = events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1])  # a short gap
-    assert 2 <= start <= 4 and 5 <= end <= 7
-    assert len(events([0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.7, 0.1])) == 2
-    assert events([0.6, 0.1, 0.1])[0][0] == 0.0  # from the beginning
-    assert events([0.1, 0.1, 0.6])[0][1] == 5.0  # to the end
-    ((start, end, *_),) = events([0.1, 0.1, 0.6, 0.1])  # one window: within it
-    assert 2 <= start < end <= 5
-    assert events([0.1, 0.6, 0.1, 0.1], shortest=2.0) == []
-    assert len(events([0.1] * 9 + [0.4, 0.9] * 500 + [0.1] * 9)) == 1
-    assert len(events([0.9, 0.1, 0.1, 0.9, 0.1], hop=20.0)) == 2  # further apart than what is looked back on
-
-
-def share(start, sound):
-    """Of a window of three seconds, the share that such a sound, (start, end), is heard in."""
-    return max(0, min(start + 3, sound[1]) - max(start, sound[0])) / 3
-
-
-@pytest.mark.parametrize("overlap", [0.5, 1.0, 2.0, 3.0])  # seconds of siren in a window that is sure of it
-def test_an_event_begins_and_ends_with_its_sound(overlap):
-    siren = (10.0, 20.0)
-    finder, found = EventFinder(0.5, 0.5), []
-    for start in np.arange(0, 30, 0.5):
-        held = share(start, siren)
-        score = 0.05 + 0.9 * min(1, 3 * held / overlap)
-        found += finder.add(Scored(start, start + 3, score, score, np.array([held, 1 - held])))
-    (event,) = [*found, *finder.finish()]
-    assert abs(event.start - siren[0]) <= 0.75
-    assert abs(event.end - siren[1]) <= 0.5
-
-
-def test_a_danger_after_a_doubtful_sound_is_an_event_of_its_own():
-    doubtful, siren = (5.0, 15.0), (15.0, 22.0)
-    finder, found = EventFinder(0.5, 0.5), []
-    for start in np.arange(0, 30, 0.5):
-        first, second = share(start, doubtful), share(start, siren)
-        score = 0.6 * first + 0.95 * second
-        embedding = np.array([first, second, 1 - first - second])
-        found += finder.add(Scored(start, start + 3, score, score, embedding))
-    before, event = [*found, *finder.finish()]
-    assert abs(event.start - siren[0]) <= 0.75 and abs(event.end - siren[1]) <= 1
-    assert abs(before.start - doubtful[0]) <= 1 and before.end <= siren[0]
 
 
 def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
