@@ -43,7 +43,7 @@ def main() -> None:
         kept = set(leave_out(clips, *args.without))
         clips = [clip for clip in clips if clip not in kept]
     name = {clip: same.get(clip.category, clip.category) for clip in clips}
-    safe = [clip for clip in clips if labels[name[clip]] == 0]
+    safe = [clip for clip in clips if labels[name[clip]] == 0 and name[clip] in (args.scenes or name.values())]
     rng = np.random.default_rng(args.seed)
     sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
     recording = LongRecording(safe, args.minutes * 60, args.seed, planted=sirens)
@@ -112,6 +112,13 @@ def parse():
     add("--without", type=part, default=None, metavar="K/N", help="use only the part that the twin was trained without")
     add("--checkpoint", default="compact", help="the network")
     add("--detector", type=Path, default=None, help="its detector (default: the ready one)")
+    add(
+        "--scenes",
+        nargs="+",
+        default=None,
+        metavar="CATEGORY",
+        help="make the hour of these (default: all that is safe)",
+    )
     add("--minutes", type=float, default=60.0)
     add("--seed", type=int, default=0)
     return parser.parse_args()
