@@ -69,8 +69,8 @@ def test_compact_checkpoint_is_small_and_says_what_it_is():
     assert len(info.categories) == model.settings["classes"]
 
 
-def test_average_is_half_way_between_two_checkpoints(tmp_path):
-    networks = [CompactNet(2, 2), CompactNet(2, 2)]
+def test_mean_of_checkpoints(tmp_path):
+    networks = [CompactNet(2, 2), CompactNet(2, 2), CompactNet(2, 2)]
     for number, network in enumerate(networks):
         save_checkpoint(
             tmp_path / f"{number}.pth",
@@ -83,11 +83,14 @@ def test_average_is_half_way_between_two_checkpoints(tmp_path):
     save_checkpoint(
         tmp_path / "other.pth", CompactNet(3, 2), categories=["a", "b", "c"], clips=[], licence="", training={}
     )
-    average.main([str(tmp_path / name) for name in ("0.pth", "1.pth", "mean.pth")])
+    average.main([str(tmp_path / name) for name in ("0.pth", "1.pth", "2.pth", "mean.pth")])
     mean, info = load_model(str(tmp_path / "mean.pth"))
-    halves = [load_model(str(tmp_path / f"{number}.pth"))[0].fc1.weight for number in (0, 1)]
-    assert torch.allclose(mean.fc1.weight, (halves[0] + halves[1]) / 2, atol=1e-3)
-    assert info.clips == {"0.wav", "1.wav"}
+    weights = [load_model(str(tmp_path / f"{number}.pth"))[0].fc1.weight for number in range(3)]
+    assert torch.allclose(mean.fc1.weight, torch.stack(weights).mean(dim=0), atol=1e-3)
+    assert info.clips == {"0.wav", "1.wav", "2.wav"}
+    average.main(["--small", *(str(tmp_path / name) for name in ("0.pth", "small.pth"))])
+    small = load_model(str(tmp_path / "small.pth"))[0].fc1.weight
+    assert torch.allclose(small, weights[0], atol=0.01) and not torch.equal(small, weights[0])
     with pytest.raises(UserError, match="other layers or classes"):
         average.main([str(tmp_path / name) for name in ("0.pth", "other.pth", "x.pth")])
 

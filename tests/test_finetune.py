@@ -18,8 +18,6 @@ from danger_safe.finetuning_settings import Settings
 from danger_safe.sound_store import SoundStore
 from danger_safe.splitting import leave_out, split
 from danger_safe.validation import HeldOut, Score
-from models import average
-from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 from models.models import Cnn14
 
@@ -211,25 +209,3 @@ def test_long_recordings_are_kept_and_scored_in_pieces(tmp_path):
         assert np.corrcoef(sound[8_000:40_000], tone)[0, 1] > 0.999
     score = HeldOut(store, np.array([0, 1])).score(CompactNet(2, 1).eval(), "cpu", "float32")
     assert 0 <= score.accuracy <= 1 and np.isfinite(score.loss)
-
-
-def test_mean_of_checkpoints(tmp_path):
-    clips = {"a": ["1.wav"], "b": ["2.wav"], "c": ["3.wav"]}
-    for name, heard in clips.items():
-        torch.manual_seed(ord(name))
-        model = CompactNet(2, 1)
-        save_checkpoint(tmp_path / f"{name}.pth", model, categories=["x", "y"], clips=heard, licence="CC0", training={})
-    names = [str(tmp_path / f"{name}.pth") for name in clips]
-    average.main([*names, str(tmp_path / "mean.pth")])
-    (mean, info), models = load_model(tmp_path / "mean.pth"), [load_model(name)[0] for name in names]
-    assert info.clips == {"1.wav", "2.wav", "3.wav"} and info.licence == "CC0"
-    expected = torch.stack([model.fc1.weight for model in models]).mean(dim=0)
-    assert torch.allclose(mean.fc1.weight, expected, atol=1e-3)
-    average.main(["--small", names[0], str(tmp_path / "small.pth")])
-    small = load_model(tmp_path / "small.pth")[0].fc1.weight
-    assert torch.allclose(small, models[0].fc1.weight, atol=0.01) and not torch.equal(small, models[0].fc1.weight)
-    other = str(tmp_path / "other.pth")
-    save_checkpoint(Path(other), CompactNet(2, 1), categories=["x", "z"], clips=[], licence="CC0", training={})
-    with pytest.raises(UserError, match="other layers or classes"):
-        average.main([names[0], other, str(tmp_path / "no.pth")])
-    assert not (tmp_path / "no.pth").exists()
