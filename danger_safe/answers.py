@@ -24,12 +24,18 @@ class Summary:
     events: list[Event] = field(default_factory=list)
     windows: int = 0
     unknown_windows: int = 0
+    silent_windows: int = 0
     broke_off: str = ""  # why no more of it could be heard
 
     @property
     def unknown(self) -> float:
         """Share of the windows that sound like nothing that the detector was taught."""
         return self.unknown_windows / max(self.windows, 1)
+
+    @property
+    def silent(self) -> float:
+        """Share of the windows in which nothing is loud enough to be judged."""
+        return self.silent_windows / max(self.windows, 1)
 
     @property
     def verdict(self) -> str:
@@ -44,6 +50,7 @@ class Summary:
         self.score = max(self.score, window.score)
         self.windows += 1
         self.unknown_windows += window.unknown
+        self.silent_windows += window.silent
 
 
 class Table:
@@ -59,6 +66,7 @@ class Table:
         verdict = "DANGER" if summary.events else summary.verdict
         name = "stream" if summary.file == "-" else one_line(summary.file)
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
+        strange += "; nothing in it is louder than -60 dB: silence" if summary.silent == 1 else ""
         strange += "; it breaks off here" if summary.broke_off else ""
         print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
@@ -101,7 +109,7 @@ class Json:
         line = {
             "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
             "score": round(summary.score, 6), "threshold": round(summary.threshold, 6),
-            "unknown": round(summary.unknown, 4), "incomplete": bool(summary.broke_off), "events": events,
+            "unknown": round(summary.unknown, 4), "silent": round(summary.silent, 4), "incomplete": bool(summary.broke_off), "events": events,
         }  # fmt: skip
         print(json.dumps(line, ensure_ascii=False), flush=True)
 

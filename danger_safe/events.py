@@ -56,6 +56,7 @@ class Scored:
     alone: float  # of this window by itself: what tells when
     embedding: np.ndarray
     unknown: bool = False  # it sounds like nothing that the detector was taught
+    silent: bool = False  # nothing in it is loud enough to be judged: listening.AUDIBLE
     levels: np.ndarray | None = None  # dB, (frames, bands), of what the window before had not heard: onsets.loudness
 
 

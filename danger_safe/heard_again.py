@@ -126,7 +126,7 @@ def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[st
         begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
         whole = window.start >= begin and window.end <= end
         times, row = (window.start, window.end), int(clip.file)
-        rows.append((window.embedding, *times, window.levels, window.alone > 0, stretch, row, whole))
+        rows.append((window.embedding, *times, window.levels, not window.silent, stretch, row, whole))
     return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
 
 

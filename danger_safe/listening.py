@@ -14,10 +14,12 @@ from danger_safe.events import Scored
 from danger_safe.onsets import frames_in, loudness
 from danger_safe.windows import Window, windows
 from models.engine import Engine
-from models.logmel import QUIETEST_PEAK
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
 SMOOTHING = 1.5  # seconds of windows whose mean score decides: one odd window is no danger
+AUDIBLE = (
+    1e-3  # of full scale, -60 dB: what never gets louder, 33 steps of 16 bits, is silence (benchmarks/detector.md)
+)
 BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
@@ -118,12 +120,11 @@ class Listener:
         for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
-            scores, unknown = self.detector.scores(embeddings), self.detector.unknown(embeddings)
-            for i, score, new, embedding in zip(same, scores, unknown, embeddings, strict=True):
-                silent = np.ptp(batch[i].samples) < 2 * QUIETEST_PEAK  # nothing was recorded, or one value all along
+            scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
+            for i, score, new, embedding in zip(same, scores, strange, embeddings, strict=True):
+                silent = bool(np.ptp(batch[i].samples) < 2 * AUDIBLE)  # or one value all along
                 alone = 0.0 if silent else float(score)
                 levels = loudness(batch[i].samples[-self._new_samples :], frames_in(self.hop))
-                scored[i] = Scored(
-                    batch[i].start, batch[i].end, alone, alone, embedding, bool(new) and not silent, levels
-                )
+                unknown = bool(new) and not silent
+                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, unknown, silent, levels)
         return scored

@@ -223,10 +223,24 @@ def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
     assert Smoother(3.0).add(3.0, 0.6) == 0.6
 
 
+def test_what_a_microphone_leaves_of_silence_is_no_danger_and_a_distant_siren_is_one(tmp_path):
+    rng = np.random.default_rng(0)
+    siren = np.sin(2 * np.pi * np.cumsum(900 + 300 * np.sin(np.arange(6 * RATE) / RATE * 2)) / RATE)
+    steps = np.round(rng.standard_normal(6 * RATE) * 4) / 32_768  # of 16 bits
+    for name, samples in (("room", steps), ("near", 0.5 * siren), ("distant", 0.002 * siren)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    done = run(SCRIPT, *(tmp_path / f"{name}.wav" for name in ("room", "near", "distant")), "--format", "json")
+    room, near, distant = map(json.loads, done.stdout.splitlines())
+    assert (room["verdict"], room["silent"], room["score"]) == ("Safe", 1, 0)
+    assert near["silent"] == distant["silent"] == 0
+    assert distant["score"] == pytest.approx(near["score"], abs=0.05)
+
+
 def test_digital_silence_is_safe_and_alarms_can_be_limited(tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(6 * RATE), RATE)
     line = json.loads(run(SCRIPT, tmp_path / "silence.wav", "--format", "json").stdout)
-    assert (line["verdict"], line["score"]) == ("Safe", 0)
+    assert (line["verdict"], line["score"], line["silent"]) == ("Safe", 0, 1)
+    assert "louder than -60 dB" in run(SCRIPT, tmp_path / "silence.wav").stdout
     done = run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "10")
     assert "false alarms an hour" in done.stderr
     assert "0 or more" in run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "-1", status=2).stderr
