@@ -99,20 +99,29 @@ COMPACT := finetune_cnn14.py --same models/compact_same.toml --per-category 32 -
   --licence "CC BY-NC 3.0 (trained on ESC-50 and on sounds of which several forbid commercial use)"
 FIRST := --dataset $(ESC50) $(SOUNDS) --checkpoint none --epochs 110
 SECOND := --dataset $(ESC50) $(SOUNDS) models/quiet_rooms --epochs 16 --rate 5e-4
+ROUND := --dataset $(ESC50) $(SOUNDS) models/quiet_rooms --epochs 48 --rate 1e-3
+
+# From scratch; the mean of two stages; then three rounds, each on from the one before, and up to the full rate again.
+# $(1): begin the files' names, $(2): more flags
+define TRAIN
+	$(RUN) $(COMPACT) $(FIRST) $(2) --output models/$(1)_first.pth
+	$(RUN) $(COMPACT) $(SECOND) $(2) --checkpoint models/$(1)_first.pth --output models/$(1)_second.pth
+	$(RUN) -m models.average models/$(1)_first.pth models/$(1)_second.pth models/$(1)_round_0.pth
+	for round in 1 2 3; do \
+	  $(RUN) $(COMPACT) $(ROUND) $(2) --seed $$((round - 1)) --checkpoint models/$(1)_round_$$((round - 1)).pth \
+	    --output models/$(1)_round_$$round.pth || exit 1; done
+endef
 
 models/quiet_rooms: .venv/.run-installed
 	$(RUN) -m danger_safe.quiet_rooms $@
 
 compact: .venv/.run-installed models/quiet_rooms
-	$(RUN) $(COMPACT) $(FIRST) --output models/compact_first.pth
-	$(RUN) $(COMPACT) $(SECOND) --checkpoint models/compact_first.pth --output models/compact_second.pth
-	$(RUN) -m models.average models/compact_first.pth models/compact_second.pth models/cnn14_compact.pth
+	$(call TRAIN,compact,)
+	cp models/compact_round_3.pth models/cnn14_compact.pth
 
-TWIN := models/cnn14_compact_without_$(PART)of4
 twin: .venv/.run-installed models/quiet_rooms
-	$(RUN) $(COMPACT) $(FIRST) --without $(PART)/4 --output models/twin_$(PART)_first.pth
-	$(RUN) $(COMPACT) $(SECOND) --without $(PART)/4 --checkpoint models/twin_$(PART)_first.pth --output models/twin_$(PART)_second.pth
-	$(RUN) -m models.average --small models/twin_$(PART)_first.pth models/twin_$(PART)_second.pth $(TWIN).pth
+	$(call TRAIN,twin_$(PART),--without $(PART)/4)
+	$(RUN) -m models.average --small models/twin_$(PART)_round_3.pth models/cnn14_compact_without_$(PART)of4.pth
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9
