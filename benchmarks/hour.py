@@ -43,7 +43,8 @@ def main() -> None:
         kept = set(leave_out(clips, *args.without))
         clips = [clip for clip in clips if clip not in kept]
     name = {clip: same.get(clip.category, clip.category) for clip in clips}
-    safe = [clip for clip in clips if labels[name[clip]] == 0 and name[clip] in (args.scenes or name.values())]
+    scenes = set(args.scenes or labels)
+    safe = [clip for clip in clips if labels[name[clip]] == 0 and name[clip] in scenes]
     rng = np.random.default_rng(args.seed)
     sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
     recording = LongRecording(safe, args.minutes * 60, args.seed, planted=sirens)

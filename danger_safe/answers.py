@@ -1,6 +1,7 @@
 """What predict_danger.py prints: a table to read, a row a window, a line of JSON a file, or Audacity's labels."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from itertools import islice
 from danger_safe.cli import one_line
 from danger_safe.events import Event, Scored
 from danger_safe.files import csv_line
+from danger_safe.listening import AUDIBLE
 
+SILENCE = 20 * math.log10(AUDIBLE)  # dB of full scale
 MOSTLY = 0.5  # of a recording's windows unknown: then "Safe" would claim too much
 
 
@@ -66,7 +69,7 @@ class Table:
         verdict = "DANGER" if summary.events else summary.verdict
         name = "stream" if summary.file == "-" else one_line(summary.file)
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
-        strange += "; nothing in it is louder than -60 dB: silence" if summary.silent == 1 else ""
+        strange += f"; nothing in it is louder than {SILENCE:.0f} dB: silence" if summary.silent == 1 else ""
         strange += "; it breaks off here" if summary.broke_off else ""
         print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
@@ -109,7 +112,8 @@ class Json:
         line = {
             "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
             "score": round(summary.score, 6), "threshold": round(summary.threshold, 6),
-            "unknown": round(summary.unknown, 4), "silent": round(summary.silent, 4), "incomplete": bool(summary.broke_off), "events": events,
+            "unknown": round(summary.unknown, 4), "silent": round(summary.silent, 4),
+            "incomplete": bool(summary.broke_off), "events": events,
         }  # fmt: skip
         print(json.dumps(line, ensure_ascii=False), flush=True)
 

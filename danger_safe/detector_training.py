@@ -53,7 +53,7 @@ def clip_scores(detector: ReadyDetector, heard: list[list[tuple[Scored, float]]]
     scores = []
     for windows_of_clip in heard:
         alone = detector.scores(np.stack([window.embedding for window, _ in windows_of_clip]))
-        alone *= [not window.silent for window, _ in windows_of_clip]
+        alone *= [window.alone for window, _ in windows_of_clip]  # Unjudged: 0 in silence
         pairs = zip(windows_of_clip, alone, strict=True)
         scores.append(max(smoother.add(window.start, float(score)) for (window, _), score in pairs))
     return np.array(scores)

@@ -21,18 +21,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="checkpoint to write")
     parser.add_argument("--small", action="store_true", help="one byte a weight instead of two: for a twin")
     args = parser.parse_args(arguments)
-    *others, (last, info) = [load_model(checkpoint) for checkpoint in args.checkpoints]
-    for name, (model, known) in zip(args.checkpoints, others, strict=False):
+    models, infos = zip(*map(load_model, args.checkpoints), strict=True)
+    last, info = models[-1], infos[-1]
+    for name, model, known in zip(args.checkpoints, models, infos, strict=True):
         if model.settings != last.settings or known.categories != info.categories:
             raise UserError(f"{name} and {args.checkpoints[-1]} have other layers or classes: their mean is nothing")
-    before, state = [model.state_dict() for model, _ in others], last.state_dict()
+    states = [model.state_dict() for model in models]
     with torch.no_grad():
-        for name, values in state.items():
-            if others and values.is_floating_point() and not name.startswith(COMPUTED):
-                values.copy_(torch.stack([*(other[name] for other in before), values]).mean(dim=0))
-    infos = [*(known for _, known in others), info]
-    names = [f"{Path(name).name} {of.sha256}" for name, of in zip(args.checkpoints, infos, strict=True)]
-    clips = sorted(set().union(*(of.clips for of in infos)))
+        for name, values in states[-1].items():
+            if values.is_floating_point() and not name.startswith(COMPUTED):
+                values.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    names = [f"{Path(name).name} {known.sha256}" for name, known in zip(args.checkpoints, infos, strict=True)]
+    clips = sorted(set().union(*(known.clips for known in infos)))
     save_checkpoint(
         args.output, last, categories=list(info.categories), clips=clips, licence=info.licence,
         training={"mean_of": names}, small=args.small,

@@ -23,10 +23,14 @@ SHORT = ("--ordinary-minutes", "2")  # to listen to
 def trained(embeddings, tmp_path_factory):
     """(folder of a Logistic Regression on the sample, what its training said)."""
     folder = tmp_path_factory.mktemp("hour")
+    return folder, train(embeddings, folder, *SHORT)
+
+
+def train(embeddings, folder, *flags):
+    """A Logistic Regression, on a copy of the table, in a folder; the finished process."""
     for file in embeddings.parent.glob("audio_embeddings*"):
         shutil.copy(file, folder)
-    done = run(TRAIN, *SHORT, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
-    return folder, done
+    return run(TRAIN, *flags, "--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
 
 
 def test_a_training_promises_recall_and_false_alarms_an_hour(trained):
@@ -98,21 +102,20 @@ def test_without_its_sounds_a_training_says_what_it_does_not_know(trained, tmp_p
     assert "needs --ordinary-minutes" in run(TRAIN, "--embeddings", table, *flags, status=2).stderr
 
 
-def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(trained, tmp_path):
-    folder, _ = trained
+def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(embeddings, tmp_path):
+    train(embeddings, tmp_path)  # hears all safe sounds: two minutes of them hold too few to tell a share
     rng = np.random.default_rng(0)
     knocks = np.zeros(5 * 32_000)
     knocks[::16_000] = 1.0
     knocks = np.convolve(knocks, rng.standard_normal(800) * np.exp(-np.arange(800) / 100))[: 5 * 32_000]
     soundfile.write(tmp_path / "knocks.wav", 0.5 * knocks / np.abs(knocks).max(), 32_000)
-    model = ("--model", folder / "logreg_model.joblib")
+    model = ("--model", tmp_path / "logreg_model.joblib")
     done = run("predict_danger.py", tmp_path / "knocks.wav", *model, "--threshold", "1", "--format", "json")
     assert json.loads(done.stdout)["verdict"] == "Unknown"
     done = run("predict_danger.py", tmp_path / "knocks.wav", *model, "--threshold", "1e-9", "--format", "json")
     assert json.loads(done.stdout)["verdict"] == "Danger"
-    metrics = json.loads((folder / "logreg_metrics.json").read_text())["unknown"]
-    value, low, high = metrics["known_called_unknown"]  # of what two minutes hold: a few clips
-    assert low <= 0.05 <= high and value < 0.5
+    metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())["unknown"]
+    assert metrics["known_called_unknown"][0] < 0.15
     assert metrics["left_out"]["danger"]["clips"] > 0
 
 

@@ -10,14 +10,21 @@ from danger_safe.onsets import BANDS, frames_in, loudness, onset
 HOP = 0.5
 
 
+def found_in(windows, threshold=0.5, hop=HOP, **settings):
+    """The events of (start, end, score, embedding, levels or None) of windows."""
+    finder, found = EventFinder(threshold, hop, **settings), []
+    for start, end, score, embedding, levels in windows:
+        found += finder.add(Scored(start, end, score, score, np.array(embedding), levels=levels))
+    return [*found, *finder.finish()]
+
+
 def events(scores, hop=1.0, **settings):
     """(start, end, score, number of the window at the peak) of each event; a window's sound is as near as its score."""
-    finder = EventFinder(0.5, hop, **settings)
-    found = []
-    for number, score in enumerate(scores):
-        embedding = np.array([score, max(0, 1 - score), 1e-6 * number])
-        found += finder.add(Scored(number * hop, number * hop + 3.0, score, score, embedding))
-    found += finder.finish()
+    windows = [
+        (number * hop, number * hop + 3.0, score, [score, max(0, 1 - score), 1e-6 * number], None)
+        for number, score in enumerate(scores)
+    ]
+    found = found_in(windows, hop=hop, **settings)
     return [(event.start, event.end, event.score, round(event.embedding[2] * 1e6)) for event in found]
 
 
@@ -45,25 +52,24 @@ def share(start, sound):
 @pytest.mark.parametrize("overlap", [0.5, 1.0, 2.0, 3.0])  # seconds of siren in a window that is sure of it
 def test_an_event_begins_and_ends_with_its_sound(overlap):
     siren = (10.0, 20.0)
-    finder, found = EventFinder(0.5, 0.5), []
-    for start in np.arange(0, 30, 0.5):
+    windows = []
+    for start in np.arange(0, 30, HOP):
         held = share(start, siren)
         score = 0.05 + 0.9 * min(1, 3 * held / overlap)
-        found += finder.add(Scored(start, start + 3, score, score, np.array([held, 1 - held])))
-    (event,) = [*found, *finder.finish()]
+        windows.append((start, start + 3, score, [held, 1 - held], None))
+    (event,) = found_in(windows)
     assert abs(event.start - siren[0]) <= 0.75
     assert abs(event.end - siren[1]) <= 0.5
 
 
 def test_a_danger_after_a_doubtful_sound_is_an_event_of_its_own():
     doubtful, siren = (5.0, 15.0), (15.0, 22.0)
-    finder, found = EventFinder(0.5, 0.5), []
-    for start in np.arange(0, 30, 0.5):
+    windows = []
+    for start in np.arange(0, 30, HOP):
         first, second = share(start, doubtful), share(start, siren)
         score = 0.6 * first + 0.95 * second
-        embedding = np.array([first, second, 1 - first - second])
-        found += finder.add(Scored(start, start + 3, score, score, embedding))
-    before, event = [*found, *finder.finish()]
+        windows.append((start, start + 3, score, [first, second, 1 - first - second], None))
+    before, event = found_in(windows)
     assert abs(event.start - siren[0]) <= 0.75 and abs(event.end - siren[1]) <= 1
     assert abs(before.start - doubtful[0]) <= 1 and before.end <= siren[0]
 
@@ -85,13 +91,12 @@ def test_a_sound_that_does_not_set_in_begins_where_the_windows_say():
 def test_a_second_danger_that_is_heard_to_set_in_is_an_event_of_its_own(rises, events):
     dog, siren = (6.0, 16.0), (16.0, 24.0)
     samples = recording(siren) if rises else recording((0, 30))
-    finder, heard = EventFinder(0.5, HOP), []
+    windows = []
     for start in np.arange(0, 30, HOP):
         first, second = share(start, dog), share(start, siren)
         score = 0.05 + 0.9 * min(1, 2 * max(first, second))  # as sure of one as of the other
-        embedding = np.array([first, second, 1 - first - second])
-        heard += finder.add(Scored(start, start + 3, score, score, embedding, levels=levels(samples, start + 3)))
-    heard += finder.finish()
+        windows.append((start, start + 3, score, [first, second, 1 - first - second], levels(samples, start + 3)))
+    heard = found_in(windows)
     assert len(heard) == events
     if rises:
         assert heard[0].end <= 16 and abs(heard[1].start - 16) <= 0.1
@@ -100,13 +105,13 @@ def test_a_second_danger_that_is_heard_to_set_in_is_an_event_of_its_own(rises, e
 def test_the_last_short_window_does_not_shift_what_is_heard():
     siren = (6.1, 8.3)
     samples = recording(siren)[: round(8.3 * SAMPLE_RATE)]
-    finder, heard = EventFinder(0.5, HOP), []
+    windows = []
     for start in np.arange(0, 6, HOP):
         end = min(start + 3, 8.3)
         held = max(0, end - max(start, siren[0])) / 3
         score = 0.05 + 0.9 * min(1, 2 * held)
-        heard += finder.add(Scored(start, end, score, score, np.array([held, 1 - held]), levels=levels(samples, end)))
-    (event,) = [*heard, *finder.finish()]
+        windows.append((start, end, score, [held, 1 - held], levels(samples, end)))
+    (event,) = found_in(windows)
     assert abs(event.start - siren[0]) <= 0.1 and event.end == 8.3
 
 
@@ -133,15 +138,13 @@ def levels(samples, end):
     return loudness(samples[round((end - HOP) * SAMPLE_RATE) : round(end * SAMPLE_RATE)], frames_in(HOP))
 
 
-def found(siren, surest, samples, overlap, threshold=0.5, **settings):
+def found(siren, surest, samples, overlap, **settings):
     """Events of windows of 3 s, whose embedding is half turned to the siren with so many seconds of it."""
-    finder, events = EventFinder(threshold, HOP, **settings), []
+    windows = []
     for start in np.arange(0, 27.5, HOP):
         held = min(1, share(start, siren) * 3 / (2 * overlap))
-        score = 0.02 + surest * held
-        embedding = np.array([held, 1 - held])
-        events += finder.add(Scored(start, start + 3, score, score, embedding, levels=levels(samples, start + 3)))
-    return [*events, *finder.finish()]
+        windows.append((start, start + 3, 0.02 + surest * held, [held, 1 - held], levels(samples, start + 3)))
+    return found_in(windows, **settings)
 
 
 def test_loudness_is_in_decibels_of_full_scale():
