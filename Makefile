@@ -106,14 +106,14 @@ ROUND := --dataset $(ESC50) $(SOUNDS) models/quiet_rooms --epochs 48 --rate 1e-3
 define TRAIN
 	$(RUN) $(COMPACT) $(FIRST) $(2) --output models/$(1)_first.pth
 	$(RUN) $(COMPACT) $(SECOND) $(2) --checkpoint models/$(1)_first.pth --output models/$(1)_second.pth
-	$(RUN) -m models.average models/$(1)_first.pth models/$(1)_second.pth models/$(1)_round_0.pth
+	$(RUN) -m tools.average models/$(1)_first.pth models/$(1)_second.pth models/$(1)_round_0.pth
 	for round in 1 2 3; do \
 	  $(RUN) $(COMPACT) $(ROUND) $(2) --seed $$((round - 1)) --checkpoint models/$(1)_round_$$((round - 1)).pth \
 	    --output models/$(1)_round_$$round.pth || exit 1; done
 endef
 
 models/quiet_rooms: .venv/.run-installed
-	$(RUN) -m danger_safe.quiet_rooms $@
+	$(RUN) -m danger_safe.audio.room_tone $@
 
 compact: .venv/.run-installed models/quiet_rooms
 	$(call TRAIN,compact,)
@@ -121,7 +121,7 @@ compact: .venv/.run-installed models/quiet_rooms
 
 twin: .venv/.run-installed models/quiet_rooms
 	$(call TRAIN,twin_$(PART),--without $(PART)/4)
-	$(RUN) -m models.average --small models/twin_$(PART)_round_3.pth models/cnn14_compact_without_$(PART)of4.pth
+	$(RUN) -m tools.average --small models/twin_$(PART)_round_3.pth models/cnn14_compact_without_$(PART)of4.pth
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9
@@ -136,7 +136,7 @@ audit: .venv/.dev-installed
 	$(RUN) -m pip_audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(LOCKS))
 
 detector: .venv/.run-installed
-	$(RUN) -m danger_safe.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)
+	$(RUN) -m tools.build_detector --dataset $(ESC50) $(SOUNDS) --twins $(TWINS)
 
 clean:
 	rm -rf sample .pytest_cache .ruff_cache

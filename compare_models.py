@@ -15,7 +15,7 @@ Each model is trained anew on each fold: the models in the files have seen every
 Opening a .joblib file can run code that is in it: give only files that you made yourself.
 """
 
-from danger_safe import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import math
@@ -26,17 +26,17 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from danger_safe import addresses
-from danger_safe.calibration import uncalibrated
-from danger_safe.errors import UserError
-from danger_safe.evaluation import Rule, evaluate, summarise, warnings_of
-from danger_safe.files import whole_file
-from danger_safe.mistakes import write_mistakes
-from danger_safe.paired import auc_differences, recommend
-from danger_safe.saved_model import load_model_file
-from danger_safe.table import EmbeddingTable, read_table
+from danger_safe.core import paths
+from danger_safe.core.atomic import whole_file
+from danger_safe.core.errors import UserError
+from danger_safe.detection.model_file import load_model_file
+from danger_safe.embeddings.table import EmbeddingTable, read_table
+from danger_safe.embeddings.twins import with_twins
+from danger_safe.evaluation.calibration import uncalibrated
+from danger_safe.evaluation.cross_validation import Rule, evaluate, summarise, warnings_of
+from danger_safe.evaluation.model_comparison import auc_differences, recommend
+from danger_safe.reports.mistakes import write_mistakes
 from danger_safe.training import describe_data, hear_by_the_hour
-from danger_safe.twins import with_twins
 
 OUTPUTS = (
     "model_comparison.png", "model_comparison.csv", "mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv",
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
     with whole_file(table_file) as part:
         comparison.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    from danger_safe.pictures import draw_comparison
+    from danger_safe.reports.plots import draw_comparison
 
     draw_comparison(picture, describe_data(table), results)
     shown = comparison.drop(columns=["file"]).set_index("model").T  # measures down, models across
@@ -166,7 +166,7 @@ def parse(arguments: list[str]):
                         help="models to compare (default: every *_model.joblib in --output-dir)")  # fmt: skip
     parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
                         "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
-    parser.add_argument("--dataset", type=addresses.place, default=None, metavar="DIR",
+    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR",
                         help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")

@@ -19,19 +19,19 @@ import os
 import time
 from pathlib import Path
 
-from danger_safe import addresses, cli
-from danger_safe.clips import TABLES, Clip, read_clips
-from danger_safe.errors import UserError
-from danger_safe.journal import Journal
-from danger_safe.preflight import survey
-from danger_safe.table_files import SUFFIXES, TableFiles
+from danger_safe.core import cli, paths
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import TABLES, Clip, read_clips
+from danger_safe.embeddings.journal import Journal
+from danger_safe.embeddings.plan import survey
+from danger_safe.embeddings.table_files import SUFFIXES, TableFiles
 from models.checkpoint_files import checkpoint_path, twins_beside, verified_sha256
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     clips = labelled_clips(args.dataset)
-    if args.output.resolve() in [Path(addresses.join(args.dataset, name)).resolve() for name in TABLES]:
+    if args.output.resolve() in [Path(paths.join(args.dataset, name)).resolve() for name in TABLES]:
         raise UserError(f"{args.output} is the dataset's own table: give another --output")
     made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
     table = TableFiles(args.output, args.rows_per_part, made_of)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             return report_failures({clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason})
 
         # The network's libraries take time to load: only now are they certain to be needed.
-        from danger_safe.extraction import embed_here
+        from danger_safe.embeddings.extractor import embed_here
         from models.engine import open_engine
 
         started = time.monotonic()
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
             journal.add(found.unreadable)
             batch_size = args.batch_size or engine.network.batch_size
             if args.scheduler:
-                from danger_safe.cluster import embed_on_cluster
+                from danger_safe.embeddings.cluster import embed_on_cluster
 
                 name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, batch_size)
             else:
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def labelled_clips(dataset: addresses.Place) -> list[Clip]:
+def labelled_clips(dataset: paths.Place) -> list[Clip]:
     """The clips of a dataset, each of which somebody has called Danger or Safe."""
     clips = read_clips(dataset)
     unlabelled = [clip.file for clip in clips if clip.label is None]
@@ -108,7 +108,7 @@ def report_failures(failures: dict[str, str]) -> int:
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
-    add("--dataset", type=addresses.place, default=Path("dataset"), metavar="DIR",
+    add("--dataset", type=paths.place, default=Path("dataset"), metavar="DIR",
         help="folder of step 1, or an address such as s3://bucket/dataset")  # fmt: skip
     add("--output", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
         help="table to write; .parquet too (needs pyarrow)")  # fmt: skip

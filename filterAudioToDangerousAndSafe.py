@@ -15,12 +15,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from danger_safe import cli
-from danger_safe.categories import read_categories
-from danger_safe.clips import LABEL_NAMES, read_clips
-from danger_safe.errors import UserError
-from danger_safe.esc50 import download_esc50
-from danger_safe.placing import place
+from danger_safe.core import cli
+from danger_safe.core.errors import UserError
+from danger_safe.data.categories import read_categories
+from danger_safe.data.clips import LABEL_NAMES, read_clips
+from danger_safe.data.esc50 import download_esc50
+from danger_safe.data.links import place
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if args.sample:
         folder = args.output / "sample-sounds"
         if not (folder / "meta" / "esc50.csv").is_file():  # the table is written last
-            from danger_safe.samples import make_samples
+            from danger_safe.data.synthetic import make_samples
 
             make_samples(folder)
     elif not folder.exists():

@@ -15,7 +15,7 @@ where it was: the state lies beside the output.
 models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
-from danger_safe import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import os
@@ -26,11 +26,11 @@ from statistics import median
 
 from tqdm import tqdm
 
-from danger_safe.audio import SAMPLE_RATE
-from danger_safe.categories import read_dangers, read_same
-from danger_safe.clips import LABEL_NAMES, Clip, read_clips
-from danger_safe.errors import UserError
-from danger_safe.splitting import leave_out, part, split
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.core.errors import UserError
+from danger_safe.data.categories import read_dangers, read_same
+from danger_safe.data.clips import LABEL_NAMES, Clip, read_clips
+from danger_safe.data.splits import leave_out, part, split
 from models.checkpoint_files import checkpoint_path, place_of
 
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
@@ -63,11 +63,11 @@ def main(arguments: list[str]) -> int:
     import numpy as np
     import torch
 
-    from danger_safe.finetuning import Training
-    from danger_safe.finetuning_settings import Settings, best_precision
-    from danger_safe.learning_curve import draw_learning
-    from danger_safe.sound_store import SoundStore
-    from danger_safe.validation import HeldOut
+    from danger_safe.finetuning.config import Settings, best_precision
+    from danger_safe.finetuning.trainer import Training
+    from danger_safe.finetuning.validation import HeldOut
+    from danger_safe.finetuning.waveform_store import SoundStore
+    from danger_safe.reports.learning_curve import draw_learning
     from models.checkpoints import load_model, save_checkpoint
     from models.compact import CompactNet
     from models.logmel import LogMel

@@ -18,7 +18,7 @@ recording or more. The score is a probability where dangers are as frequent as t
 that it was calibrated on; in most recordings they are rarer.
 """
 
-from danger_safe import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import argparse
@@ -31,15 +31,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.addresses import list_files
-from danger_safe.answers import FORMATS, Summary, names
-from danger_safe.audio import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
-from danger_safe.detector import Detector, load_ready, own_detector
-from danger_safe.errors import UserError
-from danger_safe.events import Event, EventFinder
-from danger_safe.listening import HOP, WINDOW, Listener
-from danger_safe.operating_point import threshold_for
-from danger_safe.recording import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.audio.decode import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
+from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import list_files
+from danger_safe.detection.detector import Detector, load_ready, own_detector
+from danger_safe.detection.events import Event, EventFinder
+from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.detection.writers import FORMATS, Summary, names
+from danger_safe.evaluation.thresholds import threshold_for
 from models.checkpoint_files import NAMES
 from models.engine import Engine, convert_for_next_time, open_engine
 
@@ -94,7 +94,7 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
     saved, name = None, "compact"
     if args.model is not None:
-        from danger_safe.saved_model import open_model_file
+        from danger_safe.detection.model_file import open_model_file
 
         saved = open_model_file(args.model)
         name = args.checkpoint or saved["checkpoint"]["name"]
@@ -141,7 +141,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     pieces, seconds = open_pieces(recording, args)
     overview = None
     if args.plot:
-        from danger_safe.timeline import Overview, draw_timeline
+        from danger_safe.reports.timeline import Overview, draw_timeline
 
         overview = Overview(listener.engine.front_end)
         pieces = overview.watch(pieces)

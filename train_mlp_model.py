@@ -15,7 +15,7 @@ Out:  mlp_model.joblib          scaler and network, with the chosen threshold an
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """
 
-from danger_safe import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 from sklearn.neural_network import MLPClassifier

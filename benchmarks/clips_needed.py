@@ -26,8 +26,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.clips import Clip, read_clips
-from danger_safe.pictures import COLOURS, save
+from danger_safe.data.clips import Clip, read_clips
+from danger_safe.reports.plots import COLOURS, save
 from models.engine import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.audio import SAMPLE_RATE, read_clip
-from danger_safe.build_detector import read_labels
-from danger_safe.categories import read_same
-from danger_safe.clips import Clip, read_clips
-from danger_safe.detector import load_ready
-from danger_safe.events import Event, EventFinder
-from danger_safe.listening import HOP, WINDOW, Listener
-from danger_safe.long_recording import LongRecording
-from danger_safe.splitting import leave_out, part
+from danger_safe.audio.decode import SAMPLE_RATE, read_clip
+from danger_safe.data.categories import read_same
+from danger_safe.data.clips import Clip, read_clips
+from danger_safe.data.soundscape import LongRecording
+from danger_safe.data.splits import leave_out, part
+from danger_safe.detection.detector import load_ready
+from danger_safe.detection.events import Event, EventFinder
+from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from models.engine import open_engine
+from tools.build_detector import read_labels
 
 SIRENS = 12
 SIREN_LOUDNESS = (-20.0, -10.0)  # dB of full scale, RMS

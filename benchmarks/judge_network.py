@@ -3,7 +3,7 @@
     python benchmarks/judge_network.py --checkpoint my_cnn14.pth --esc50 dataset/ESC-50-master --holdout-fold 5
 
 Out:  50-category accuracy; Danger/Safe by the default and the wide mapping (ROC-AUC, Danger recall and false alarms at
-      0.5); the same for the held-out clips recorded badly (danger_safe/degradations.py)
+      0.5); the same for the held-out clips recorded badly (danger_safe/audio/corruptions.py)
 
 The classifiers learn from the other folds, clean, as a user's would. The network must not have heard the held-out
 fold: column "seen" of its own clips is checked.
@@ -25,10 +25,10 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.audio import read_clip
-from danger_safe.categories import read_categories
-from danger_safe.clips import read_clips
-from danger_safe.degradations import DEGRADATIONS, degrade
+from danger_safe.audio.corruptions import DEGRADATIONS, degrade
+from danger_safe.audio.decode import read_clip
+from danger_safe.data.categories import read_categories
+from danger_safe.data.clips import read_clips
 from models.engine import Engine, open_engine
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.audio import read_clip
+from danger_safe.audio.decode import read_clip
 from models.checkpoints import load_model
 from models.converted import find_or_convert
 from models.mnn_network import MnnNetwork

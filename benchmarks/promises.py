@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.bootstrap import share_with_interval
-from danger_safe.calibration import calibration, danger_scores
-from danger_safe.false_alarms import Trial
-from danger_safe.heard_again import hear_again
-from danger_safe.table import EmbeddingTable, read_table
-from danger_safe.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table import EmbeddingTable, read_table
+from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.evaluation.calibration import calibration, danger_scores
+from danger_safe.evaluation.false_alarms import Trial
+from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.window_table import hear_again
 from models.checkpoint_files import COMPACT, twins_beside
 from models.checkpoints import load_model
 

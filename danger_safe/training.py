@@ -11,20 +11,20 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from danger_safe import addresses, cli
-from danger_safe.addresses import Place
-from danger_safe.calibration import calibrated, fit_sigmoid
-from danger_safe.clips import LABEL_NAMES
-from danger_safe.errors import UserError
-from danger_safe.evaluation import Rule, evaluate, folds_of, summarise, warnings_of
-from danger_safe.files import whole_file, write_whole
-from danger_safe.heard_again import Heard, hear_again
-from danger_safe.operating_point import in_words, in_words_by_the_hour
-from danger_safe.table import EmbeddingTable, read_table
-from danger_safe.table_sounds import checkpoint_of, find_sounds
-from danger_safe.twins import with_twins
-from danger_safe.unknown import in_words as unknown_in_words
-from danger_safe.unknown import learn_known, summarise_unknown
+from danger_safe.core import cli, paths
+from danger_safe.core.atomic import whole_file, write_whole
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import Place
+from danger_safe.data.clips import LABEL_NAMES
+from danger_safe.detection.novelty import in_words as unknown_in_words
+from danger_safe.detection.novelty import learn_known, summarise_unknown
+from danger_safe.embeddings.table import EmbeddingTable, read_table
+from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.twins import with_twins
+from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
+from danger_safe.evaluation.cross_validation import Rule, evaluate, folds_of, summarise, warnings_of
+from danger_safe.evaluation.thresholds import in_words, in_words_by_the_hour
+from danger_safe.evaluation.window_table import Heard, hear_again
 
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
@@ -39,7 +39,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
                         help="share of the dangers that the chosen threshold must find")  # fmt: skip
     parser.add_argument("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N",
                         help="choose the threshold by this instead: how many are bearable in an hour of ordinary sound")  # fmt: skip
-    parser.add_argument("--dataset", type=addresses.place, default=None, metavar="DIR", help="where the table's sounds "
+    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR", help="where the table's sounds "
                         "are, to listen to them by the hour (default: where they were in step 2)")  # fmt: skip
     parser.add_argument("--ordinary-minutes", type=cli.number(0), default=20.0, metavar="M",
                         help="of safe sounds, joined, in which false alarms are counted; 0: do not count them")  # fmt: skip
@@ -71,12 +71,12 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     picture = args.output_dir / f"{key}_confusion_matrix.png"
     pictures = [picture, reliability := args.output_dir / f"{key}_reliability.png"]
-    from danger_safe.pictures import draw_confusion, draw_reliability  # matplotlib takes a second to load
+    from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
     draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
     if heard is not None:
-        from danger_safe.pictures import draw_operating_points
+        from danger_safe.reports.plots import draw_operating_points
 
         pictures.append(args.output_dir / f"{key}_operating_point.png")
         draw_operating_points(pictures[-1], title, describe_data(table), metrics)

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from danger_safe.audio import AudioError, read_blocks, read_header
-from danger_safe.categories import read_categories, read_dangers, read_same
-from danger_safe.clips import read_clips
-from danger_safe.errors import UserError
-from danger_safe.recording import wav_pieces
-from danger_safe.table import read_table
-from danger_safe.table_sounds import checkpoint_of, find_sounds
-from danger_safe.table_writing import side_file
+from danger_safe.audio.decode import AudioError, read_blocks, read_header
+from danger_safe.audio.stream import wav_pieces
+from danger_safe.core.errors import UserError
+from danger_safe.data.categories import read_categories, read_dangers, read_same
+from danger_safe.data.clips import read_clips
+from danger_safe.embeddings.table import read_table
+from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table_writer import side_file
 
 HOSTILE = [
     "", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e999", "1e-320", "99999999999999999999", "0x10", "1_000", "١", "true",

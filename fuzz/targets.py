@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from plain_files import FOLDER, Audio, Manifest, Table, Target, Text
 
-from danger_safe import detector as detectors
-from danger_safe.journal import Journal, Result
+from danger_safe.detection import detector as detectors
+from danger_safe.embeddings.journal import Journal, Result
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 from models.models import Cnn14

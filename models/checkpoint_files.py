@@ -11,8 +11,8 @@ from functools import lru_cache
 from glob import escape
 from pathlib import Path
 
-from danger_safe.download import download, file_sha256
-from danger_safe.errors import UserError
+from danger_safe.core.download import download, file_sha256
+from danger_safe.core.errors import UserError
 
 COMPACT = Path(__file__).with_name("cnn14_compact.pth")
 OFFICIAL = Path(__file__).with_name("Cnn14_mAP=0.431.pth")

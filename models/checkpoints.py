@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from danger_safe.audio import SAMPLE_RATE
-from danger_safe.errors import UserError
-from danger_safe.files import whole_file
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.core.atomic import whole_file
+from danger_safe.core.errors import UserError
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.compact import CompactNet
 from models.models import Cnn14

@@ -25,8 +25,8 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.errors import UserError
-from danger_safe.files import FULL, FULL_WORDS, tidy, to_disk
+from danger_safe.core.atomic import FULL, FULL_WORDS, tidy, to_disk
+from danger_safe.core.errors import UserError
 from models.cache import cache_folder
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from danger_safe.cli import warn
-from danger_safe.errors import UserError
+from danger_safe.core.cli import warn
+from danger_safe.core.errors import UserError
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.logmel import LogMel

@@ -18,7 +18,7 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from danger_safe import cli
+from danger_safe.core import cli
 from models.checkpoints import load_model
 from models.compact import ResidualBlock
 from models.logmel import MEL_BINS, LogMel

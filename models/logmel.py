@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio.decode import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from models.network import SoundNetwork

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import librosa
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio.decode import SAMPLE_RATE
 from models.checkpoint_files import CheckpointInfo
 from models.logmel import MEL_BINS, N_FFT, LogMel
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from danger_safe.errors import UserError
+from danger_safe.core.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
 SMALL_FILE = 64 * 2**20  # bytes: a process that runs such a network takes less than five times as much memory

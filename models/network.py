@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio.decode import SAMPLE_RATE
 from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, mel_bank
 
 
@@ -67,7 +67,7 @@ class SoundNetwork(nn.Module):
         """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
 
         Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
-        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/extraction.py).
+        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/embeddings/extractor.py).
         Returns clipwise_output (batch, classes) and embedding (batch, dimensions).
         """
         embedding = self.embed(self.logmel(waveform))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from danger_safe.audio import SAMPLE_RATE
+from danger_safe.audio.decode import SAMPLE_RATE
 from models.logmel import LogMel
 
 # The promise is 0.05 % of the mean embedding on every sound. Real clips go further astray than the probes do, so an

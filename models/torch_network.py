@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from danger_safe.errors import UserError
+from danger_safe.core.errors import UserError
 from models.logmel import LogMel
 from models.network import SoundNetwork
 from models.parity import PARITY, largest_error, probe_batch

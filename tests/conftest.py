@@ -108,7 +108,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
     def run_script(script, *arguments, status=1, words=""):
         before = tree(tmp_path)
-        from danger_safe import cli
+        from danger_safe.core import cli
 
         main = importlib.import_module(script).main
         capsys.readouterr()

@@ -64,9 +64,9 @@ def cases(work: Path) -> dict[str, Case]:
 
 
 def _few_samples(out: Path) -> None:
-    from danger_safe import samples
+    from danger_safe.data import synthetic
 
-    samples.CLIPS_PER_CATEGORY = 2
+    synthetic.CLIPS_PER_CATEGORY = 2
 
 
 def _few_trees(out: Path) -> None:
@@ -82,13 +82,13 @@ def _few_trees(out: Path) -> None:
 
 
 def _save_often(out: Path) -> None:
-    from danger_safe import finetuning
+    from danger_safe.finetuning import trainer
 
-    finetuning.SAVING_SHARE = 1e9
+    trainer.SAVING_SHARE = 1e9
 
 
 def _small_esc50(out: Path) -> None:
-    from danger_safe import esc50
+    from danger_safe.data import esc50
 
     esc50.CLIPS, esc50.CLIP_BYTES, esc50.URL = 40, 44_144, os.environ["SMALL_ESC50_URL"]
 

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from conftest import run
 
-from danger_safe.bootstrap import rate_with_interval, share_with_interval
-from danger_safe.false_alarms import Trial
-from danger_safe.heard_again import Heard
-from danger_safe.operating_point import threshold_for
+from danger_safe.evaluation.false_alarms import Trial
+from danger_safe.evaluation.intervals import rate_with_interval, share_with_interval
+from danger_safe.evaluation.thresholds import threshold_for
+from danger_safe.evaluation.window_table import Heard
 
 TRAIN = "train_logreg_model.py"
 SHORT = ("--ordinary-minutes", "2")  # to listen to

@@ -7,8 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from danger_safe import cli
-from danger_safe.files import whole_file
+from danger_safe.core import cli
+from danger_safe.core.atomic import whole_file
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as narrow as a Windows console's code page
 
@@ -17,7 +17,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as nar
     "asked, answer", [({}, "Nguyễn – ±\n".encode()), ({"PYTHONIOENCODING": "ascii"}, rb"Nguy\u1ec5n")]
 )
 def test_answers_in_a_pipe_are_utf8_unless_asked_otherwise(asked, answer):
-    code = "from danger_safe import cli; cli.run(lambda _: print('Nguy\\u1ec5n \\u2013 \\xb1') or 0, [])"
+    code = "from danger_safe.core import cli; cli.run(lambda _: print('Nguy\\u1ec5n \\u2013 \\xb1') or 0, [])"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean | ASCII | asked, capture_output=True)
     assert done.returncode == 0 and done.stdout.replace(b"\r\n", b"\n").startswith(answer), done

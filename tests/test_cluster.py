@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run
 
-from danger_safe.table import read_table
+from danger_safe.embeddings.table import read_table
 
 SCRIPT = "extractEmbeddingCnn14.py"
 

@@ -7,13 +7,13 @@ import soundfile
 import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
-from danger_safe.errors import UserError
-from models import average
+from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 from models.logmel import MIN_SAMPLES
 from models.models import Cnn14
+from tools import average
 
 
 @needs_shared

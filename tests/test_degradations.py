@@ -5,9 +5,9 @@ import pytest
 import soxr
 import torch
 
-from danger_safe import augment
-from danger_safe.audio import SAMPLE_RATE
-from danger_safe.degradations import DEGRADATIONS, degrade
+from danger_safe.audio.corruptions import DEGRADATIONS, degrade
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.finetuning import augment
 from models.compact import CompactNet
 from models.logmel import LogMel
 from models.models import Cnn14

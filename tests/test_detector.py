@@ -8,20 +8,20 @@ import pytest
 import torch
 from conftest import ROOT, write_esc50
 
-from danger_safe import detector
-from danger_safe.audio import SAMPLE_RATE
-from danger_safe.build_detector import heard_and_new
-from danger_safe.clips import read_clips
-from danger_safe.detector_training import sigmoid_of
-from danger_safe.errors import UserError
-from danger_safe.quiet_rooms import quiet_room
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.audio.room_tone import quiet_room
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import read_clips
+from danger_safe.detection import detector
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 from models.engine import open_engine
+from tools.build_detector import heard_and_new
+from tools.detector_training import sigmoid_of
 
 
 def build(*arguments):
-    command = [sys.executable, "-m", "danger_safe.build_detector", *map(str, arguments)]
+    command = [sys.executable, "-m", "tools.build_detector", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

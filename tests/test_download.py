@@ -14,9 +14,9 @@ from typing import ClassVar
 import pytest
 from conftest import run
 
-from danger_safe import download as downloads
-from danger_safe.download import download
-from danger_safe.errors import UserError
+from danger_safe.core import download as downloads
+from danger_safe.core.download import download
+from danger_safe.core.errors import UserError
 
 CONTENT = bytes(range(256)) * 4_000  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

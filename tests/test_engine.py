@@ -10,7 +10,7 @@ import soundfile
 import torch
 from conftest import REFERENCE, needs_shared, reference_module, run
 
-from danger_safe.audio import SAMPLE_RATE, read_clip
+from danger_safe.audio.decode import SAMPLE_RATE, read_clip
 from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert

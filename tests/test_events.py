@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from danger_safe.audio import SAMPLE_RATE
-from danger_safe.events import EventFinder, Scored
-from danger_safe.onsets import BANDS, frames_in, loudness, onset
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.detection.events import EventFinder, Scored
+from danger_safe.detection.onset import BANDS, frames_in, loudness, onset
 
 HOP = 0.5
 

@@ -134,7 +134,7 @@ def test_sample_sounds_are_the_same_bytes_every_time_and_laid_out_as_esc50(sampl
     assert len({row["category"] for row in rows}) == 9
     assert {row["fold"] for row in rows} == set("12345")
     assert len({row["src_file"] for row in rows}) == 90
-    script = "import sys; from pathlib import Path; from danger_safe.samples import make_samples; make_samples(Path(sys.argv[1]))"
+    script = "import sys; from pathlib import Path; from danger_safe.data.synthetic import make_samples; make_samples(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "again")], cwd=ROOT, check=True, capture_output=True)
     for row in rows[::7]:
         one, other = (folder / "audio" / row["filename"] for folder in (made, tmp_path / "again"))

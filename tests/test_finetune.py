@@ -10,14 +10,14 @@ import soundfile
 import torch
 from conftest import ROOT, run
 
-from danger_safe import finetuning
-from danger_safe.clips import Clip, read_clips
-from danger_safe.errors import UserError
-from danger_safe.finetuning import Training
-from danger_safe.finetuning_settings import Settings
-from danger_safe.sound_store import SoundStore
-from danger_safe.splitting import leave_out, split
-from danger_safe.validation import HeldOut, Score
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import Clip, read_clips
+from danger_safe.data.splits import leave_out, split
+from danger_safe.finetuning import trainer
+from danger_safe.finetuning.config import Settings
+from danger_safe.finetuning.trainer import Training
+from danger_safe.finetuning.validation import HeldOut, Score
+from danger_safe.finetuning.waveform_store import SoundStore
 from models.compact import CompactNet
 from models.models import Cnn14
 
@@ -170,7 +170,7 @@ def test_left_out_parts_are_whole_recordings_and_together_everything():
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "SAVING_SHARE", 1e9)  # after every pass
+    monkeypatch.setattr(trainer, "SAVING_SHARE", 1e9)  # after every pass
     whole = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):

@@ -14,14 +14,14 @@ import soundfile
 import torch
 from conftest import ROOT, run, write_esc50
 
-from danger_safe.audio import AudioError, read_blocks, read_header
-from danger_safe.categories import read_categories, read_same
-from danger_safe.detector import load_ready
-from danger_safe.errors import UserError
-from danger_safe.journal import Journal, Result
-from danger_safe.recording import wav_pieces
-from danger_safe.table import read_table
-from danger_safe.table_sounds import find_sounds
+from danger_safe.audio.decode import AudioError, read_blocks, read_header
+from danger_safe.audio.stream import wav_pieces
+from danger_safe.core.errors import UserError
+from danger_safe.data.categories import read_categories, read_same
+from danger_safe.detection.detector import load_ready
+from danger_safe.embeddings.journal import Journal, Result
+from danger_safe.embeddings.table import read_table
+from danger_safe.embeddings.table_sounds import find_sounds
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 

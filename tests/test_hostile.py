@@ -15,8 +15,8 @@ import soundfile
 from conftest import ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
-from danger_safe.audio import AudioError, read_pieces
-from danger_safe.cli import one_line
+from danger_safe.audio.decode import AudioError, read_pieces
+from danger_safe.core.cli import one_line
 
 EXTRACT, PREDICT = "extractEmbeddingCnn14.py", "predict_danger.py"
 POSIX = os.name == "posix"

@@ -11,8 +11,8 @@ import pytest
 from conftest import run, write_esc50
 from hostile_files import encoded, noise
 
-from danger_safe.clips import inside
-from danger_safe.errors import UserError
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import inside
 
 FILTER = "filterAudioToDangerousAndSafe"
 NOT_UTF8 = "is not UTF-8"

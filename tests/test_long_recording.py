@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from danger_safe.audio import SAMPLE_RATE, read_clip
-from danger_safe.clips import read_clips
-from danger_safe.long_recording import FADE, LOUDNESS, LongRecording
+from danger_safe.audio.decode import SAMPLE_RATE, read_clip
+from danger_safe.data.clips import read_clips
+from danger_safe.data.soundscape import FADE, LOUDNESS, LongRecording
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_planted_sounds_are_where_they_were_planted(clips):
 
 
 def test_quiet_rooms_are_quiet_and_differ(tmp_path):
-    command = [sys.executable, "-m", "danger_safe.quiet_rooms", tmp_path / "rooms", "--clips", "3"]
+    command = [sys.executable, "-m", "danger_safe.audio.room_tone", tmp_path / "rooms", "--clips", "3"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     rooms = read_clips(tmp_path / "rooms")
     assert [clip.category for clip in rooms] == ["room_tone_noise"] * 3

@@ -14,12 +14,12 @@ import soundfile
 from conftest import run
 from test_train import make_table
 
-from danger_safe import mistakes_page
-from danger_safe.embedding_map import lay_out, write_map
-from danger_safe.evaluation import Evaluation, Rule
-from danger_safe.mistakes import find_mistakes, names_of, nearest
-from danger_safe.page_sounds import GOOD, PLANS, SMALLEST, encode, encode_all
-from danger_safe.table import read_table
+from danger_safe.embeddings.table import read_table
+from danger_safe.evaluation.cross_validation import Evaluation, Rule
+from danger_safe.reports import mistakes_page
+from danger_safe.reports.embedding_map import lay_out, write_map
+from danger_safe.reports.mistakes import find_mistakes, names_of, nearest
+from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_all
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'  # a file name that Linux and macOS allow; the / becomes _

@@ -53,8 +53,8 @@ def test_the_pipeline_with_sockets_forbidden(sample, embeddings, offline, tmp_pa
 
 def test_the_ready_detector_loads_without_pickle(tmp_path):
     """Arrays and text: NumPy opens it where it may unpickle nothing, and a file that holds a pickle is refused."""
-    from danger_safe.detector import READY, load_ready
-    from danger_safe.errors import UserError
+    from danger_safe.core.errors import UserError
+    from danger_safe.detection.detector import READY, load_ready
 
     with np.load(READY, allow_pickle=False) as file:
         content = {name: file[name] for name in file.files}

@@ -15,9 +15,9 @@ import soundfile
 import torch
 from conftest import ROOT, run
 
-from danger_safe import tags
-from danger_safe.listening import Smoother
-from danger_safe.windows import windows
+from danger_safe.audio.windows import windows
+from danger_safe.detection import audioset
+from danger_safe.detection.scorer import Smoother
 from models.checkpoints import load_model, save_checkpoint
 from models.models import Cnn14
 
@@ -174,15 +174,15 @@ def test_tags_are_the_networks_own(tmp_path, monkeypatch):
     path, model = tmp_path / "n.pth", Cnn14(527, 2).eval()
     save_checkpoint(path, model, categories=[], clips=[], licence="", training={})
     model, info = load_model(str(path))
-    monkeypatch.setattr(tags, "PLACES", (tmp_path / "labels.csv",))
-    assert tags.find_tags(str(path), info) is None
+    monkeypatch.setattr(audioset, "PLACES", (tmp_path / "labels.csv",))
+    assert audioset.find_tags(str(path), info) is None
     names = [f"tag {n}" for n in range(527)]
     (tmp_path / "labels.csv").write_text(
         "index,mid,display_name\n" + "".join(f'{n},/m/{n},"{t}"\n' for n, t in enumerate(names))
     )
     output = model(torch.from_numpy(sound(1.0)[:, 0].astype(np.float32))[None])
     expected = output["clipwise_output"][0].topk(3)
-    heard = tags.find_tags(str(path), info).heard(output["embedding"][0].detach().numpy())
+    heard = audioset.find_tags(str(path), info).heard(output["embedding"][0].detach().numpy())
     assert [name for name, _ in heard] == [names[i] for i in expected.indices]
     assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
 

@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from conftest import ROOT, run
 
-from danger_safe.clips import Clip
-from danger_safe.extraction import group
-from danger_safe.preflight import Task
+from danger_safe.data.clips import Clip
+from danger_safe.embeddings.extractor import group
+from danger_safe.embeddings.plan import Task
 
 SCRIPT = "extractEmbeddingCnn14.py"
 FILES = ("table.csv", "table.json", "table_failures.csv")

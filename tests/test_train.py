@@ -10,11 +10,18 @@ import pytest
 from conftest import run
 from sklearn.metrics import roc_auc_score
 
-from danger_safe.calibration import calibration
-from danger_safe.evaluation import Evaluation, Rule, assign_folds, choose_threshold, summarise, warnings_of
-from danger_safe.operating_point import expected
-from danger_safe.paired import auc_differences, recommend
-from danger_safe.table import read_table
+from danger_safe.embeddings.table import read_table
+from danger_safe.evaluation.calibration import calibration
+from danger_safe.evaluation.cross_validation import (
+    Evaluation,
+    Rule,
+    assign_folds,
+    choose_threshold,
+    summarise,
+    warnings_of,
+)
+from danger_safe.evaluation.model_comparison import auc_differences, recommend
+from danger_safe.evaluation.thresholds import expected
 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
 

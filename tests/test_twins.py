@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from danger_safe.evaluation import Rule, evaluate
-from danger_safe.table import EmbeddingTable, Twin
+from danger_safe.embeddings.table import EmbeddingTable, Twin
+from danger_safe.evaluation.cross_validation import Rule, evaluate
 from models.checkpoint_files import COMPACT, twins_beside
 
 TRAIN = "train_logreg_model.py"

@@ -1,0 +1,1 @@
+"""Sound in: decoding, streams, windows over them, what recordings go through, quiet rooms."""

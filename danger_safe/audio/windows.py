@@ -1,0 +1,43 @@
+"""Overlapping windows over sound that arrives in pieces."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from danger_safe.audio.decode import SAMPLE_RATE, AudioError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording."""
+
+    start: float  # seconds from the beginning
+    end: float
+    samples: np.ndarray  # float32, mono, 32 kHz
+
+
+def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterator[Window]:
+    """A window of ``seconds`` every ``hop`` seconds, each as soon as its last sample is there.
+
+    The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording. Raises
+    the AudioError of ``pieces`` that break off, after the last window.
+    """
+    size, step = max(1, round(seconds * SAMPLE_RATE)), max(1, round(hop * SAMPLE_RATE))
+    held = np.empty(0, np.float32)
+    begin = 0  # of ``held``, in samples of the recording
+    covered = 0  # up to here a window has been
+    broken = None
+    try:
+        for piece in pieces:
+            held = np.concatenate([held, piece])
+            while len(held) >= size:
+                yield Window(begin / SAMPLE_RATE, (begin + size) / SAMPLE_RATE, held[:size])
+                covered = begin + size
+                held, begin = held[step:], begin + step
+    except AudioError as error:
+        broken = error
+    if len(held) and begin + len(held) > covered:
+        yield Window(begin / SAMPLE_RATE, (begin + len(held)) / SAMPLE_RATE, held)
+    if broken:
+        raise broken

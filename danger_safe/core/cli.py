@@ -1,0 +1,195 @@
+"""What every script does the same: help that shows the docstring, one line for an error, the exit status.
+
+0 done; 1 failed, with one line that says what and what to do (a traceback only with --debug); 2 wrong usage;
+3 done, but some files failed and are listed.
+"""
+
+import argparse
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from unicodedata import category
+
+from danger_safe.core.atomic import FULL, FULL_WORDS
+from danger_safe.core.errors import UserError
+
+DONE, FAILED, SOME_FAILED = 0, 1, 3
+MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")  # of Unicode's categories: control characters, line ends, bytes that are no text
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring's lines and ends each flag's help with its default, as one would type it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None:  # the help says what happens without the flag, where that needs words
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
+    """Of what stops a script before ``run``, while it loads its packages: one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError):
+        words = "activate the environment that they are in, or run: pip install -r requirements.txt"
+        print(
+            f"error: the Python package {error.name} is missing: {words} (README.md, Every step by hand)",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if "--debug" not in sys.argv:
+    sys.excepthook = _explain
+
+
+def new_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose --help is the script's docstring, with --debug."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=_Help)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> None:
+    """Call ``main`` and leave with its exit status; errors become one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
+        if hasattr(stream, "reconfigure"):
+            ours = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            # None: as it is. JSON, CSV and labels are UTF-8 everywhere
+            stream.reconfigure(encoding="utf-8" if ours else None, errors="backslashreplace")
+    if "--debug" not in arguments:
+        _silence_libraries()
+    try:
+        status = main(arguments)
+        sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # whoever read our answers has heard enough: | head
+        _drop_output()
+        status = FAILED
+    except (UserError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _drop_output()
+        if "--debug" in arguments:
+            raise
+        print(f"error: {_words(error)}", file=sys.stderr)
+        status = FAILED
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        print(f"error: unexpected {type(error).__name__}: {_words(error)} (--debug shows where)", file=sys.stderr)
+        status = FAILED
+    sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Where a caller has closed stdin, stdout or stderr (``>&-``), nothing is read and nothing is shown; and no file of
+    ours gets the number of a closed one, to be written into by libraries."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the program
+
+
+def _silence_libraries() -> None:
+    """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
+    if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
+        return
+    warnings.simplefilter("ignore")
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr.flush()
+    sys.stderr = open(  # noqa: SIM115 - to the end of the program
+        ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
+
+
+def _drop_output() -> None:
+    """Where stdout takes no more, nothing more goes there: else Python complains while it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename}: {FULL_WORDS}" if error.filename else FULL_WORDS
+    if isinstance(error, OSError) and error.filename is not None:
+        # filename2: what could not be replaced, on Windows a table that is open in Excel
+        return one_line(f"{error.filename2 or error.filename}: {error.strerror}")
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):  # what loading a library says of it
+        return "not enough memory: use a smaller --batch-size or close other programs"
+    return one_line(str(error))
+
+
+def one_line(text: str) -> str:
+    """Text as one line: line ends and other control characters, which file names may hold, as ``\\n`` and the like."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _CONTROL else c for c in text.strip())
+
+
+def warn(message: str) -> None:
+    """A warning, on stderr."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
+def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``least`` to ``most``."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} or more" + ("" if value < least else f", up to {most}"))
+        return value
+
+    parse.__name__ = "whole number"
+    return parse
+
+
+def cores(text: str) -> int:
+    """An argparse type: how many processor cores to use; of more than there are, all."""
+    return min(whole_number(1)(text), os.cpu_count() or 1)
+
+
+def share(text: str) -> float:
+    """An argparse type: a number above 0 and up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
+    return value
+
+
+def number(least: float) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least ``least``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"must be a number of {least:g} or more")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder to write to; whoever writes there makes it when absent."""
+    path = Path(text)
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f"{there} is a file, not a folder")
+    return path

@@ -1,0 +1,90 @@
+"""Where sounds are: a path on this computer, or an address such as s3://bucket/dataset (through fsspec).
+
+Addresses let a cluster's workers read what no disk of theirs holds. fsspec comes with PyTorch; for s3:// it needs
+s3fs, for gs:// gcsfs, for https:// aiohttp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from danger_safe.core.errors import UserError
+
+Place = Path | str  # a path, or an address
+
+
+def is_address(place: Place) -> bool:
+    """Whether it is an address and not a path."""
+    return isinstance(place, str) and "://" in place
+
+
+def place(text: str) -> Place:
+    """An argparse type: an address stays text, anything else is a path."""
+    return text.rstrip("/") if "://" in text else Path(text)
+
+
+def join(folder: Place, name: str) -> Place:
+    """A file of a folder."""
+    return f"{folder}/{name}" if is_address(folder) else Path(folder, *name.split("/"))
+
+
+def filesystem(address: str) -> Any:
+    """The fsspec file system of an address. Raises UserError where its package is missing."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(address)[0]
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{address}: {error}") from error
+
+
+def open_file(file: Place) -> BinaryIO:
+    """Open for reading, in binary."""
+    return filesystem(file).open(file, "rb") if is_address(file) else open(file, "rb")
+
+
+def exists(file: Place) -> bool:
+    """Whether there is such a file; False for a name that the system cannot have."""
+    return filesystem(file).isfile(file) if is_address(file) else os.path.isfile(file)
+
+
+def list_files(folder: Place) -> list[tuple[str, Place]]:
+    """All files under a folder, by name: (name relative to the folder with forward slashes, file).
+
+    A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
+    """
+    if not is_address(folder):
+        closed: list[Path] = []
+        os.listdir(folder)  # raises where the folder itself is closed
+        paths = [
+            Path(parent, name)
+            for parent, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))
+            for name in names
+        ]
+        named = [(path.relative_to(folder).parts, path) for path in paths]
+        named += [((*path.relative_to(folder).parts, ""), path) for path in closed]
+        # not by path, which Windows compares without regard to case: a table has the same order everywhere
+        return [("/".join(parts), path) for parts, path in sorted(named)]
+    system = filesystem(folder)
+    root = system._strip_protocol(folder).rstrip("/")
+    names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
+    return [(name, join(folder, name)) for name in names]
+
+
+def signature(file: Place) -> str:
+    """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
+    if not is_address(file):
+        if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        status = os.stat(file)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    information = filesystem(file).info(file)
+    stamps = []
+    for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "created"):
+        with contextlib.suppress(KeyError):
+            stamps.append(str(information[key]))
+    return " ".join([str(information.get("size")), *stamps])

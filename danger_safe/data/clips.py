@@ -1,0 +1,193 @@
+"""A folder of sounds as a list of clips, however it is laid out.
+
+clips = read_clips("dataset")             # what filterAudioToDangerousAndSafe.py wrote: manifest.csv
+clips = read_clips("dataset/ESC-50-master")   # ESC-50 as downloaded: meta/esc50.csv
+clips = read_clips("my_sounds")           # one folder a category, or Danger/ and Safe/
+"""
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from danger_safe.audio.decode import FFMPEG_SUFFIXES, SUFFIXES
+from danger_safe.core.cli import warn
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import Place, exists, is_address, join, list_files, open_file
+
+SAFE, DANGER = 0, 1
+LABEL_NAMES = ("Safe", "Danger")
+TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # of a folder of clips
+MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
+NO_FOLD = 0  # ESC-50 counts its folds from 1
+MOST_FOLDS = 10_000
+_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file and what is known of it."""
+
+    file: str  # its name in tables: relative to the folder, with forward slashes
+    path: Place
+    label: int | None  # SAFE, DANGER, or None where nobody said
+    category: str
+    fold: int  # NO_FOLD where the folder has none
+    source: str  # the recording that the clip was cut from: clips of one source never sit on both sides of a split
+
+
+def read_clips(folder: Place) -> list[Clip]:
+    """The clips of a folder (a path, or an address such as s3://…), in the order of its table, or by name.
+
+    Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
+    """
+    if not is_address(folder):
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+    if exists(join(folder, "manifest.csv")):
+        clips = _from_manifest(folder)
+    elif exists(join(folder, "meta/esc50.csv")):
+        clips = _from_esc50(folder)
+    else:
+        clips = _from_folders(folder)
+    twice = [file for file, count in Counter(clip.file for clip in clips).items() if count > 1]
+    if twice:
+        raise UserError(f"{folder}: its table lists {twice[0]} twice; keep one row")
+    if not clips:
+        raise UserError(
+            f"{folder}: no sounds in it. Expected manifest.csv, ESC-50's meta/esc50.csv, "
+            f"or folders of {', '.join(SUFFIXES)} files"
+        )
+    return clips
+
+
+def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV that must have ``columns``, each once. Raises UserError that names what is wrong with it."""
+    try:
+        with open_file(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise UserError(f"{path}: column {', '.join(missing)} is missing (found: {', '.join(names) or 'none'})")
+            repeated = [name for name in columns if names.count(name) > 1]
+            if repeated:
+                raise UserError(f"{path}: column {repeated[0]} is there {names.count(repeated[0])} times")
+            rows = []
+            for row in reader:
+                surplus = any(row.pop(None, ()))  # commas alone are a spreadsheet's
+                if surplus or any(row[name] is None for name in columns):
+                    raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
+                rows.append(row)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
+        words = "a quote is never closed" if "end of data" in str(error) else error
+        raise UserError(f"{path}: cannot be read as a CSV table: {words}") from error
+    return rows
+
+
+def _number(path: Place, text: str, name: str, allowed: range, words: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value not in allowed:
+        raise UserError(f"{path}: {name} {text!r} is not {words}")
+    return value
+
+
+def _label(path: Place, text: str) -> int:
+    return _number(path, text, "label", range(2), "0 or 1")
+
+
+def _fold(path: Place, text: str) -> int:
+    return _number(path, text, "fold", range(MOST_FOLDS + 1), f"a whole number from 0 to {MOST_FOLDS}")
+
+
+def inside(folder: Place, name: str, windows: bool = os.name == "nt") -> Place:
+    """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
+
+    Where the system is Windows, also names that it takes for devices (``aux.wav``) or cannot hold.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if not name or ".." in parts or "" in parts or PureWindowsPath(name).drive or "\0" in name:
+        raise UserError(f"file name {name!r} would leave {folder}")
+    if windows and not all(map(_windows_can_hold, parts)):
+        raise UserError(f"file name {name!r} is one that Windows cannot hold")
+    return join(folder, "/".join(parts))
+
+
+def _windows_can_hold(name: str) -> bool:
+    """Whether Windows can give a file this name: no device, nothing that it would cut off or take for a wildcard."""
+    return not (PureWindowsPath(name).is_reserved() or name.endswith((" ", ".")) or _NOT_IN_WINDOWS.search(name))
+
+
+def _from_manifest(folder: Place) -> list[Clip]:
+    table = join(folder, "manifest.csv")
+    return [
+        Clip(
+            row["file"],
+            inside(folder, row["file"]),
+            _label(table, row["label"]),
+            row["category"],
+            _fold(table, row["fold"]),
+            row["source"],
+        )
+        for row in read_table(table, MANIFEST_COLUMNS)
+    ]
+
+
+def _from_esc50(folder: Place) -> list[Clip]:
+    table = join(folder, "meta/esc50.csv")
+    return [
+        Clip(
+            row["filename"],
+            inside(join(folder, "audio"), row["filename"]),
+            None,
+            row["category"],
+            _fold(table, row["fold"]),
+            row["src_file"],
+        )
+        for row in read_table(table, ("filename", "fold", "category", "src_file"))
+    ]
+
+
+def _from_folders(folder: Place) -> list[Clip]:
+    """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources.
+
+    Raises UserError where it has names that are no file's, and files have no row: a name written in another way would
+    leave one recording on both sides of a split.
+    """
+    sources, table = {}, join(folder, "clips.csv")
+    if exists(table):
+        rows = read_table(table, ("file", "source"))
+        sources = {row["file"].replace("\\", "/"): row["source"] for row in rows}
+    labels = {name: label for label, name in enumerate(LABEL_NAMES)}
+    clips, left_out = [], []
+    for file, path in list_files(folder):
+        file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
+        *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
+        stem, dot, suffix = name.rpartition(".")
+        heard = (dot + suffix).lower() in SUFFIXES and bool(stem)
+        if not folders or (name and not heard):
+            if heard or (dot + suffix).lower() in FFMPEG_SUFFIXES:
+                left_out.append(file)
+            continue
+        clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
+    if left_out:
+        suffixes = ", ".join(SUFFIXES)
+        warn(
+            f"{len(left_out)} sounds are left out, {left_out[0]} first: they must be {suffixes}, in a folder of their category"
+        )
+    files = {clip.file for clip in clips}
+    nowhere, without = sorted(sources.keys() - files), sorted(files - sources.keys())
+    if nowhere and without:
+        raise UserError(
+            f"{table} names {nowhere[0]}, which is not there, and does not name {without[0]}: write names as they are"
+        )
+    return clips

@@ -1,0 +1,87 @@
+"""ESC-50, downloaded once, unpacked safely and checked.
+
+K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015. 2,000 clips of five seconds, 50 categories,
+five folds. Licence: CC BY-NC 3.0.
+"""
+
+import errno
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from danger_safe.core.atomic import FULL, FULL_WORDS
+from danger_safe.core.download import MOST, download
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import inside, read_table
+
+# A test points this at a local server; the real address could not be tried where this was written.
+URL = os.environ.get("DANGER_SAFE_ESC50_URL", "https://github.com/karolpiczak/ESC-50/archive/master.zip")
+CLIPS = 2_000
+CLIP_BYTES = 441_044  # of each WAV file
+
+
+def download_esc50(folder: Path) -> None:
+    """Make ``folder`` the complete ESC-50. It gets its name only when every clip is there in full size.
+
+    Raises UserError when the download or the check fails; an archive that is not usable is removed.
+    """
+    archive = folder.with_name(folder.name + ".zip")
+    if not archive.is_file():
+        print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)
+        download(URL, archive)
+    unpacked = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unpacked, ignore_errors=True)  # an earlier, interrupted run
+    try:
+        _unpack(archive, unpacked)
+        _check(unpacked)
+    except OSError as error:  # the archive is good, and room is made for another try
+        shutil.rmtree(unpacked, ignore_errors=True)
+        if error.errno in FULL:
+            raise OSError(errno.ENOSPC, FULL_WORDS, str(unpacked)) from error
+        raise
+    except Exception as error:  # a damaged archive can raise anything
+        shutil.rmtree(unpacked, ignore_errors=True)
+        archive.unlink()
+        raise UserError(
+            f"the downloaded ESC-50 is not usable and was removed: {error}. Run again to fetch it"
+        ) from error
+    unpacked.replace(folder)
+    archive.unlink()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack audio/ and meta/ without the archive's top folder; a member that would leave ``folder`` is an error."""
+    with zipfile.ZipFile(archive) as zipped:
+        if sum(member.file_size for member in zipped.infolist()) > MOST:
+            raise UserError(f"it would unpack to more than {MOST:,} bytes")
+        for member in tqdm(zipped.infolist(), desc="Unpacking ESC-50", unit="file"):
+            if member.is_dir():
+                continue
+            inside(folder, member.filename)
+            name = member.filename.split("/", 1)[-1]
+            if not name.startswith(("audio/", "meta/")):
+                continue
+            target = inside(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(member) as source, open(target, "wb") as file:
+                shutil.copyfileobj(source, file)
+
+
+def _check(folder: Path) -> None:
+    table = folder / "meta" / "esc50.csv"
+    if not table.is_file():
+        raise UserError("meta/esc50.csv is not in the archive")
+    names = {row["filename"] for row in read_table(table, ("filename",))}
+    if len(names) != CLIPS:
+        raise UserError(f"{len(names)} clips are listed where {CLIPS} were expected")
+    wrong = [
+        name
+        for name in sorted(names)
+        if not (clip := inside(folder / "audio", name)).is_file() or clip.stat().st_size != CLIP_BYTES
+    ]
+    if wrong:
+        raise UserError(f"{len(wrong)} clips are missing or have another size than {CLIP_BYTES:,} bytes: {wrong[0]} …")

@@ -1,0 +1,130 @@
+"""A recording through network and detector: scores of overlapping windows, in order, while it is read."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby, islice
+
+import numpy as np
+
+from danger_safe.audio.decode import SAMPLE_RATE, AudioError
+from danger_safe.audio.windows import Window, windows
+from danger_safe.detection.detector import Detector
+from danger_safe.detection.events import Scored
+from danger_safe.detection.onset import frames_in, loudness
+from models.engine import Engine
+
+WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
+SMOOTHING = 1.5  # seconds of windows whose mean score decides: one odd window is no danger
+AUDIBLE = (
+    1e-3  # of full scale, -60 dB: what never gets louder, 33 steps of 16 bits, is silence (benchmarks/detector.md)
+)
+BATCH_SECONDS = 60.0  # of sound in one batch of the network
+
+
+class Smoother:
+    """The running mean of a recording's window scores over SMOOTHING seconds; it starts anew with each recording."""
+
+    def __init__(self, hop: float):
+        self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING / hop)))
+
+    def add(self, start: float, score: float) -> float:
+        """The mean at the window that begins at ``start`` seconds, whose own score is ``score``."""
+        if start == 0:
+            self._last.clear()
+        self._last.append(score)
+        return sum(self._last) / len(self._last)
+
+
+class Unjudged:
+    """In a detector's place where only the embeddings are wanted: whatever is heard scores 1, silence 0."""
+
+    @staticmethod
+    def scores(embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> 1, (windows,)."""
+        return np.ones(len(embeddings))
+
+    @staticmethod
+    def unknown(embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> False, (windows,)."""
+        return np.zeros(len(embeddings), bool)
+
+
+class Listener:
+    """Scores recordings with one engine and one detector."""
+
+    def __init__(self, engine: Engine, detector: Detector, window: float, hop: float):
+        """``window`` and ``hop`` are in seconds."""
+        self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
+        self._new_samples = max(1, round(hop * SAMPLE_RATE))  # of a window, that the one before does not have
+        self._smoother = Smoother(hop)
+        self._pool = ThreadPoolExecutor(engine.lanes)
+        self._lanes = ThreadPoolExecutor(engine.lanes)
+
+    def close(self) -> None:
+        """Stop; a ``with`` block does so. The engine stays open."""
+        self._lanes.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def listen(self, pieces: Iterable[np.ndarray], live: bool = False) -> Iterator[Scored]:
+        """The scored windows of a recording. ``live``: each as soon as it is heard, else many at a time."""
+        cut = windows(pieces, self.window, self.hop)
+        if not live:
+            yield from self.score(cut)
+            return
+        for window in cut:
+            yield from self._smooth(self._score([window], [self.engine.front_end(window.samples)]))
+
+    def score(self, cut: Iterable[Window]) -> Iterator[Scored]:
+        """Windows of any recordings, one after another, with their scores, in the same order, many at a time.
+
+        Raises AudioError where a recording breaks off, after the windows before it.
+        """
+        size = max(1, round(BATCH_SECONDS / self.window))
+        ahead: deque[Future] = deque()
+        cut, broken = iter(cut), None
+        while not broken:
+            batch: list[Window] = []
+            try:
+                batch.extend(islice(cut, size))  # keeps what came before an error
+            except AudioError as error:
+                broken = error
+            if not batch:
+                break
+            logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
+            ahead.append(self._lanes.submit(self._score_later, batch, logmels))
+            if len(ahead) > 2 * self.engine.lanes:
+                yield from self._smooth(ahead.popleft().result())
+        for done in ahead:
+            yield from self._smooth(done.result())
+        if broken:
+            raise broken
+
+    def _smooth(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+        for window in scored:
+            yield replace(window, score=self._smoother.add(window.start, window.alone))
+
+    def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[Scored]:
+        return self._score(batch, [logmel.result() for logmel in logmels])
+
+    def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[Scored]:
+        scored: list[Scored | None] = [None] * len(batch)
+        by_length = sorted(range(len(batch)), key=lambda i: len(logmels[i]))
+        for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
+            same = list(same)
+            embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
+            scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
+            for i, score, new, embedding in zip(same, scores, strange, embeddings, strict=True):
+                silent = bool(np.ptp(batch[i].samples) < 2 * AUDIBLE)  # or one value all along
+                alone = 0.0 if silent else float(score)
+                levels = loudness(batch[i].samples[-self._new_samples :], frames_in(self.hop))
+                unknown = bool(new) and not silent
+                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, unknown, silent, levels)
+        return scored

@@ -1,0 +1,109 @@
+"""The same extraction on a Dask cluster: every worker loads the network once, groups of clips travel by name.
+
+Start a scheduler and workers in copies of this project's folder (the README has the commands); the sounds lie in a
+folder that every worker sees at the same path, or at an address such as s3://bucket/dataset. A worker that dies in
+the middle loses nothing: Dask gives its groups to another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import is_address
+from danger_safe.embeddings.extractor import Extractor, group, keep
+from danger_safe.embeddings.journal import Journal, Result
+from danger_safe.embeddings.plan import Task
+from models.checkpoint_files import NAMES
+
+GROUPS_PER_THREAD = 3  # sent ahead, so that no worker waits for the next
+RETRIES = 3  # of a group whose worker failed
+_lock = threading.Lock()
+_extractors: dict[str, Extractor] = {}  # on a worker: one for each checkpoint, for as long as the worker lives
+
+
+def embed_on_cluster(
+    scheduler: str, tasks: list[Task], journal: Journal, checkpoint: str, sha256: str, batch_size: int
+) -> str:
+    """Embed clips on the cluster of a scheduler; every group is in the journal as soon as it is done.
+
+    Returns the engines that ran, by name. Raises UserError when there is no cluster, or a worker cannot do its part.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise UserError("--scheduler needs the optional package distributed: pip install distributed") from error
+    try:
+        client = Client(scheduler, timeout="5s")
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f"{scheduler}: no Dask scheduler answers there ({error})") from error
+    checkpoint = checkpoint if checkpoint in NAMES else str(Path(checkpoint).absolute())
+    engines: set[str] = set()
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise UserError(f"{scheduler}: the cluster has no workers; start some as the README shows")
+        print(f"{len(client.nthreads())} workers, {threads} threads", flush=True)
+        groups = group([_everywhere(task) for task in tasks], batch_size)
+
+        def submit(members: list[Task]):
+            return client.submit(embed_group, members, checkpoint, sha256, batch_size, pure=False, retries=RETRIES)
+
+        def results() -> Iterator[list[Result]]:
+            running = as_completed([submit(members) for members in islice(groups, GROUPS_PER_THREAD * threads)])
+            for future in running:
+                engine, done = _result(future)
+                engines.add(engine)
+                for members in islice(groups, 1):
+                    running.add(submit(members))
+                yield done
+
+        keep(results(), len(tasks), journal)
+    return ", ".join(sorted(engines)) + f" on the cluster {scheduler}"
+
+
+def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: int) -> tuple[str, list[Result]]:
+    """On a worker: the engine's name, and the results of a group of clips."""
+    for task in members:
+        if not is_address(task.clip.path) and not Path(task.clip.path).exists() and task.signature != "missing":
+            raise UserError(
+                f"a worker does not see {task.clip.path}: workers need the sounds at the same path, or an address"
+            )
+    with _lock:
+        old = _extractors.get(checkpoint)
+        if old is not None and (old.engine.info.sha256, old.batch_size) != (sha256, batch_size):
+            _extractors.pop(checkpoint).engine.close()  # the file was written anew while this worker lived
+        if checkpoint not in _extractors:
+            from distributed import get_worker
+
+            from models.engine import open_engine
+
+            cores = get_worker().state.nthreads
+            engine = open_engine(checkpoint, "auto", cores)
+            if engine.info.sha256 != sha256:
+                raise UserError(f"a worker's checkpoint {checkpoint} is another file than here")
+            _extractors[checkpoint] = Extractor(engine, cores, batch_size)
+    extractor = _extractors[checkpoint]
+    return extractor.engine.kind, next(extractor.results([members]))
+
+
+def _everywhere(task: Task) -> Task:
+    """The task with a path that means the same in any working folder."""
+    if is_address(task.clip.path):
+        return task
+    return replace(task, clip=replace(task.clip, path=Path(task.clip.path).absolute()))
+
+
+def _result(future) -> tuple[str, list[Result]]:
+    try:
+        return future.result()
+    except UserError:
+        raise
+    except Exception as error:  # whatever went wrong on a worker, several times
+        raise UserError(
+            f"a worker failed: {type(error).__name__}: {error}; what was finished is kept, run the same command again"
+        ) from error

@@ -1,0 +1,187 @@
+"""Clips through the engine: decoded and transformed in threads ahead of the network, which never waits.
+
+Clips go through the network in groups of one length, and groups are what the journal keeps. Which clips form a group
+depends on the clips alone, so that a run that was killed and goes on forms the groups that it would have formed: the
+last digits of an embedding depend on its group.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
+from danger_safe.core.cli import one_line
+from danger_safe.core.errors import UserError
+from danger_safe.embeddings.journal import Journal, Result
+from danger_safe.embeddings.plan import Task
+from danger_safe.embeddings.speed import Speed
+from models.engine import Engine
+from models.logmel import HOP_LENGTH
+
+CLIP_SECONDS = 5.0  # --batch-size counts clips of this length
+MOST_IN_GROUP = 128
+SOUND_AHEAD = 1_600.0  # seconds of sound decoded before the network asks for them, as log-mels: 40 MB
+
+
+def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
+    """Groups of equal length by the headers, each about ``batch_size`` clips of five seconds, in the tasks' order.
+
+    A recording longer than a window is a group of its own. The same clips give the same groups whether those of
+    whole groups are left out or not.
+    """
+    waiting: dict[tuple[int, int], list[Task]] = {}
+    for task in tasks:
+        if task.seconds > WINDOW_SECONDS:
+            yield [task]
+            continue
+        key = (task.frames, task.rate)
+        members = waiting.setdefault(key, [])
+        members.append(task)
+        if len(members) >= clips_at_once(task.seconds or CLIP_SECONDS, batch_size):
+            yield waiting.pop(key)
+    yield from waiting.values()
+
+
+def clips_at_once(seconds: float, batch_size: int) -> int:
+    """How many clips of a length take the memory of ``batch_size`` clips of five seconds."""
+    return min(max(1, round(batch_size * CLIP_SECONDS / max(seconds, 0.1))), MOST_IN_GROUP)
+
+
+class Extractor:
+    """Embeds groups of clips with one engine."""
+
+    def __init__(self, engine: Engine, jobs: int, batch_size: int):
+        """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
+        self.engine, self.batch_size = engine, batch_size
+        self._pool = ThreadPoolExecutor(jobs)
+        self._lanes = ThreadPoolExecutor(engine.lanes)
+        self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores
+
+    def close(self) -> None:
+        """Stop decoding; a ``with`` block does so. The engine stays open."""
+        self._lanes.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+        self._limits.restore_original_limits()
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def results(self, groups: Iterable[list[Task]]) -> Iterator[list[Result]]:
+        """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
+        ahead: deque[tuple[Future, float]] = deque()
+        waiting = 0.0  # seconds of sound in ``ahead``: all that is decoded while the network starts is won
+        for members in groups:
+            transformed = [self._pool.submit(self._transform, task) for task in members]
+            sound = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
+            ahead.append((self._lanes.submit(self._embed, members, transformed), sound))
+            waiting += sound
+            while waiting > SOUND_AHEAD:
+                done, sound = ahead.popleft()
+                yield done.result()
+                waiting -= sound
+        for done, _ in ahead:
+            yield done.result()
+
+    def _transform(self, task: Task) -> np.ndarray | AudioError | None:
+        """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""
+        if task.seconds > WINDOW_SECONDS:
+            return None
+        try:
+            blocks = read_blocks(task.clip.path, WINDOW_SECONDS)
+            first = next(blocks)
+            if next(blocks, None) is not None:  # longer than its header says
+                return None
+            return self.engine.front_end(first)
+        except AudioError as error:
+            return error
+
+    def _embed(self, members: list[Task], transformed: list[Future]) -> list[Result]:
+        results: dict[Task, Result] = {}
+        by_length: dict[int, list[tuple[Task, np.ndarray]]] = {}
+        for task, future in zip(members, transformed, strict=True):
+            logmel = future.result()
+            if isinstance(logmel, AudioError):
+                results[task] = Result(task.clip.file, task.signature, task.seconds, None, str(logmel))
+            elif logmel is None:
+                results[task] = self._embed_recording(task)
+            else:
+                by_length.setdefault(len(logmel), []).append((task, logmel))
+        for frames, batch in by_length.items():
+            size = clips_at_once(frames * HOP_LENGTH / SAMPLE_RATE, self.batch_size)  # headers may have lied
+            for start in range(0, len(batch), size):
+                part = batch[start : start + size]
+                embeddings = self.engine.embed(np.stack([logmel for _, logmel in part]))
+                if not np.isfinite(embeddings).all():
+                    raise UserError(
+                        f"{self.engine.info.name} gives embeddings that are no numbers (NaN or infinite), as for "
+                        f"{part[0][0].clip.file}: its weights are damaged, or its training went wrong"
+                    )
+                for (task, _), embedding in zip(part, embeddings, strict=True):
+                    results[task] = Result(task.clip.file, task.signature, task.seconds, embedding)
+        return [results[task] for task in members]
+
+    def _embed_recording(self, task: Task) -> Result:
+        """The mean of a recording's windows, weighted by length; the next window is decoded meanwhile."""
+        windows = read_blocks(task.clip.path, WINDOW_SECONDS)
+
+        def next_window() -> tuple[int, np.ndarray] | None:
+            samples = next(windows, None)
+            return None if samples is None else (len(samples), self.engine.front_end(samples))
+
+        total, heard = np.zeros(self.engine.info.dimensions), 0
+        try:
+            waiting = self._pool.submit(next_window)
+            with tqdm(
+                total=round(task.seconds), desc=one_line(task.clip.file), unit="s", file=sys.stderr, leave=False
+            ) as bar:
+                while (window := waiting.result()) is not None:
+                    waiting = self._pool.submit(next_window)
+                    samples, logmel = window
+                    total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
+                    heard += samples
+                    bar.update(samples // SAMPLE_RATE)
+        except AudioError as error:  # a long file that breaks off in the middle
+            return Result(task.clip.file, task.signature, task.seconds, None, str(error))
+        return Result(task.clip.file, task.signature, heard / SAMPLE_RATE, (total / heard).astype(np.float32))
+
+
+def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, batch_size: int) -> None:
+    """Embed clips on this computer; every group of clips is in the journal as soon as it is done."""
+    if not tasks:
+        return
+    sound = sum(task.seconds for task in tasks)
+    speed = Speed(engine.info.sha256, engine.kind, jobs)
+    with Extractor(engine, jobs, batch_size) as extractor:
+        guess = 0.0 if speed.known else _time_silence(engine)
+        print(f"{speed.estimate(sound, guess)} with {engine.name}", flush=True)
+        started = time.monotonic()
+        keep(extractor.results(group(tasks, batch_size)), len(tasks), journal)
+    speed.remember(sound, time.monotonic() - started)
+
+
+def _time_silence(engine: Engine) -> float:
+    """Seconds that the engine needs for a second of sound: a first guess for a checkpoint that never ran here."""
+    silence = np.zeros(int(CLIP_SECONDS * SAMPLE_RATE), np.float32)
+    engine.embed(engine.front_end(silence)[None])  # the first run loads and prepares
+    started = time.monotonic()
+    engine.embed(engine.front_end(silence)[None])
+    return (time.monotonic() - started) / CLIP_SECONDS / engine.lanes
+
+
+def keep(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
+    """Put results into the journal as they come, with a progress bar."""
+    with tqdm(total=clips, desc="Extracting", unit="clip", file=sys.stderr) as bar:
+        for done in results:
+            journal.add(done)
+            bar.update(len(done))

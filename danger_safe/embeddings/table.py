@@ -1,0 +1,221 @@
+"""audio_embeddings.csv: read by every training, and refused when it cannot be trusted.
+
+The first version of this pipeline wrote ``str(array)`` into its table. NumPy shortens that to six numbers and
+``...``; every classifier trained on it answered Safe. ``read_table`` says so, and says it of anything alike.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from danger_safe.core.cli import warn
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import MOST_FOLDS
+from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
+
+TEXTS = ("file", "category", "source")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A network like the table's, trained without some of the clips."""
+
+    checkpoint: str
+    features: np.ndarray  # its embeddings of all clips, (clips, dimensions)
+    scores: np.ndarray  # (clips,) bool: those that are scored through it
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """One row a clip. ``clips`` has the columns of INFO_COLUMNS; ``features`` is float32, (clips, dimensions)."""
+
+    clips: pd.DataFrame
+    features: np.ndarray
+    info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty where the file is absent
+    path: Path
+    twins: tuple[Twin, ...] = ()  # networks that clips are scored through which the table's own was trained on
+
+    @property
+    def labels(self) -> np.ndarray:
+        """0 Safe, 1 Danger."""
+        return self.clips["label"].to_numpy()
+
+    @property
+    def known(self) -> np.ndarray:
+        """(clips,) bool: which are scored through a network that was trained on them, for want of a twin."""
+        (_, through_own), *_ = self.networks
+        return self.clips["seen"].to_numpy(bool) & through_own
+
+    @property
+    def networks(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The table's own network and its twins: embeddings of all clips, and which of them are scored through it."""
+        own = ~np.any([np.zeros(len(self.clips), bool), *(twin.scores for twin in self.twins)], axis=0)
+        return [(self.features, own), *((twin.features, twin.scores) for twin in self.twins)]
+
+    @property
+    def checkpoint(self) -> dict:
+        """Name and SHA-256 of the network that the embeddings come from."""
+        return self.info.get("checkpoint", {"name": "unknown", "sha256": "unknown"})
+
+
+def read_table(path: Path) -> EmbeddingTable:
+    """Read and check a table. Raises UserError that says what is wrong with it and what to do."""
+    if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):  # Parquet may be a folder of parts
+        raise UserError(f"{path}: no such table. Make it with extractEmbeddingCnn14.py")
+    try:
+        if path.suffix == ".parquet":
+            need_parquet()
+            table = pd.read_parquet(path)
+        else:
+            # text is read as it is: a category may be called NA
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, str), low_memory=False)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read as a table: {error}") from error
+    features = [name for name in table.columns if str(name).startswith("feat_")]
+    _check_columns(path, table, features)
+    for name in TEXTS:
+        table[name] = table[name].astype(object).fillna("").astype(str)
+    labels = pd.to_numeric(table["label"], errors="coerce")
+    if not labels.isin([0, 1]).all():
+        raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")
+    if labels.nunique() < 2:
+        raise UserError(f"{path}: all clips have label {int(labels.iloc[0])}; both Danger and Safe are needed")
+    table["label"] = labels.astype(int)
+    table["seen"] = _seen(path, table["seen"])
+    table["fold"] = _folds(path, table["fold"])
+    table["source"] = table["source"].where(table["source"] != "", table["file"])  # a clip without one is its own
+    values = _numbers(path, table, features)
+    _check_values(path, table, values)
+    info = _read_info(path, len(features))
+    counts = info.get("counts")
+    written = counts.get("clips") if isinstance(counts, dict) else None
+    if isinstance(written, int) and written != len(table):
+        warn(f"{path} has {len(table)} rows, and had {written} when it was made: rows are missing, or were added")
+    return EmbeddingTable(table[list(INFO_COLUMNS)], values, info, path)
+
+
+def _seen(path: Path, column: pd.Series) -> pd.Series:
+    """Whether each clip was in the checkpoint's training: True or False, 1 or 0, nothing for False."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False, "nan": False}
+    words = column.astype(str).str.strip().str.lower()
+    if len(unknown := column[~words.isin(list(known))]):
+        raise UserError(f"{path}: column seen: {unknown.iloc[0]!r} is neither True nor False")
+    return words.map(known)
+
+
+def _folds(path: Path, column: pd.Series) -> pd.Series:
+    """Whole numbers; 0 where there is none."""
+    folds = pd.to_numeric(column.replace("", np.nan), errors="coerce")
+    wrong = (column.notna() & (column != "")) & ~(folds.between(0, MOST_FOLDS) & (folds % 1 == 0))
+    if wrong.any():
+        raise UserError(f"{path}: column fold: {column[wrong].iloc[0]} is not a whole number from 0 to {MOST_FOLDS}")
+    return folds.fillna(0).astype(int)
+
+
+def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None:
+    missing = [name for name in INFO_COLUMNS if name not in table.columns]
+    as_text = [
+        name
+        for name in table.columns
+        if name not in INFO_COLUMNS and table[name].dtype.kind not in "biuf" and _looks_like_array(table[name])
+    ]
+    if as_text:
+        raise UserError(
+            f"{path}: column {as_text[0]} holds whole arrays as text"
+            + (", shortened with '...': most numbers are lost" if _shortened(table[as_text[0]]) else "")
+            + ". Write one numeric column per dimension: run extractEmbeddingCnn14.py again"
+        )
+    if not len(table):
+        raise UserError(f"{path}: the table has no rows")
+    if len(table.columns) == 1 and any(sign in str(table.columns[0]) for sign in ";\t"):
+        raise UserError(f"{path}: the columns are parted by semicolons or tabs: save it with commas")
+    if not features:
+        raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with extractEmbeddingCnn14.py")
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with extractEmbeddingCnn14.py")
+    if list(features) != feature_names(len(features)):
+        wrong = next(name for name, right in zip(features, feature_names(len(features)), strict=True) if name != right)
+        raise UserError(
+            f"{path}: column {wrong} where {feature_names(len(features))[features.index(wrong)]} should be: "
+            "columns are missing, repeated or out of order; extract again"
+        )
+    repeated = [name for name in table.columns if name.rpartition(".")[0] in INFO_COLUMNS]  # as pandas renames them
+    if repeated:
+        raise UserError(f"{path}: column {repeated[0].rpartition('.')[0]} is there twice; extract again")
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"{path}: rows have more values than there are columns; extract again")
+    if table["file"].duplicated().any():
+        raise UserError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} has more than one row")
+
+
+def _looks_like_array(column: pd.Series) -> bool:
+    return column.astype(str).str.strip().str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _shortened(
+        column
+    )
+
+
+def _shortened(column: pd.Series) -> bool:
+    return column.astype(str).str.contains("...", regex=False).any()
+
+
+def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray:
+    for name in features:
+        if table[name].dtype.kind not in "biuf":
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            row = int(np.flatnonzero(numbers.isna())[0]) if numbers.isna().any() else 0
+            raise UserError(
+                f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number"
+            )
+    with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
+        return table[features].to_numpy(np.float32)
+
+
+def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{path}: {len(bad)} rows hold NaN or infinite numbers, first {table['file'].iloc[bad[0]]}. "
+            "Remove them, or extract again"
+        )
+    if len(values) > 1 and (values == values[0]).all():
+        raise UserError(f"{path}: all embeddings are the same (constant): nothing can be learnt. Extract again")
+    flat = np.flatnonzero(values.min(axis=1) == values.max(axis=1)) if values.shape[1] > 1 else []
+    if len(flat):
+        raise UserError(
+            f"{path}: the embedding of {table['file'].iloc[flat[0]]} is constant "
+            f"({values[flat[0], 0]:g} in every dimension): extraction failed for it. Extract again"
+        )
+    _, first, counts = np.unique(values, axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        twin = values[first[np.argmax(counts)]]
+        names = table["file"][(values == twin).all(axis=1)].tolist()
+        raise UserError(
+            f"{path}: {int((counts - 1).sum())} embeddings are duplicated; {names[0]} and {names[1]} are the same. "
+            "The same sound twice, or an extraction gone wrong: remove the copies"
+        )
+
+
+def _read_info(path: Path, dimensions: int) -> dict:
+    """What lies beside a table; empty where nothing does. Raises UserError where it is not of this table."""
+    file = side_file(path, ".json")
+    if not file.is_file():
+        return {}
+    try:
+        info = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
+    try:
+        described = info["settings"]["dimensions"]
+        known = all(isinstance(info["checkpoint"][key], str) for key in ("name", "sha256"))
+        made_of = info.get("made_of", {})
+        known = known and isinstance(made_of, dict) and all(isinstance(value, str) for value in made_of.values())
+    except (KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{file}: does not say which checkpoint the table is of: extract again")
+    if described != dimensions:
+        raise UserError(f"{file} is of {described} dimensions and {path} has {dimensions}: extract again")
+    return info

@@ -1,0 +1,43 @@
+"""The sounds that a table's embeddings were made of, for steps that listen to them again: false alarms, mistakes."""
+
+from pathlib import Path
+
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import Place, exists, is_address, place
+from danger_safe.data.clips import inside
+from danger_safe.embeddings.table import EmbeddingTable
+from models.checkpoint_files import checkpoint_path, verified_sha256
+
+
+def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place]:
+    """The sound file of each of the table's rows, in their order.
+
+    They are looked for in ``given``, or in the --dataset that the table's .json names: as it was given there, or from
+    the table's own folder. Raises UserError that says what to do where the first sound is in neither.
+    """
+    named = table.info.get("made_of", {}).get("dataset")
+    if given is None and not named:
+        raise UserError(f"{table.path} does not say where its sounds are: give --dataset")
+    folder = given if given is not None else place(named)
+    folders = [folder] if is_address(folder) else [folder, table.path.parent / folder]
+    for folder in folders:
+        sounds = [inside(folder, file) for file in table.clips["file"]]
+        if exists(sounds[0]):
+            return sounds
+    raise UserError(f"{folders[0]}: {table.clips['file'].iloc[0]} is not there; give --dataset, the folder of step 1")
+
+
+def check_network(table: EmbeddingTable, checkpoint: str) -> None:
+    """Raises UserError where the table's ``checkpoint`` is another network than when the table was made."""
+    path = checkpoint_path(checkpoint)
+    if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
+        raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
+
+
+def checkpoint_of(table: EmbeddingTable) -> str:
+    """The --checkpoint that the table was made with: a name, or the path of a file. Raises UserError when unknown."""
+    given = table.info.get("made_of", {}).get("checkpoint")
+    if not given:
+        raise UserError(f"{table.path} does not say which checkpoint it was made with: extract it again")
+    beside = table.path.parent / given
+    return str(beside) if not exists(Path(given)) and exists(beside) else given

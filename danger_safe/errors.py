@@ -1,5 +1,0 @@
-"""How a script fails: one line that says what and what to do, and an exit status (``danger_safe.cli.run``)."""
-
-
-class UserError(Exception):
-    """Something the user can put right. The message is the one line that is shown; exit status 1."""

@@ -1,0 +1,140 @@
+"""A table's clips heard again, window by window, as predict_danger.py would hear them: for false alarms an hour.
+
+    heard = hear_again(table, folds, sounds, checkpoint, minutes=20, jobs=2)
+
+The safe clips of each fold are joined into one long stretch, so that a model that has seen none of that fold can be
+tried on it; every danger is a recording of its own. Each is heard through the network that its clips are scored through:
+the table's own or a twin (embeddings/twins.py), a stretch for each. Listening takes as long as embedding them did, or a little more: the result is kept
+beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and network are the same.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from hashlib import sha256
+
+import numpy as np
+from tqdm import tqdm
+
+from danger_safe.audio.decode import AudioError, read_blocks
+from danger_safe.core.cache import keep, read_kept
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import Place
+from danger_safe.data.clips import NO_FOLD, Clip
+from danger_safe.data.soundscape import LONGEST, LongRecording
+from danger_safe.detection.scorer import HOP, WINDOW, Listener, Unjudged
+from danger_safe.embeddings.journal import digest
+from danger_safe.embeddings.table import EmbeddingTable
+from danger_safe.embeddings.table_sounds import check_network
+from danger_safe.embeddings.table_writer import side_file
+from models.checkpoint_files import checkpoint_path, verified_sha256
+from models.engine import open_engine
+
+MOST_DANGERS = 400  # that are heard again: enough to state a share
+ORDER = 0  # seed of the order in which safe clips are joined
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Windows, in the order in which they were heard. Arrays have one entry a window."""
+
+    embeddings: np.ndarray  # float32, (windows, dimensions)
+    start: np.ndarray  # seconds from the beginning of its stretch
+    end: np.ndarray
+    levels: np.ndarray  # dB, (windows, frames, bands), of what the window before had not heard: onsets.loudness
+    audible: np.ndarray  # whether anything was recorded
+    stretch: np.ndarray  # number of the stretch that it is of
+    clip: np.ndarray  # row in the table of the clip in its middle
+    whole: np.ndarray  # whether it lies inside that clip
+
+
+def hear_again(
+    table: EmbeddingTable, folds: np.ndarray, sounds: list[Place], checkpoint: str, minutes: float, jobs: int
+) -> Heard:
+    """Windows of at most ``minutes`` of safe sound, shared among the ``folds`` (one number a clip), and of the dangers.
+
+    Raises UserError where a sound cannot be read any more, or the network is another than the table's.
+    """
+    check_network(table, checkpoint)
+    rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
+    sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
+    networks = [checkpoint, *(twin.checkpoint for twin in table.twins)]
+    hashes = [verified_sha256(network, checkpoint_path(network)) for network in networks]
+    through = np.argmax([scored for _, scored in table.networks], axis=0)
+    asked = [hashes, through.tolist()] if table.twins else hashes[0]
+    key = digest([asked, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
+    kept = side_file(table.path, "_windows.npz")
+    if (content := read_kept(kept, key, [field.name for field in fields(Heard)])) is not None:
+        return _heard(content)
+    clips = [
+        Clip(str(row), sound, int(label), "", NO_FOLD, "")
+        for row, (sound, label) in enumerate(zip(sounds, table.labels, strict=True))
+    ]
+    heard = _listen(clips, networks, list(_stretches(clips, folds, through, minutes)), jobs)
+    content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
+    content["embeddings"] = heard.embeddings.astype(np.float16)
+    keep(kept, key, content, otherwise="listen again")
+    return _heard(content)  # as it will be read, to the last bit
+
+
+def _heard(content: dict[str, np.ndarray]) -> Heard:
+    """From what is kept: embeddings in half precision."""
+    return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
+
+
+def _stretches(
+    clips: list[Clip], folds: np.ndarray, through: np.ndarray, minutes: float
+) -> Iterator[tuple[int, LongRecording]]:
+    """(number of the network that hears it, recording). ``folds`` and ``through`` have one number a clip."""
+    rng = np.random.default_rng(ORDER)
+    pairs = np.unique(np.stack([folds, through]), axis=1).T
+    for fold, network in pairs:
+        here = np.flatnonzero((folds == fold) & (through == network))
+        safe = [clips[i] for i in rng.permutation(here) if not clips[i].label]
+        yield network, LongRecording(safe, minutes * 60 / len(pairs), as_recorded=True)
+    dangers = [clip for clip in clips if clip.label]
+    for i in sorted(rng.permutation(len(dangers))[:MOST_DANGERS]):
+        yield through[int(dangers[i].file)], LongRecording([dangers[i]], LONGEST, as_recorded=True)
+
+
+def _listen(clips: list[Clip], networks: list[str], stretches: list[tuple[int, LongRecording]], jobs: int) -> Heard:
+    columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
+    numbers = iter(range(len(stretches)))
+    with tqdm(total=len(stretches), desc="Listening to long stretches", unit="stretch", file=sys.stderr) as bar:
+        for network in sorted({network for network, _ in stretches}):
+            recordings = [recording for through, recording in stretches if through == network]
+            with (
+                open_engine(networks[network], "auto", jobs) as engine,
+                Listener(engine, Unjudged, WINDOW, HOP) as listener,
+            ):
+                for recording, stretch in zip(recordings, numbers, strict=False):
+                    for name, values in _hear(listener, stretch, recording).items():
+                        columns[name] += values
+                    bar.update()
+    return Heard(**{name: np.array(values) for name, values in columns.items()})
+
+
+def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[str, list]:
+    """The fields of Heard for one stretch."""
+    try:
+        windows = list(listener.listen(recording.pieces()))
+    except AudioError as error:
+        raise UserError(f"{_culprit(recording)} {error}: it could be read when the table was made") from error
+    rows = []
+    for window in windows:
+        middle = (window.start + window.end) / 2
+        begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
+        whole = window.start >= begin and window.end <= end
+        times, row = (window.start, window.end), int(clip.file)
+        rows.append((window.embedding, *times, window.levels, not window.silent, stretch, row, whole))
+    return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
+
+
+def _culprit(recording: LongRecording) -> Place:
+    """The clip after the last one that could be heard."""
+    for clip in recording.clips:
+        try:
+            next(read_blocks(clip.path, LONGEST))
+        except AudioError:
+            return clip.path
+    return recording.clips[0].path

@@ -1,0 +1,265 @@
+"""The training loop behind finetune_cnn14.py: clips in, the weights of a network out.
+
+Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole at the end of
+the first pass and then as often as costs little time; it holds the settings, the weights, their running average, the
+optimiser and the pass. All randomness of a pass is drawn from (seed, pass), so a training that was killed goes on from
+its state to the same result, up to the rounding of parallel sums.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.core.atomic import whole_file
+from danger_safe.core.errors import UserError
+from danger_safe.finetuning import augment
+from danger_safe.finetuning.config import Settings
+from danger_safe.finetuning.validation import HeldOut
+from danger_safe.finetuning.waveform_store import SoundStore
+from models.checkpoints import COMPUTED
+from models.network import SoundNetwork
+
+SAVING_SHARE = 0.05  # of the time may go into saving the state
+CLIPPED = 0.4  # as many clips as are recorded badly, times this, have their peaks cut off
+STEEPEST = 5.0  # longer gradients are shortened to this
+
+
+class Training:
+    """One training, at the pass where its saved state left it: ``run()`` does the passes that are left."""
+
+    def __init__(
+        self,
+        model: SoundNetwork,
+        sounds: SoundStore,
+        targets: np.ndarray,
+        settings: Settings,
+        state_file: Path,
+        device: str = "cpu",
+        held_out: HeldOut | None = None,
+        dangers: np.ndarray | None = None,
+    ):
+        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes, of which ``dangers``
+        (a mask) are dangerous.
+
+        With ``held_out`` clips the network of the best pass is the result, else that of the last.
+        Raises UserError when the saved state is of a training with other settings or clips.
+        """
+        self.front_end = sounds.front_end(model)  # on the CPU, whatever learns from it
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval()
+        self.sounds, self.targets, self.settings = sounds, targets, settings
+        self.state_file, self.device = state_file, device
+        self.dangers = None if dangers is None else torch.from_numpy(dangers).to(device)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
+        self.held_out = held_out
+        self.epoch, self.best_epoch = 0, 0
+        self.best = copy.deepcopy(self.average.state_dict()) if held_out else {}
+        self.history: list[dict[str, float]] = []
+        self.weights = self._class_weights()
+        self._resume()
+
+    def run(self, after_epoch: Callable[["Training"], None]) -> SoundNetwork:
+        """Do the passes that are left; returns the averaged network, of the best pass where clips are held out."""
+        next_saving = 0.0
+        while self.epoch < self.settings.epochs and not self.stopped:
+            started = time.monotonic()
+            loss = self._one_pass()
+            self.epoch += 1
+            self.history.append({"epoch": self.epoch, "loss": loss})
+            if self.held_out:
+                self._validate()
+            self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
+            after_epoch(self)
+            if time.monotonic() >= next_saving or self.epoch == self.settings.epochs or self.stopped:
+                begun = time.monotonic()
+                self._save()
+                next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_SHARE
+        if self.held_out:
+            self.average.load_state_dict(self.best)
+        return self.average
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the held-out score has not risen for ``patience`` passes."""
+        return bool(self.settings.patience) and self.epoch - self.best_epoch >= self.settings.patience
+
+    def _validate(self) -> None:
+        """Score the averaged network; keep it if no pass was better.
+
+        Of passes with the same answers, the surer is better: few held-out clips are soon all right.
+        """
+        score = self.held_out.score(self.average, self.device, self.settings.precision)
+        self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
+        goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
+        if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
+            self.best_epoch, self.best = self.epoch, copy.deepcopy(self.average.state_dict())
+
+    def describe(self) -> dict:
+        """What a checkpoint tells of its training."""
+        return {"settings": asdict(self.settings), "history": self.history, "best_epoch": self.best_epoch}
+
+    def _one_pass(self) -> float:
+        """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**31)))
+        long = self.epoch >= settings.epochs * (1 - settings.long_share)
+        samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * self.sounds.rate)
+        order = self._draw(rng)
+        size = settings.batch_size
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = [batch for batch in batches if len(batch) > 1]  # batch norm cannot do with one clip
+        seeds = rng.integers(2**31, size=len(batches))
+        losses = []
+        self._prepare_pass()
+        with ThreadPoolExecutor(1) as ahead:  # prepares the next batch while the network learns from this one
+            waiting = ahead.submit(self._hear, batches[0], samples, seeds[0])
+            for step in range(len(batches)):
+                logmel, target = waiting.result()
+                if step + 1 < len(batches):
+                    waiting = ahead.submit(self._hear, batches[step + 1], samples, seeds[step + 1])
+                self._set_rate(self.epoch + step / len(batches))
+                losses.append(self._one_step(logmel.to(self.device), target.to(self.device)))
+                self._update_average(self.epoch * len(batches) + step)
+        return float(np.mean(losses))
+
+    def _hear(self, batch: np.ndarray, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops of clips, mixed, many recorded badly, as log-mels (batch, 1, frames, 64); targets (batch, classes)."""
+        settings, rng = self.settings, np.random.default_rng(seed)
+        target = torch.from_numpy(np.eye(self.model.settings["classes"], dtype=np.float32)[self.targets[batch]])
+        waveform, target = augment.mix(self._crops(batch, samples, rng), target, settings.mixup, rng)
+        waveform = augment.change_depth(waveform, 0.3, rng)
+        oversample = SAMPLE_RATE // self.sounds.rate
+        waveform = augment.clip_peaks(waveform, CLIPPED * settings.bad_share, rng, oversample)
+        waveform = augment.change_gain(waveform, 12.0, rng)
+        power = augment.record_badly(self.front_end.power(waveform.numpy()), settings.bad_share, rng)
+        logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
+        return augment.mask(logmel, rng), target
+
+    def _one_step(self, logmel: torch.Tensor, target: torch.Tensor) -> float:
+        settings = self.settings
+        lower = settings.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
+            logits = self.model.logits(self.model.embed(logmel)).float()
+        loss = F.cross_entropy(logits, target, weight=self.weights, label_smoothing=settings.smoothing)
+        if settings.danger_weight:
+            loss = loss + settings.danger_weight * self._danger_loss(logits, target)
+        if not torch.isfinite(loss):
+            raise UserError("the loss is not a number any more: lower --rate")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), STEEPEST)
+        self.optimiser.step()
+        return loss.item()
+
+    def _danger_loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of danger, whose probability is the sum of the dangerous classes'."""
+        logit = logits[:, self.dangers].logsumexp(dim=1) - logits[:, ~self.dangers].logsumexp(dim=1)
+        danger = target[:, self.dangers].sum(dim=1)
+        smoothing = self.settings.smoothing
+        return F.binary_cross_entropy_with_logits(logit, danger * (1 - smoothing) + smoothing / 2)
+
+    def _crops(self, batch: np.ndarray, samples: int, rng: np.random.Generator) -> torch.Tensor:
+        """One crop of each clip, half of them at another speed: (batch, samples)."""
+        crops = []
+        for index in batch:
+            if rng.random() < 0.5:
+                speed = 2 ** rng.uniform(-0.35, 0.35)
+                crop = augment.random_crop(self.sounds[index], int(samples * speed), rng)
+                crops.append(augment.change_speed(crop, samples))
+            else:
+                crops.append(augment.random_crop(self.sounds[index], samples, rng))
+        return torch.from_numpy(np.stack(crops))
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        """``per_category`` clips of every category, or every clip once, in random order."""
+        if self.settings.class_weights:
+            return rng.permutation(len(self.targets))
+        drawn = []
+        for category in np.unique(self.targets):
+            members = np.flatnonzero(self.targets == category)
+            rounds = -(-self.settings.per_category // len(members))
+            shuffled = np.concatenate([rng.permutation(members) for _ in range(rounds)])
+            drawn.append(shuffled[: self.settings.per_category])
+        return rng.permutation(np.concatenate(drawn))
+
+    def _prepare_pass(self) -> None:
+        """Which layers learn in this pass, and which statistics move."""
+        head_only = self.epoch < self.settings.head_epochs
+        self.model.train()
+        for name, parameter in self.model.named_parameters():
+            if not name.startswith(COMPUTED):
+                parameter.requires_grad_(not head_only or name.startswith("fc_audioset."))
+        if head_only or self.settings.frozen_norms:
+            for layer in self.model.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d):
+                    layer.eval()
+
+    def _set_rate(self, epoch: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate_at(epoch)
+
+    def _class_weights(self) -> torch.Tensor | None:
+        """One weight a class, their mean 1 over the clips of a pass."""
+        if not self.settings.class_weights:
+            return None
+        counts = np.bincount(self.targets, minlength=self.model.settings["classes"]).clip(1)
+        weights = len(self.targets) / (len(counts) * counts)
+        return torch.tensor(weights, dtype=torch.float32, device=self.device)
+
+    def _update_average(self, step: int) -> None:
+        """Exponential moving average of weights and batch-norm statistics; short memory at first."""
+        memory = min(self.settings.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(now, 1 - memory)
+
+    def _save(self) -> None:
+        state = {
+            "settings": asdict(self.settings), "network": self.model.settings, "clips": list(self.sounds.names),
+            "dangers": None if self.dangers is None else self.dangers.tolist(),
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "history": self.history,
+            "best": self.best, "best_epoch": self.best_epoch,
+        }  # fmt: skip
+        with whole_file(self.state_file) as part:
+            torch.save(state, part)
+
+    def _resume(self) -> None:
+        if not self.state_file.is_file():
+            return
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            self._go_on(state)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # a damaged pickle can raise anything
+            raise UserError(f"{self.state_file} is damaged: delete it to start anew") from error
+
+    def _go_on(self, state: dict) -> None:
+        same = (
+            state["settings"] == asdict(self.settings)
+            and state["network"] == self.model.settings
+            and state["clips"] == list(self.sounds.names)
+            and state["dangers"] == (None if self.dangers is None else self.dangers.tolist())
+        )
+        if not same:
+            raise UserError(
+                f"{self.state_file} belongs to a training with other settings or clips: "
+                "delete it to start anew, or use the settings it was started with"
+            )
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]

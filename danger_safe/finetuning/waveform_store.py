@@ -1,0 +1,78 @@
+"""Decoded clips for training, kept in a temporary file: passes read them again and again, memory holds none."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+from tqdm import tqdm
+
+from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks
+from danger_safe.data.clips import Clip
+from models.logmel import LogMel
+
+if TYPE_CHECKING:
+    from models.network import SoundNetwork
+
+BLOCK_SECONDS = 60.0  # of a recording in memory at once
+
+
+class SoundStore:
+    """``store[i]`` is clip i as int16 at ``rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file name.
+
+    Clips that cannot be read are left out; ``failures`` lists them with the reason, ``clips`` those that were kept.
+    """
+
+    def __init__(self, clips: list[Clip], rate: int = SAMPLE_RATE):
+        self.rate = rate
+        self.clips: list[Clip] = []
+        self.failures: list[tuple[str, str]] = []
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
+        self._ends = [0]  # in samples
+        for clip in tqdm(clips, desc="Reading sounds", unit="clip", file=sys.stderr):
+            try:
+                size = self._write(clip)
+            except AudioError as error:
+                self.failures.append((clip.file, str(error)))
+                self._file.seek(2 * self._ends[-1])  # the next one is written over what there is of it
+                continue
+            self._ends.append(self._ends[-1] + size)
+            self.clips.append(clip)
+        self._file.flush()
+        self._samples = np.memmap(self._file, np.int16, "r") if self.clips else np.empty(0, np.int16)
+
+    def _write(self, clip: Clip) -> int:
+        """Append a clip, a block at a time; returns how many samples it has. Raises AudioError."""
+        blocks = list(islice(read_blocks(clip.path, BLOCK_SECONDS), 2))
+        if len(blocks) == 1:
+            return self._append(soxr.resample(blocks[0], SAMPLE_RATE, self.rate), float(np.abs(blocks[0]).max()))
+        peak = max(float(np.abs(block).max()) for block in read_blocks(clip.path, BLOCK_SECONDS))
+        stream = soxr.ResampleStream(SAMPLE_RATE, self.rate, 1, dtype="float32")
+        size = sum(self._append(stream.resample_chunk(block), peak) for block in read_blocks(clip.path, BLOCK_SECONDS))
+        return size + self._append(stream.resample_chunk(np.empty(0, np.float32), last=True), peak)
+
+    def _append(self, samples: np.ndarray, peak: float) -> int:
+        scaled = np.round(samples * (32_767 / max(peak, 1e-4)))
+        self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling overshoots a little
+        return len(samples)
+
+    def front_end(self, model: "SoundNetwork") -> LogMel:
+        """The network's front end, for sounds at the store's rate."""
+        front_end = LogMel.of(model)
+        return front_end if self.rate == SAMPLE_RATE else front_end.at_half_rate()
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._samples[self._ends[index] : self._ends[index + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        return [clip.file for clip in self.clips]

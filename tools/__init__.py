@@ -1,0 +1,1 @@
+"""What only maintainers run: the ready detector built, checkpoints averaged."""
