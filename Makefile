@@ -7,7 +7,7 @@
 # make fuzz   broken files by the million, MINUTES for each kind: Linux
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
 # make twin     the same without a quarter of the recordings (PART, 1 to 4), which is then scored through it
-# make lock   supply/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
+# make lock   requirements/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
 # make audit  asks the advisory database about every locked version (online)
 # make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from (default: make twin's)
 PYTHON ?= python3
@@ -25,10 +25,10 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-# What has a lock comes with the hashes of supply/*.lock, or not at all. What is left is PyTorch: in the build that is here
-# already, or as pip finds it (supply/README.md).
+# What has a lock comes with the hashes of requirements/*.lock, or not at all. What is left is PyTorch: in the build that
+# is here already, or as pip finds it (requirements/README.md).
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-LOCKS := $(wildcard supply/*.lock)
+LOCKS := $(wildcard requirements/*.lock)
 
 .PHONY: help run test esc50 lint format bench fuzz coverage compact twin lock licences audit detector clean
 help:
@@ -36,19 +36,19 @@ help:
 
 .venv/.run-installed: requirements.txt $(LOCKS)
 	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r supply/requirements.lock
+	$(PIP) install --require-hashes -r requirements/base.lock
 	$(PIP) install -r requirements.txt
 	touch $@
 
-.venv/.dev-installed: requirements.txt requirements-dev.txt requirements-cluster.txt $(LOCKS)
+.venv/.dev-installed: requirements.txt requirements/dev.txt requirements/cluster.txt $(LOCKS)
 	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r supply/requirements-dev.lock
-	$(PIP) install -r requirements-dev.txt
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	$(PIP) install -r requirements/dev.txt
 	touch $@ .venv/.run-installed
 
-.venv/.bench-installed: .venv/.dev-installed requirements-bench.txt
-	$(PIP) install --require-hashes -r supply/requirements-bench.lock
-	$(PIP) install -r requirements-bench.txt
+.venv/.bench-installed: .venv/.dev-installed requirements/bench.txt
+	$(PIP) install --require-hashes -r requirements/bench.lock
+	$(PIP) install -r requirements/bench.txt
 	touch $@
 
 run: .venv/.run-installed
@@ -86,9 +86,9 @@ format: .venv/.dev-installed
 bench: .venv/.bench-installed
 	$(RUN) benchmarks/bench.py --dataset $(DATASET)
 
-.venv/.fuzz-installed: requirements.txt requirements-fuzz.txt
+.venv/.fuzz-installed: requirements.txt requirements/fuzz.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
 	touch $@ .venv/.run-installed
 
 fuzz: .venv/.fuzz-installed
@@ -125,10 +125,10 @@ twin: .venv/.run-installed models/quiet_rooms
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9
-	$(RUN) supply/lock.py
+	$(RUN) -m tools.lock
 
 licences: .venv/.dev-installed
-	$(RUN) supply/licences.py
+	$(RUN) -m tools.licences
 
 # Strict, or versions that the database does not answer for would pass as harmless.
 audit: .venv/.dev-installed

@@ -6,7 +6,7 @@
 
 Out:  exit status 0 where nothing was found; else 1, and the file that shows it, in fuzz/found/
 
-Needs Atheris (requirements-fuzz.txt): Linux, perhaps macOS. The rule for every target: the file is used, or
+Needs Atheris (requirements/fuzz.txt): Linux, perhaps macOS. The rule for every target: the file is used, or
 refused with UserError or AudioError. Any other exception, 25 seconds, or 2 GB of memory, is a finding. What was
 interesting is kept in fuzz/corpus/ and gone on from in the next run.
 """

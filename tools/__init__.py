@@ -1,1 +1,1 @@
-"""What only maintainers run: the ready detector built, checkpoints averaged."""
+"""What only maintainers run: the ready detector built, checkpoints averaged, locks and licences written."""

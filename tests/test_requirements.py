@@ -1,14 +1,12 @@
 """What is installed is what was locked: the locks say what the requirements files say, for every supported computer."""
 
 import re
-import sys
 
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "supply"))
-from licences import UNKNOWN, rows
-from lock import FOLDER, PLATFORMS, PYTHONS, SOURCES, missing, read
+from tools.licences import UNKNOWN, rows
+from tools.lock import FOLDER, PLATFORMS, PYTHONS, SOURCES, missing, read, requirements_file
 
 LOCKS = {path.stem: read(path) for path in FOLDER.glob("*.lock")}
 EVERYTHING = [package for packages in LOCKS.values() for package in packages]
@@ -21,14 +19,16 @@ def test_every_pin_is_locked_at_its_version(source):
     while SOURCES[leads_to[-1]]:
         leads_to.append(SOURCES[leads_to[-1]])
     locked = {(package.name, package.version) for name in [*leads_to, "torch"] for package in LOCKS[name]}
-    text = (ROOT / f"{source}.txt").read_text(encoding="utf-8")
+    text = requirements_file(source).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-r "))]
     pins = [re.match(r"([\w-]+)==([\w.]+)", line) for line in lines]
     assert all(pins), f"not an exact version: {lines}"
     assert {(pin[1].lower().replace("_", "-"), pin[2]) for pin in pins} <= locked
-    begins = re.findall(r"^-r (\S+)\.", text, re.M)
-    assert begins == ([SOURCES[source]] if SOURCES[source] else [])
-    assert re.findall(r"^-r (\S+)\.lock", (FOLDER / f"{source}.lock").read_text(encoding="utf-8"), re.M) == begins
+    first = SOURCES[source]
+    begins = [(FOLDER / name).resolve() for name in re.findall(r"^-r (\S+)", text, re.M)]
+    assert begins == ([requirements_file(first)] if first else [])
+    lock = (FOLDER / f"{source}.lock").read_text(encoding="utf-8")
+    assert re.findall(r"^-r (\S+)", lock, re.M) == ([f"{first}.lock"] if first else [])
 
 
 def test_every_supported_computer_has_a_file_with_a_hash():

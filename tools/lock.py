@@ -1,11 +1,11 @@
 """Locks every package that a requirements file leads to, with the SHA-256 of its files. `make lock` runs this.
 
-    python supply/lock.py        # anew from the requirements files; needs uv, and asks the package index
+    python -m tools.lock        # anew from the requirements files; needs uv, and asks the package index
 
-In:   requirements*.txt: the exact versions of what the code imports
-Out:  supply/requirements*.lock, one for each, for pip's --require-hashes. Each leads to the lock of the file that its
-      requirements file leads to, and has only what comes on top; torch.lock has PyTorch as the package index has
-      it, which on Linux is the CUDA build with NVIDIA's libraries.
+In:   requirements.txt and requirements/*.txt: the exact versions of what the code imports
+Out:  requirements/*.lock, one for each (base.lock for requirements.txt), for pip's --require-hashes. Each leads to the
+      lock of the file that its requirements file leads to, and has only what comes on top; torch.lock has PyTorch as
+      the package index has it, which on Linux is the CUDA build with NVIDIA's libraries.
 
 The hashes are those of the wheels for PLATFORMS and PYTHONS; below them, their names in the same order.
 """
@@ -23,7 +23,7 @@ from packaging.markers import Marker
 from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "supply"
+FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = {  # the end of a wheel's platform tag, and what markers ask for
     "Linux x86_64": (r"manylinux\w*_x86_64", "linux", "x86_64"),
@@ -32,11 +32,11 @@ PLATFORMS = {  # the end of a wheel's platform tag, and what markers ask for
     "Windows AMD64": (r"win_amd64", "win32", "AMD64"),
 }
 SOURCES = {  # requirements file: the one that it begins with
-    "requirements": None,
-    "requirements-cluster": "requirements",
-    "requirements-dev": "requirements-cluster",
-    "requirements-mic": "requirements",
-    "requirements-bench": "requirements-dev",
+    "base": None,
+    "cluster": "base",
+    "dev": "cluster",
+    "mic": "base",
+    "bench": "dev",
 }
 TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # PyTorch, and what only its CUDA build brings
 
@@ -76,13 +76,18 @@ def _fits(wheel: str, platform: str, python: str) -> bool:
     return False
 
 
+def requirements_file(source: str) -> Path:
+    """The requirements file of one of SOURCES."""
+    return ROOT / "requirements.txt" if source == "base" else FOLDER / f"{source}.txt"
+
+
 def resolve(source: str) -> list[Package]:
     """Everything that a requirements file leads to, on every platform, as uv finds it."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "pylock.toml"
         subprocess.run(
             [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0],
-             "--format", "pylock.toml", "--output-file", str(found), str(ROOT / f"{source}.txt")],
+             "--format", "pylock.toml", "--output-file", str(found), str(requirements_file(source))],
             check=True,
         )  # fmt: skip
         return [_package(entry) for entry in tomllib.loads(found.read_text(encoding="utf-8"))["packages"]]

@@ -7,17 +7,17 @@ that LICENCES.md has for this very version; where there is none, the row says so
 import re
 from importlib.metadata import PackageNotFoundError, metadata
 
-from lock import FOLDER, ROOT, SOURCES, Package, read
+from tools.lock import FOLDER, ROOT, SOURCES, Package, read
 
 LISTING = ROOT / "LICENCES.md"
 UNKNOWN = "not known here"
 TITLES = {
-    "requirements": "Every installation (requirements.txt)",
-    "requirements-cluster": "Only for a cluster or Parquet (requirements-cluster.txt)",
-    "requirements-mic": "Only for the microphone (requirements-mic.txt)",
+    "base": "Every installation (requirements.txt)",
+    "cluster": "Only for a cluster or Parquet (requirements/cluster.txt)",
+    "mic": "Only for the microphone (requirements/mic.txt)",
     "torch": "PyTorch; all but the first only with its CUDA build, on Linux",
-    "requirements-dev": "Only for tests and checks (requirements-dev.txt)",
-    "requirements-bench": "Only for make bench (requirements-bench.txt)",
+    "dev": "Only for tests and checks (requirements/dev.txt)",
+    "bench": "Only for make bench (requirements/bench.txt)",
 }
 NOTES = {  # what lies in a wheel besides, or where its metadata is short
     "mnn": "its repository says Apache-2.0",
@@ -29,7 +29,7 @@ NOTES = {  # what lies in a wheel besides, or where its metadata is short
 HEAD = """\
 # Licences of what this project uses
 
-Made by `make licences` from the metadata that the packages install; the tests compare it with `supply/*.lock`. None is
+Made by `make licences` from the metadata that the packages install; the tests compare it with `requirements/*.lock`. None is
 under the GPL alone or the AGPL. Two libraries are LGPL (libsndfile, libsoxr): they come as shared libraries in their own
 packages, and nothing of them is in this repository. NVIDIA's libraries are proprietary; only PyTorch's CUDA build
 brings them.
