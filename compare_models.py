@@ -29,6 +29,7 @@ from sklearn.pipeline import Pipeline
 from danger_safe.core import paths
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import check_ours
 from danger_safe.detection.model_file import load_model_file
 from danger_safe.embeddings.table import EmbeddingTable, read_table
 from danger_safe.embeddings.twins import with_twins
@@ -38,9 +39,10 @@ from danger_safe.evaluation.model_comparison import auc_differences, recommend
 from danger_safe.reports.mistakes import write_mistakes
 from danger_safe.training import describe_data, hear_by_the_hour
 
-OUTPUTS = (
-    "model_comparison.png", "model_comparison.csv", "mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv",
-)  # fmt: skip
+OUTPUTS = {  # and how the tables among them begin
+    "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "mistakes.html": (),
+    "mistakes.csv": ("file", "label"), "embedding_map.png": (), "embedding_map.csv": ("file", "x"),
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> int:
     for name in OUTPUTS:
         if (args.output_dir / name).resolve() in given:
             raise UserError(f"{args.output_dir / name} is read, and would be written over: give another --output-dir")
+    for name, columns in OUTPUTS.items():
+        check_ours(args.output_dir / name, columns)
     table, warnings = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
 
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]

@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{args.output} is the dataset's own table: give another --output")
     made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
     table = TableFiles(args.output, args.rows_per_part, made_of)
+    table.check_ours()
     path = checkpoint_path(args.checkpoint)
     sha256 = verified_sha256(args.checkpoint, path)
     with Journal(table.journal) as journal:

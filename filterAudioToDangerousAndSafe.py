@@ -22,6 +22,8 @@ from danger_safe.data.clips import LABEL_NAMES, read_clips
 from danger_safe.data.esc50 import download_esc50
 from danger_safe.data.links import place
 
+DOWNLOADED = Path("dataset/ESC-50-master")  # in the working folder
+
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
@@ -34,12 +36,10 @@ def main(arguments: list[str]) -> int:
             from danger_safe.data.synthetic import make_samples
 
             make_samples(folder)
-    elif not folder.exists():
+    elif not os.path.lexists(folder) and folder == DOWNLOADED:
         download_esc50(folder)
     if not (folder / "meta" / "esc50.csv").is_file():
-        raise UserError(
-            f"{folder} is not an ESC-50 folder: meta/esc50.csv is missing. Remove it to download ESC-50 anew"
-        )
+        raise UserError(f"{folder} {why_not_esc50(folder)}")
 
     found = read_clips(folder)
     labels = read_categories(args.categories, {clip.category for clip in found})
@@ -63,19 +63,34 @@ def main(arguments: list[str]) -> int:
     for label, name in enumerate(LABEL_NAMES):
         print(f"{name:<7} {'total':<16} {sum(n for (which, _), n in counts.items() if which == label):>5}")
     print(f"{placed} clips placed, {len(present) - placed} already there, {removed} removed")
-    print(f"Wrote {args.output / 'manifest.csv'}. Next: python extractEmbeddingCnn14.py")
+    dataset = "" if args.output == Path("dataset") else f" --dataset {args.output}"
+    print(f"Wrote {args.output / 'manifest.csv'}. Next: python extractEmbeddingCnn14.py{dataset}")
     for clip in missing:
         cli.warn(f"{clip.path} is listed in meta/esc50.csv but missing")
     return cli.SOME_FAILED if missing else cli.DONE
 
 
+def why_not_esc50(folder: Path) -> str:
+    """In words, with what to do."""
+    words = "is not an ESC-50 folder: meta/esc50.csv is not in it" if folder.exists() else "is not there"
+    deeper = next((path.parent.parent for path in sorted(folder.glob("*/meta/esc50.csv"))), None)
+    if deeper:
+        return f"{words}, but in {deeper}: give --esc50 {deeper}"
+    return f"{words}. Give the folder that has meta/ and audio/ in it; without --esc50 it is downloaded to {DOWNLOADED}"
+
+
+def own_or_default(name: str) -> Path:
+    """A file of the working folder, or where it has none the project's own of that name."""
+    return Path(name) if os.path.lexists(name) else Path(__file__).resolve().parent / name
+
+
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
-    parser.add_argument("--esc50", type=Path, default=Path("dataset/ESC-50-master"), metavar="DIR",
-                        help="ESC-50 folder; downloaded when absent")  # fmt: skip
+    parser.add_argument("--esc50", type=Path, default=DOWNLOADED, metavar="DIR",
+                        help="ESC-50 folder that you have already; by default downloaded when absent")  # fmt: skip
     parser.add_argument("--sample", action="store_true",
                         help="use synthesised sounds instead of ESC-50: they only show the pipeline working")  # fmt: skip
-    parser.add_argument("--categories", type=Path, default=Path("dataset/categories.toml"), metavar="FILE",
+    parser.add_argument("--categories", type=Path, default=own_or_default("dataset/categories.toml"), metavar="FILE",
                         help="which categories are Danger and which Safe")  # fmt: skip
     parser.add_argument("--output", type=cli.folder, default=Path("dataset"), metavar="DIR", help="where to put them")
     parser.add_argument("--copy", action="store_true", help="copy the clips instead of linking to them")

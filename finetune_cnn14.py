@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import check_ours
 from danger_safe.data.categories import read_dangers, read_same
 from danger_safe.data.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.data.splits import leave_out, part, split
@@ -43,6 +44,10 @@ FEWEST_CLIPS = 32  # of a category in one pass, by default
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    picture = args.output.with_name(args.output.stem + "_learning.png")
+    state_file = args.output.with_name(args.output.name + ".training")
+    for file in (args.output, picture, state_file):
+        check_ours(file)
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     if args.without:
         clips = leave_out(clips, *args.without)
@@ -108,8 +113,6 @@ def main(arguments: list[str]) -> int:
         held_out = HeldOut(held_out_store, np.array([classes.index(names[clip]) for clip in held_out_store.clips]))
     print(f"{len(store)} clips, {len(classes)} classes, {len(held_out_store)} clips held out, {precision} on {device}")
 
-    state_file = args.output.with_name(args.output.name + ".training")
-    picture = args.output.with_name(args.output.stem + "_learning.png")
     dangers = np.isin(classes, sorted(dangerous)) if dangerous else None
     run = Training(model, store, targets, settings, state_file, device, held_out, dangers)
     if run.epoch:

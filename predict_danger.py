@@ -34,6 +34,7 @@ from tqdm import tqdm
 from danger_safe.audio.decode import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
 from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import list_files
 from danger_safe.detection.detector import Detector, load_ready, own_detector
 from danger_safe.detection.events import Event, EventFinder
@@ -50,6 +51,8 @@ SHORT_SECONDS = 30  # heard by PyTorch before the network is ready for MNN
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    if args.plot:
+        check_ours(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
     with open_detector(args) as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
         threshold = choose_threshold(args, detector)

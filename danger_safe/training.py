@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from danger_safe.core import cli, paths
 from danger_safe.core.atomic import whole_file, write_whole
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.core.paths import Place
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.detection.novelty import in_words as unknown_in_words
@@ -26,6 +27,7 @@ from danger_safe.evaluation.cross_validation import Rule, evaluate, folds_of, su
 from danger_safe.evaluation.thresholds import in_words, in_words_by_the_hour
 from danger_safe.evaluation.window_table import Heard, hear_again
 
+OUTPUTS = ("model.joblib", "metrics.json", "confusion_matrix.png", "reliability.png", "operating_point.png")
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
@@ -49,6 +51,8 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     if args.max_false_alarms_per_hour is not None and not args.ordinary_minutes:
         parser.error("--max-false-alarms-per-hour needs --ordinary-minutes, in which they are counted")
 
+    for name in OUTPUTS:
+        check_ours(args.output_dir / f"{key}_{name}")
     table, not_asked = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
     pipeline = build(args.seed, args.jobs)
     rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
@@ -68,7 +72,9 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
     save_model(model_file, model, novelty, table, metrics)
-    write_whole(args.output_dir / f"{key}_metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_whole(
+        args.output_dir / f"{key}_metrics.json", json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n"
+    )
     picture = args.output_dir / f"{key}_confusion_matrix.png"
     pictures = [picture, reliability := args.output_dir / f"{key}_reliability.png"]
     from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
@@ -110,7 +116,7 @@ def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: Em
     categories = {
         name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)
     }
-    content = {
+    content = MADE_BY | {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
         "dimensions": table.features.shape[1], "categories": categories, "metrics": metrics, "versions": packages,
         "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},

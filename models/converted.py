@@ -4,8 +4,8 @@
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
 Files: CACHE/SHA256-mnnVERSION-TRIED/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
-so it is whole or not there. info.json holds sizes and the CRC of network.mnn; where they do not fit, the folder is
-made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
+so it is whole or not there, and nobody else may write into it. info.json holds the files' sizes and SHA-256; where they
+do not fit, the folder is made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
 algorithm is kept for the networks whose embeddings it does not change.
 """
 
@@ -15,8 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,15 +23,19 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.core.atomic import FULL, FULL_WORDS, tidy, to_disk
+from danger_safe.core.atomic import FULL, FULL_WORDS, temporary_folder, to_disk
+from danger_safe.core.child import PROJECT, run_to_the_end
+from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
-from models.cache import cache_folder
+from danger_safe.core.ownership import is_regular
+from models.cache import cache_folder, cache_folders, is_private
 from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork, NetworkError
 from models.parity import PARITY, PROBE_SECONDS, largest_error
 
-_PROJECT = Path(__file__).resolve().parent.parent
+_FILES = ("network.mnn", "front_end.npz")
+_ELSEWHERE = "name a folder of your own in DANGER_SAFE_CACHE"
 LITTLE = 1 << 16  # bytes: no room at all
 TRIED = 2  # counts how conversions are tried: those that were tried otherwise are made anew
 
@@ -50,11 +52,11 @@ class Converted:
     info: CheckpointInfo
     front_end: LogMel
     winograd: int  # MNN's level of Winograd's algorithm that keeps the embeddings
-    crc: int  # of the file
+    sha256: str  # of the file
 
     def intact(self) -> bool:
-        """Whether the file is what was converted: read once through, against damage and not against malice."""
-        return _crc(self.file) == self.crc
+        """Whether the file is what was converted: read once through."""
+        return file_sha256(self.file) == self.sha256
 
     def discard(self) -> None:
         """Remove it; it is converted anew."""
@@ -94,7 +96,10 @@ def is_converted(checkpoint: str) -> bool:
 
 
 def _folder(sha256: str) -> Path:
-    return cache_folder() / f"{sha256}-mnn{version('MNN')}-{TRIED}"
+    """Where the network is, or will be."""
+    name = f"{sha256}-mnn{version('MNN')}-{TRIED}"
+    found = next((folder / name for folder in cache_folders() if _is_whole(folder / name)), None)
+    return found or cache_folder() / name
 
 
 def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
@@ -105,55 +110,55 @@ def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
     )  # fmt: skip
     if known["winograd"] is None:
         raise ConversionError(f"MNN's embeddings are {known['error']:.1e} away from the reference's")
+    if file_sha256(folder / "front_end.npz") != known["sha256"]["front_end.npz"]:
+        raise ValueError("damaged")
     with np.load(folder / "front_end.npz", allow_pickle=False) as arrays:
         front_end = LogMel(arrays["mel_bank"], info.settings["floor"], info.settings["normalise"])
-    return Converted(folder / "network.mnn", info, front_end, known["winograd"], known["crc"])
+    return Converted(folder / "network.mnn", info, front_end, known["winograd"], known["sha256"]["network.mnn"])
 
 
 def _is_whole(folder: Path) -> bool:
+    if not is_private(folder) or not is_regular(folder / "info.json"):
+        return False
     try:
         known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-        return known["sizes"] == _sizes(folder)
+        return known["sizes"] == _sizes(folder) and known["sha256"].keys() == known["sizes"].keys()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    return {name: (folder / name).stat().st_size for name in ("network.mnn", "front_end.npz")}
-
-
-def _crc(file: Path) -> int:
-    crc = 0
-    with open(file, "rb") as content:
-        while block := content.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return crc
+    return {name: (folder / name).stat().st_size for name in _FILES}
 
 
 def _convert(checkpoint: str, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tidy(folder.parent)
-    ending = f".{os.getpid()}.part"  # by which another process knows it for a leftover, should this one be killed
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.path.lexists(folder) and not is_private(folder):
+        raise ConversionError(f"{folder} is another user's, or others may write there: {_ELSEWHERE}")
     with (
-        tempfile.TemporaryDirectory(ending, ".converting-", folder.parent, ignore_cleanup_errors=True) as made,
+        temporary_folder(folder.parent, "converting") as made,
         tqdm(total=3, desc="Preparing the network (once)", unit="step", file=sys.stderr) as bar,
     ):
-        new = Path(made) / "new"
-        new.mkdir()
-        _run("-m", "models.export", checkpoint, str(new))
+        new = made / "new"
+        new.mkdir(mode=0o700)
+        if not is_private(new):
+            raise ConversionError(f"{folder.parent}: everybody may write into whatever is made there: {_ELSEWHERE}")
+        _run(
+            "import runpy; runpy.run_module('models.export', run_name='__main__', alter_sys=True)", checkpoint, str(new)
+        )
         bar.update()
         # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.
-        call = "import _tools, sys; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+        call = "import _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
         # Plain names, in the folder itself: on Windows MNN cannot open C:\Users\Nguyễn\…, a path outside ASCII.
         onnx, mnn = "network.onnx", "network.mnn"
-        _run("-c", call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
+        _run(call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
         if shutil.disk_usage(new).free < LITTLE:  # the converter ends well even so
             raise OSError(errno.ENOSPC, FULL_WORDS)
         (new / onnx).unlink()
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
         known["winograd"], known["error"] = _fastest_with_parity(new)
-        known["sizes"], known["crc"] = _sizes(new), _crc(new / "network.mnn")
+        known["sizes"], known["sha256"] = _sizes(new), {name: file_sha256(new / name) for name in _FILES}
         for probes in new.glob("probes_*.npz"):
             probes.unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
@@ -189,11 +194,9 @@ def _error(folder: Path, level: int, seconds: int) -> float:
         network.close()
 
 
-def _run(*arguments: str, folder: Path = _PROJECT) -> None:
+def _run(code: str, *arguments: str, folder: Path = PROJECT) -> None:
     """A step in a Python of its own, in ``folder``. Raises UserError with its words, or ConversionError."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
+    done = run_to_the_end(code, *arguments, folder=folder)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         if FULL_WORDS in last:

@@ -20,12 +20,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from danger_safe.core.child import module_command
 from danger_safe.core.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
 SMALL_FILE = 64 * 2**20  # bytes: a process that runs such a network takes less than five times as much memory
 MOST_LANES = 8  # processes at once: 0.2 GB each
-_PROJECT = Path(__file__).resolve().parent.parent
 WINOGRAD_LEVEL = 3  # MNN's name for the hint: how much memory Winograd's algorithm may take, 0 (none) to 3
 
 
@@ -81,12 +81,12 @@ class _Process:
     """One process, started when it is first needed."""
 
     def __init__(self, file: Path, threads: int, winograd: int):
-        self._command = [sys.executable, "-m", "models.mnn_network", str(file), str(threads), str(winograd)]
+        self._command = module_command("models.mnn_network", str(file), str(threads), str(winograd))
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         if self._process is None:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_PROJECT)
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         self.start()

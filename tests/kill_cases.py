@@ -39,7 +39,7 @@ def cases(work: Path) -> dict[str, Case]:
         "filter": Case("filterAudioToDangerousAndSafe.py", ["--sample", "--copy", "--output", "OUT"], _few_samples),
         "download": Case(
             "filterAudioToDangerousAndSafe.py",
-            ["--esc50", "OUT/ESC", "--copy", "--output", "OUT/dataset", "--categories", str(inputs / "c.toml")], _small_esc50,
+            ["--copy", "--output", "OUT/dataset", "--categories", str(inputs / "c.toml")], _small_esc50,
         ),
         "extract": Case(
             "extractEmbeddingCnn14.py", ["--dataset", sounds, "--checkpoint", tiny, "--batch-size", "1", "--output", "OUT/t.csv"]
@@ -91,6 +91,7 @@ def _small_esc50(out: Path) -> None:
     from danger_safe.data import esc50
 
     esc50.CLIPS, esc50.CLIP_BYTES, esc50.URL = 40, 44_144, os.environ["SMALL_ESC50_URL"]
+    os.chdir(out)  # where it is downloaded to
 
 
 def prepare(work: Path, names: Iterable[str]) -> None:

@@ -227,16 +227,16 @@ def esc50_zip(clips, clip_bytes, names=()):
 def filtered(server, tmp_path, status):
     (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
     return run(
-        "filterAudioToDangerousAndSafe.py", "--esc50", tmp_path / "data" / "ESC", "--output", tmp_path / "out",
-        "--categories", tmp_path / "c.toml", env={"DANGER_SAFE_ESC50_URL": server.url}, status=status,
+        "filterAudioToDangerousAndSafe.py", "--output", tmp_path / "out", "--categories", tmp_path / "c.toml",
+        cwd=tmp_path, env={"DANGER_SAFE_ESC50_URL": server.url}, status=status,
     )  # fmt: skip
 
 
 def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
     server.content = esc50_zip(2_000, 441_044)
     assert "2000 clips placed" in filtered(server, tmp_path, status=0).stdout
-    assert len(list((tmp_path / "data" / "ESC" / "audio").iterdir())) == 2_000
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["ESC"]
+    assert len(list((tmp_path / "dataset" / "ESC-50-master" / "audio").iterdir())) == 2_000
+    assert [p.name for p in (tmp_path / "dataset").iterdir()] == ["ESC-50-master"]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
 def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):
     server.content = content
     assert words in filtered(server, tmp_path, status=1).stderr
-    assert not list((tmp_path / "data").iterdir())
+    assert [p.name for p in (tmp_path / "dataset").rglob("*")] == ["ESC-50-master.download", ".danger-safe"]
     assert not list(Path(tmp_path).rglob("evil.txt"))
 
 

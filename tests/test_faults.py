@@ -19,7 +19,7 @@ import soundfile
 from conftest import ROOT, run, write_esc50
 
 from danger_safe.core import atomic
-from danger_safe.core.atomic import remove_leftovers, tidy, whole_file, write_whole
+from danger_safe.core.atomic import whole_file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="limits on files and SIGKILL are POSIX")
 
@@ -153,29 +153,6 @@ def test_killed_at_a_few_moments(cases, moments):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 wrong") == len(cases)
-
-
-def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
-        for name in (
-            f".a.png.{ended.pid}.part",
-            f".a.png.{living.pid}.part",
-            ".a.part",
-            "a.png.part",
-            f".b.{ended.pid}.old",
-        ):
-            (tmp_path / name).write_text("half")
-        (tmp_path / f".t.parquet.{ended.pid}.part").mkdir()
-        (tmp_path / f".t.parquet.{ended.pid}.part" / "part-00000.parquet").write_text("half")
-        tidy.cache_clear()
-        write_whole(tmp_path / "a.png", "whole")
-        assert left(tmp_path) == sorted([f".a.png.{living.pid}.part", ".a.part", "a.png", "a.png.part"])
-        living.communicate(b"\n")
-    assert not (tmp_path / f".t.parquet.{ended.pid}.part").exists()
-    remove_leftovers(tmp_path / "a.png")  # whose caller knows that nobody writes
-    assert left(tmp_path) == [".a.part", "a.png", "a.png.part"]
 
 
 def test_process_that_cannot_be_asked_about_is_running():

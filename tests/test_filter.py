@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -60,11 +61,10 @@ def test_copies_are_the_clips_and_links_give_way_to_them(tmp_path, esc50):
 def test_half_copied_run_is_completed(tmp_path, esc50):
     filtered(tmp_path, esc50, "--copy")
     out = tmp_path / "out"
-    clip = out / "Danger" / "1-11-A-0.wav"
-    clip.write_bytes(clip.read_bytes()[:100])  # as a killed copy of another tool would leave it
-    (out / "Safe" / "1-13-A-2.wav").unlink()
+    clip = out / "Safe" / "1-13-A-2.wav"
+    clip.unlink()
     (out / "manifest.csv").unlink()
-    assert "2 clips placed, 2 already there" in filtered(tmp_path, esc50, "--copy").stdout
+    assert "1 clips placed, 3 already there" in filtered(tmp_path, esc50, "--copy").stdout
     assert clip.read_bytes() == (esc50 / "audio" / clip.name).read_bytes()
 
 
@@ -84,6 +84,66 @@ def test_a_user_s_own_clip_stays_though_the_manifest_has_it(tmp_path, esc50):
         file.write("Danger/mine.wav,1,dog,0,mine\n")
     assert "0 removed" in filtered(tmp_path, esc50).stdout
     assert own.read_text() == "the user's own"
+    assert "Danger/mine.wav,1,dog,0,mine" in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_copies_that_their_owner_edited_stay(tmp_path, esc50):
+    filtered(tmp_path, esc50, "--copy")
+    edited = [tmp_path / "out" / name for name in ("Danger/1-11-A-0.wav", "Safe/1-13-A-2.wav")]
+    for clip in edited:
+        clip.write_text("edited")
+    for _ in range(2):
+        done = filtered(tmp_path, esc50, "--copy", safe=["cat"])
+        assert [clip.read_text() for clip in edited] == ["edited"] * 2
+        assert f"{edited[0]} was changed since it was placed, and is used as it is now" in done.stderr
+        assert f"{edited[1]} was changed since it was placed, and was left there" in done.stderr
+    assert placed(tmp_path / "out") == [
+        "Danger/1-11-A-0.wav",
+        "Danger/2-12-A-1.wav",
+        "Safe/1-13-A-2.wav",
+        "Safe/3-15-A-4.wav",
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_nothing_is_removed_where_a_stranger_s_record_leads(tmp_path, esc50):
+    """A dataset that somebody else made: its .placed.txt names files behind a link."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("the user's own")
+    (tmp_path / "out" / "Danger").symlink_to(tmp_path / "home")
+    (tmp_path / "out" / ".placed.txt").write_text("Danger/letter.txt\n")
+    assert "leads elsewhere" in filtered(tmp_path, esc50, status=1).stderr
+    (tmp_path / "out" / "Danger").rename(tmp_path / "out" / "x")
+    (tmp_path / "out" / ".placed.txt").write_text("x/Danger/letter.txt\n")
+    assert "is not in Danger/ or Safe/" in filtered(tmp_path, esc50, status=1).stderr
+    (tmp_path / "out" / ".placed.txt").unlink()
+    (tmp_path / "out" / "manifest.csv").write_text("the user's own")
+    assert "was not written by this script" in filtered(tmp_path, esc50, status=1).stderr
+    assert (tmp_path / "home" / "letter.txt").read_text() == (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_esc50_that_is_not_there_is_not_downloaded_and_nobody_s_archive_is_touched(tmp_path, esc50, offline):
+    archive = tmp_path / "ESC.zip"
+    archive.write_text("the user's own")
+    done = filtered(tmp_path, tmp_path / "ESC", status=1)
+    assert "is not there. Give the folder" in done.stderr
+    assert f"give --esc50 {esc50}" in filtered(tmp_path, tmp_path, status=1).stderr
+    flags = ("--categories", mapping(tmp_path, ["dog"], ["rain"]), "--output", tmp_path / "out")
+    own = tmp_path / "dataset" / "ESC-50-master.download"
+    own.mkdir(parents=True)
+    (own / "ESC-50.zip").write_text("the user's own")
+    done = run(SCRIPT, *flags, cwd=tmp_path, env=offline, status=1)
+    assert f"{own.relative_to(tmp_path)} is there and was not made by this project" in done.stderr
+    assert archive.read_text() == (own / "ESC-50.zip").read_text() == "the user's own"
+    done = run(SCRIPT, "--esc50", esc50, "--output", "here", cwd=tmp_path, status=1)
+    assert f"{ROOT / 'dataset' / 'categories.toml'}: unknown category" in done.stderr  # the project's own mapping
+
+
+def test_sample_sounds_are_not_written_into_somebody_s_folder(tmp_path):
+    (tmp_path / "sample-sounds").mkdir()
+    (tmp_path / "sample-sounds" / "a.txt").write_text("the user's own")
+    assert "was not made by this project" in run(SCRIPT, "--sample", "--output", tmp_path, status=1).stderr
 
 
 def test_missing_clip_is_listed_and_the_rest_goes_on(tmp_path, esc50):

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run
 
+from danger_safe.core import atomic
 from danger_safe.data.clips import Clip
 from danger_safe.embeddings.extractor import group
 from danger_safe.embeddings.plan import Task
@@ -45,7 +46,8 @@ def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
         finished += process.wait() == 0
         if number >= 5 and (finished or (journal.exists() and journal.stat().st_size > 10_000)):
             break
-    (tmp_path / ".table.csv.99999.part").write_text("file,la")  # as a kill while the table is written leaves it
+    left = f".table.csv.danger-safe-{atomic._computer()}-99999.abcdef12.part"
+    (tmp_path / left).write_text("file,la")  # as a kill while the table is written leaves it
     (tmp_path / "table.csv").unlink(missing_ok=True)
     done = run(SCRIPT, *command(sample, tmp_path))
     assert finished or "done before" in done.stdout, done.stdout
@@ -57,7 +59,7 @@ def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(sample,
     run(SCRIPT, *command(sample, tmp_path))
     done = run(SCRIPT, *command(sample, tmp_path))
     assert "Nothing new" in done.stdout
-    (tmp_path / "table.csv").write_text("spoilt")
+    (tmp_path / "table.csv").write_bytes(uninterrupted["table.csv"][:2_000])
     done = run(SCRIPT, *command(sample, tmp_path))
     assert "0 clips in" in done.stdout
     assert (tmp_path / "table.csv").read_bytes() == uninterrupted["table.csv"]

@@ -1,28 +1,38 @@
-"""Files appear whole or not at all: written beside, then renamed.
+"""Files appear whole or not at all: written beside under a name that nobody can guess, then renamed.
 
-A process that was killed leaves its half-written ``.NAME.PROCESS.part`` behind. The next one that writes into the folder
-removes it, where the process of that number is no more.
+A process that was killed leaves its half-written ``.NAME.danger-safe-COMPUTER-PROCESS.RANDOM.part`` behind. The next one
+that writes into the folder removes it, if it is this user's own and its process is no more. Process numbers mean
+nothing on another computer or in another container that shares the folder: what is from there has to be a day old.
 """
 
 import csv
 import ctypes
 import errno
+import hashlib
 import io
 import os
+import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import check_ours
 
 LONGEST_NAME = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
 FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 FULL_WORDS = "the disk is full: make room, and run the same command again"
 _PROBE = 1 << 20  # bytes that tell whether there is room
-_LEFTOVER = re.compile(r"\..+\.(\d+)\.(part|old)")
+_RANDOM = "[a-z0-9_]{8}"  # as tempfile makes it
+_LEFTOVER = re.compile(rf"\..+\.danger-safe-([0-9a-f]{{8}})-(\d+)\.{_RANDOM}\.(part|old)")
+_OLD_NS = 24 * 3600 * 10**9  # nanoseconds after which what came from elsewhere is no longer being written
+_UMASK = os.umask(0o022)  # it can be read only by setting it
+os.umask(_UMASK)
+_writing: set[Path] = set()  # what this process is writing just now
 
 
 def make_folder(path: Path) -> None:
@@ -37,13 +47,45 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path}: the folder cannot be made: {error.strerror}") from error
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A temporary path beside ``path``, of a name that is not too long where its name is not."""
-    return path.with_name(f".{_shortened(path)}.{os.getpid()}.{ending}")
+@cache
+def _computer() -> str:
+    """Stands for this computer since it was started, and the container on it: eight hexadecimal digits."""
+    here = [platform.node()]
+    with suppress(OSError):
+        here.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        here.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256(repr(here).encode()).hexdigest()[:8]
 
 
-def _shortened(path: Path) -> str:
-    return path.name[:LONGEST_NAME]
+def _prefix(name: str) -> str:
+    """How the temporary names of a file begin; not too long where the file's own name is not."""
+    return f".{name[:LONGEST_NAME]}.danger-safe-{_computer()}-{os.getpid()}."
+
+
+def _new_file(path: Path) -> Path:
+    """An empty file beside ``path`` that nobody else can have put there. Raises UserError where none can be made."""
+    try:
+        descriptor, name = tempfile.mkstemp(".part", _prefix(path.name), path.parent)
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    os.close(descriptor)
+    os.chmod(name, 0o666 & ~_UMASK)  # as a file that is simply opened would be
+    return Path(name)
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder for this user alone, in ``parent``; removed at the end, or by the next process if this one is killed."""
+    folder = Path(tempfile.mkdtemp(".part", _prefix(name), parent))
+    _writing.add(folder)
+    try:
+        _tidy_once(parent, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _writing.discard(folder)
 
 
 @contextmanager
@@ -56,10 +98,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Where the disk is full, OSError (ENOSPC) names ``path``, whatever the library that wrote made of it.
     """
     path = Path(path)
+    check_ours(path)
     make_folder(path.parent)
-    tidy(path.parent)
-    part = _beside(path, "part")
+    part = _new_file(path)
+    _writing.add(part)
     try:
+        _tidy_once(path.parent, part)
         yield part
         to_disk(part)
         os.replace(part, path)
@@ -71,33 +115,33 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+        _writing.discard(part)
 
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; it takes the place of ``path`` when the block ends without error."""
     path = Path(path)
+    check_ours(path)
     make_folder(path.parent)
-    tidy(path.parent)
-    part, old = _beside(path, "part"), _beside(path, "old")
-    shutil.rmtree(part, ignore_errors=True)  # of an earlier process of the same number
-    part.mkdir()
-    try:
-        yield part
-        for file in part.iterdir():
-            to_disk(file)
-        if path.is_dir():  # a folder cannot be replaced in one step
-            os.replace(path, old)
-        elif path.exists():
-            path.unlink()
-        os.replace(part, path)
-    except OSError as error:
-        if error.errno in FULL:
-            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with temporary_folder(path.parent, path.name) as part:
+        old = part.with_suffix(".old")
+        try:
+            yield part
+            for file in part.iterdir():
+                to_disk(file)
+            os.chmod(part, 0o777 & ~_UMASK)
+            if path.is_dir():  # a folder cannot be replaced in one step
+                os.replace(path, old)
+            elif path.exists():
+                path.unlink()
+            os.replace(part, path)
+        except OSError as error:
+            if error.errno in FULL:
+                raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def to_disk(file: Path) -> None:
@@ -118,18 +162,40 @@ def _was_full(part: Path, error: Exception) -> bool:
     return False
 
 
-@cache  # once in a process
-def tidy(folder: Path) -> None:
-    """Remove what killed processes left of files and folders that they were writing into ``folder``.
+_tidied: set[Path] = set()
 
-    What a process that still runs has begun is not touched.
+
+def _tidy_once(folder: Path, new: Path) -> None:
+    """Once in a process: remove what killed processes left of what they were writing into ``folder``.
+
+    What is still being written is not touched. ``new`` was made just now: the age of files from elsewhere is counted
+    by the clock of whoever keeps the folder.
     """
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
     with suppress(OSError):
+        now = new.stat().st_mtime_ns
         for file in folder.iterdir():
             name = _LEFTOVER.fullmatch(file.name)
-            if name and int(name[1]) != os.getpid() and not _is_running(int(name[1])):
-                with suppress(OSError):
-                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+            if name and _is_left(file, name[1], int(name[2]), now):
+                _remove(file)
+
+
+def _is_left(file: Path, computer: str, process: int, now: int) -> bool:
+    """Whether nobody is writing the temporary file or folder any more, and it is this user's own."""
+    status = file.lstat()
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        return False
+    if computer != _computer():
+        inside = [entry.lstat().st_mtime_ns for entry in file.iterdir()] if file.is_dir() else []
+        return now - max([status.st_mtime_ns, *inside]) > _OLD_NS
+    return file.absolute() not in _writing if process == os.getpid() else not _is_running(process)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
 def _is_running(process: int) -> bool:
@@ -151,10 +217,9 @@ def _is_running(process: int) -> bool:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of ``path``. The caller must know that no other process is writing it."""
-    ours = re.compile(re.escape(f".{_shortened(path)}.") + r"\d+\.(part|old)")
     for file in path.parent.iterdir():
-        if ours.fullmatch(file.name):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        if _LEFTOVER.fullmatch(file.name) and file.name.startswith(f".{path.name[:LONGEST_NAME]}.danger-safe-"):
+            _remove(file)
 
 
 def write_whole(path: str | Path, text: str) -> None:
@@ -165,6 +230,8 @@ def write_whole(path: str | Path, text: str) -> None:
 
 def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Write a CSV table, whole or not at all."""
+    columns = tuple(columns)
+    check_ours(Path(path), columns)
     write_whole(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
 
 

@@ -1,29 +1,54 @@
 """What took long to hear, kept in a file of arrays beside the table for the next training."""
 
+import math
+import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import is_regular, mark_zip
 
 
 def read_kept(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """The arrays ``names`` that were kept under this ``key``; None where the file is absent, damaged or of another key."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names} if str(file["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    """The arrays ``names`` that were kept under this ``key``; None where the file is absent, damaged or of another key.
+
+    Nothing takes more memory than the file has bytes, whatever its headers claim.
+    """
+    if not is_regular(path):
         return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: _read(archive, name) for name in names} if str(_read(archive, "key")) == key else None
+    except Exception:  # a damaged zip can raise anything
+        return None
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz file as ``keep`` writes it. Raises ValueError where its header claims another size."""
+    member = archive.getinfo(name + ".npy")
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.path.getsize(archive.filename):
+        raise ValueError("compressed")
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+        if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+            raise ValueError("another size than it claims")
+    with archive.open(member) as file:
+        return npy.read_array(file, allow_pickle=False)
 
 
 def keep(path: Path, key: str, arrays: dict[str, np.ndarray], otherwise: str) -> None:
     """Write the arrays, whole or not at all; where they cannot be, warn: the next training will have to ``otherwise``."""
     try:
-        with whole_file(path) as part, open(part, "wb") as file:
-            np.savez(file, key=np.array(key), **arrays)
+        with whole_file(path) as part:
+            with open(part, "wb") as file:
+                np.savez(file, key=np.array(key), **arrays)
+            mark_zip(part)
     except (OSError, UserError) as error:
         warn(f"the next training will have to {otherwise}: {error}")

@@ -6,6 +6,7 @@ breaks leaves the part for the next try, a wrong hash throws it away.
 
 import hashlib
 import http.client
+import os
 import re
 import sys
 import urllib.error
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from danger_safe.core.atomic import FULL, to_disk
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import is_regular
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 3
@@ -29,13 +31,17 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(url: str, target: Path, *, size: int | None = None, sha256: str | None = None) -> Path:
+def download(url: str, target: Path, *, size: int | None = None, sha256: str | None = None, by_hand: str = "") -> Path:
     """Fetch ``url`` into ``target``; ``size`` in bytes and ``sha256`` are checked where given.
+
+    ``by_hand``: what to do where the server refuses.
 
     Raises UserError, with what to do, when the file cannot be had whole.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    if os.path.lexists(part) and (part.is_symlink() or not is_regular(part)):
+        raise UserError(f"{part} is in the way of the download, and no part of one: move it away")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _fetch(url, part, size)
@@ -43,7 +49,7 @@ def download(url: str, target: Path, *, size: int | None = None, sha256: str | N
         except urllib.error.HTTPError as error:
             problem = f"the server answered {error.code} {error.reason}"
             if error.code < 500:
-                raise UserError(f"{url}: {problem}. Save the file by hand as {target}") from error
+                raise UserError(f"{url}: {problem}. {by_hand or f'Save the file by hand as {target}'}") from error
         except (_Incomplete, OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 words = "the disk is full: make room, and run again: the download goes on where it stopped"

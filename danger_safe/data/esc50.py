@@ -16,6 +16,7 @@ from tqdm import tqdm
 from danger_safe.core.atomic import FULL, FULL_WORDS
 from danger_safe.core.download import MOST, download
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import own_folder
 from danger_safe.data.clips import inside, read_table
 
 # A test points this at a local server; the real address could not be tried where this was written.
@@ -27,13 +28,14 @@ CLIP_BYTES = 441_044  # of each WAV file
 def download_esc50(folder: Path) -> None:
     """Make ``folder`` the complete ESC-50. It gets its name only when every clip is there in full size.
 
-    Raises UserError when the download or the check fails; an archive that is not usable is removed.
+    What is downloaded and unpacked lies in a folder of its own beside it until then. Raises UserError when the download
+    or the check fails; an archive that is not usable is removed.
     """
-    archive = folder.with_name(folder.name + ".zip")
+    work = own_folder(folder.with_name(folder.name + ".download"))
+    archive, unpacked = work / "ESC-50.zip", work / "unpacked"
     if not archive.is_file():
         print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)
-        download(URL, archive)
-    unpacked = folder.with_name(folder.name + ".part")
+        download(URL, archive, by_hand="Download and unpack ESC-50 by hand, and give its folder with --esc50")
     shutil.rmtree(unpacked, ignore_errors=True)  # an earlier, interrupted run
     try:
         _unpack(archive, unpacked)
@@ -50,7 +52,7 @@ def download_esc50(folder: Path) -> None:
             f"the downloaded ESC-50 is not usable and was removed: {error}. Run again to fetch it"
         ) from error
     unpacked.replace(folder)
-    archive.unlink()
+    shutil.rmtree(work)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ it loses nothing but time.
 import hashlib
 import json
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,13 @@ import numpy as np
 
 from danger_safe.core.atomic import make_folder
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import JOURNAL_ID, check_ours
 
 FORMAT = 1
+_TABLES = {
+    "notes": "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT)",
+    "clips": "CREATE TABLE clips (file TEXT PRIMARY KEY, signature TEXT, seconds REAL, embedding BLOB, reason TEXT)",
+}
 # Clips that are not as they should be, notes that are not, and lengths of embeddings beside the first.
 _WRONG_ROWS = """
 SELECT
@@ -47,11 +53,12 @@ class Journal:
     """The results of one table, on the disk."""
 
     def __init__(self, path: Path):
-        """Open a journal or begin one; ``damaged`` tells that the file was no journal and begins anew.
+        """Open a journal or begin one; ``damaged`` tells that the file was a journal, is damaged and begins anew.
 
-        Raises UserError when another process has it open, or it cannot be written.
+        Raises UserError when another process has it open, it cannot be written, or the file is somebody else's.
         """
         self.path, self.damaged = path, False
+        check_ours(path)
         make_folder(path.parent)
         with self._errors():
             try:
@@ -69,16 +76,20 @@ class Journal:
     def _open(self) -> None:
         self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         run = self._database.execute
+        run("PRAGMA trusted_schema = OFF")
+        found = set(run("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        if not found <= set(_TABLES.items()):
+            raise ValueError("tables of something else: a view, which may have no end")
+        if run("PRAGMA application_id").fetchone() != (JOURNAL_ID,):
+            run(f"PRAGMA application_id = {JOURNAL_ID}")  # before there is a write-ahead log: in the file itself
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         with self._database:
             run("BEGIN IMMEDIATE")
-            run("CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT)")
-            run(
-                "CREATE TABLE IF NOT EXISTS clips "
-                "(file TEXT PRIMARY KEY, signature TEXT, seconds REAL, embedding BLOB, reason TEXT)"
-            )
+            for name, sql in _TABLES.items():
+                if (name, sql) not in found:
+                    run(sql)
         if run(_WRONG_ROWS).fetchone() != (0, 0, 0):
             raise ValueError("rows that no extraction wrote")
 
@@ -168,9 +179,9 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise UserError(
-                    f"{self.path}: another extraction is writing the same table; wait for it, or give another --output"
-                ) from error
+                other = "another extraction is writing the same table; wait for it, or give another --output"
+                none = "the file system there has no locks: give an --output on another disk"
+                raise UserError(f"{self.path}: {other if _has_locks(self.path.parent) else none}") from error
             if "open" in str(error) or "readonly" in str(error):
                 raise UserError(f"{self.path}: cannot be written there: {error}") from error
             if "no such" in str(error):
@@ -180,6 +191,20 @@ class Journal:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+
+
+def _has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder can lock files: where it cannot, SQLite says that its file is locked."""
+    try:
+        import fcntl  # not on Windows, where every file system can
+    except ImportError:
+        return True
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def _bytes(embedding: np.ndarray | None) -> bytes | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS
 from danger_safe.core.atomic import remove_leftovers, write_csv, write_whole
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.data.clips import Clip
 from danger_safe.embeddings.journal import Journal, digest
-from danger_safe.embeddings.table_writer import side_file, write_table
+from danger_safe.embeddings.table_writer import INFO_COLUMNS, side_file, write_table
 from models.checkpoint_files import CheckpointInfo
 
 SUFFIXES = (".csv", ".parquet")
+FAILURE_COLUMNS = ("file", "reason")
 PACKAGES = ("numpy", "scipy", "soundfile", "soxr")  # what an embedding depends on, beside the engine
 
 
@@ -27,6 +29,13 @@ class TableFiles:
         self.info = side_file(path, ".json")
         self.failures = side_file(path, "_failures.csv")
 
+    def check_ours(self) -> None:
+        """Raises UserError where one of the files is there already and was not made by an extraction."""
+        check_ours(self.path, INFO_COLUMNS)
+        check_ours(self.failures, FAILURE_COLUMNS)
+        for file in (self.info, self.journal):
+            check_ours(file)
+
     def write(self, clips: list[Clip], journal: Journal, info: CheckpointInfo, engine: str) -> dict[str, str]:
         """Write everything from the journal, in the clips' order; returns the failures: file, reason.
 
@@ -38,14 +47,14 @@ class TableFiles:
         journal.keep_only(clip.file for clip in clips)
         known = journal.results()
         failures = {clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason}
-        write_csv(self.failures, ("file", "reason"), failures.items())
+        write_csv(self.failures, FAILURE_COLUMNS, failures.items())
         whole = [clip for clip in clips if clip.file not in failures]
         if not whole:
             raise UserError(f"none of the {len(clips)} clips could be read; the reasons are in {self.failures}")
         rows = [(c.file, c.label, c.category, c.fold, c.source, Path(c.file).name in info.clips) for c in whole]
         embeddings = journal.embeddings((clip.file for clip in whole), info.dimensions)
         write_table(self.path, rows, embeddings, info.dimensions, self.rows_per_part)
-        described = {
+        described = MADE_BY | {
             "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
             "made_of": self.made_of,
             "sample_rate": SAMPLE_RATE,

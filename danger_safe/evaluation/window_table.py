@@ -64,7 +64,8 @@ def hear_again(
     asked = [hashes, through.tolist()] if table.twins else hashes[0]
     key = digest([asked, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
     kept = side_file(table.path, "_windows.npz")
-    if (content := read_kept(kept, key, [field.name for field in fields(Heard)])) is not None:
+    content = read_kept(kept, key, [field.name for field in fields(Heard)])
+    if content is not None and _fits(content, table):
         return _heard(content)
     clips = [
         Clip(str(row), sound, int(label), "", NO_FOLD, "")
@@ -75,6 +76,25 @@ def hear_again(
     content["embeddings"] = heard.embeddings.astype(np.float16)
     keep(kept, key, content, otherwise="listen again")
     return _heard(content)  # as it will be read, to the last bit
+
+
+def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
+    """Whether the arrays are what ``_listen`` gives for this table: the file may be somebody else's."""
+    windows, kinds = len(content["start"]), dict.fromkeys(("embeddings", "levels"), "f")
+    kinds |= {"start": "f", "end": "f", "audible": "b", "stretch": "i", "clip": "i", "whole": "b"}
+    clip, stretch = content["clip"], content["stretch"]
+    return (
+        all(
+            content[name].dtype.kind == kind and content[name].ndim == {"embeddings": 2, "levels": 3}.get(name, 1)
+            and len(content[name]) == windows
+            for name, kind in kinds.items()
+        )
+        and windows > 0
+        and content["embeddings"].shape[1] == table.features.shape[1]
+        and all(np.isfinite(content[name]).all() for name, kind in kinds.items() if kind == "f")
+        and 0 <= clip.min() <= clip.max() < len(table.clips)
+        and 0 <= stretch.min() <= stretch.max() < windows
+    )  # fmt: skip
 
 
 def _heard(content: dict[str, np.ndarray]) -> Heard:

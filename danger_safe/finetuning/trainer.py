@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import MADE_BY
 from danger_safe.finetuning import augment
 from danger_safe.finetuning.config import Settings
 from danger_safe.finetuning.validation import HeldOut
@@ -225,7 +226,7 @@ class Training:
                     mean.lerp_(now, 1 - memory)
 
     def _save(self) -> None:
-        state = {
+        state = MADE_BY | {
             "settings": asdict(self.settings), "network": self.model.settings, "clips": list(self.sounds.names),
             "dangers": None if self.dangers is None else self.dangers.tolist(),
             "model": self.model.state_dict(), "average": self.average.state_dict(),
