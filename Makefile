@@ -113,7 +113,7 @@ define TRAIN
 endef
 
 models/quiet_rooms: .venv/.run-installed
-	$(RUN) -m danger_safe.audio.room_tone $@
+	$(RUN) -m tools.quiet_rooms $@
 
 compact: .venv/.run-installed models/quiet_rooms
 	$(call TRAIN,compact,)

@@ -31,13 +31,12 @@ from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.detection.model_file import load_model_file
-from danger_safe.embeddings.table import EmbeddingTable, read_table
+from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.twins import with_twins
 from danger_safe.evaluation.calibration import uncalibrated
 from danger_safe.evaluation.cross_validation import Rule, evaluate, summarise, warnings_of
 from danger_safe.evaluation.model_comparison import auc_differences, recommend
-from danger_safe.reports.mistakes import write_mistakes
-from danger_safe.training import describe_data, hear_by_the_hour
+from danger_safe.training import hear_by_the_hour
 
 OUTPUTS = {  # and how the tables among them begin
     "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "mistakes.html": (),
@@ -98,6 +97,8 @@ def main(arguments: list[str]) -> int:
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
     with whole_file(table_file) as part:
         comparison.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+    # with matplotlib, which takes a second to load
+    from danger_safe.reports.mistakes_page import write_mistakes
     from danger_safe.reports.plots import draw_comparison
 
     draw_comparison(picture, describe_data(table), results)

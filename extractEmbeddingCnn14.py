@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
             return report_failures({clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason})
 
         # The network's libraries take time to load: only now are they certain to be needed.
+        from danger_safe.embeddings.cluster import embed_on_cluster
         from danger_safe.embeddings.extractor import embed_here
         from models.engine import open_engine
 
@@ -61,8 +62,6 @@ def main(arguments: list[str]) -> int:
             journal.add(found.unreadable)
             batch_size = args.batch_size or engine.network.batch_size
             if args.scheduler:
-                from danger_safe.embeddings.cluster import embed_on_cluster
-
                 name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, batch_size)
             else:
                 name = engine.name

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if args.sample:
         folder = args.output / "sample-sounds"
         if not (folder / "meta" / "esc50.csv").is_file():  # the table is written last
-            from danger_safe.data.synthetic import make_samples
+            from danger_safe.data.synthetic import make_samples  # SciPy takes half a second to load
 
             make_samples(folder)
     elif not os.path.lexists(folder) and folder == DOWNLOADED:

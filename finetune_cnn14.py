@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     if args.holdout_fold == "auto" and not hold:
         cli.warn("too few recordings to hold some out: all passes are done, and no score tells how good the result is")
 
+    # PyTorch and matplotlib take seconds to load, and what is wrong with the sounds is said before.
     import numpy as np
     import torch
 

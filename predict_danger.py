@@ -41,6 +41,7 @@ from danger_safe.detection.events import Event, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary, names
 from danger_safe.evaluation.thresholds import threshold_for
+from danger_safe.reports.timeline import Overview, draw_timeline
 from models.checkpoint_files import NAMES
 from models.engine import Engine, convert_for_next_time, open_engine
 
@@ -97,7 +98,7 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
     saved, name = None, "compact"
     if args.model is not None:
-        from danger_safe.detection.model_file import open_model_file
+        from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
 
         saved = open_model_file(args.model)
         name = args.checkpoint or saved["checkpoint"]["name"]
@@ -144,8 +145,6 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     pieces, seconds = open_pieces(recording, args)
     overview = None
     if args.plot:
-        from danger_safe.reports.timeline import Overview, draw_timeline
-
         overview = Overview(listener.engine.front_end)
         pieces = overview.watch(pieces)
 

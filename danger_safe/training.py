@@ -17,13 +17,14 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.core.paths import Place
 from danger_safe.data.clips import LABEL_NAMES
-from danger_safe.detection.novelty import in_words as unknown_in_words
-from danger_safe.detection.novelty import learn_known, summarise_unknown
-from danger_safe.embeddings.table import EmbeddingTable, read_table
+from danger_safe.detection.novelty import learn_known
+from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
 from danger_safe.embeddings.twins import with_twins
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
 from danger_safe.evaluation.cross_validation import Rule, evaluate, folds_of, summarise, warnings_of
+from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
+from danger_safe.evaluation.novelty_report import summarise_unknown
 from danger_safe.evaluation.thresholds import in_words, in_words_by_the_hour
 from danger_safe.evaluation.window_table import Heard, hear_again
 
@@ -82,7 +83,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     draw_confusion(picture, title, describe_data(table), metrics)
     draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
     if heard is not None:
-        from danger_safe.reports.plots import draw_operating_points
+        from danger_safe.reports.plots import draw_operating_points  # as above
 
         pictures.append(args.output_dir / f"{key}_operating_point.png")
         draw_operating_points(pictures[-1], title, describe_data(table), metrics)
@@ -123,18 +124,6 @@ def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: Em
     }  # fmt: skip
     with whole_file(path) as part:
         joblib.dump(content, part, compress=3)
-
-
-def describe_data(table: EmbeddingTable) -> str:
-    """One line for titles: how many clips of what, seen through which network."""
-    danger = int(table.labels.sum())
-    known, through_twins = int(table.known.sum()), sum(int(twin.scores.sum()) for twin in table.twins)
-    words = (
-        f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
-    )
-    if through_twins:
-        words += f", {through_twins} scored through twins that never heard them"
-    return words + (f", {known} SEEN by the network" if known else "")
 
 
 def print_summary(title: str, data: str, metrics: dict) -> None:

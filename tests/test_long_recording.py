@@ -55,7 +55,7 @@ def test_planted_sounds_are_where_they_were_planted(clips):
 
 
 def test_quiet_rooms_are_quiet_and_differ(tmp_path):
-    command = [sys.executable, "-m", "danger_safe.audio.room_tone", tmp_path / "rooms", "--clips", "3"]
+    command = [sys.executable, "-m", "tools.quiet_rooms", tmp_path / "rooms", "--clips", "3"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     rooms = read_clips(tmp_path / "rooms")
     assert [clip.category for clip in rooms] == ["room_tone_noise"] * 3

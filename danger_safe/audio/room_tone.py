@@ -1,34 +1,16 @@
-"""Writes clips of what a microphone hears where nothing happens: ``python -m danger_safe.audio.room_tone FOLDER``.
+"""What a microphone hears where nothing happens: its own noise of any colour, mains hum, digital silence.
 
-Peak normalisation makes the quietest room loud: its microphone's own noise of any colour, mains hum, digital silence.
-Collections have few such recordings, and a network that has heard none calls white noise danger. Clips go to
-FOLDER/room_tone_noise, for finetune_cnn14.py --dataset … FOLDER.
+Peak normalisation makes the quietest room loud. Collections have few such recordings, and a network that has heard none
+calls white noise danger.
 """
 
-from pathlib import Path
-
 import numpy as np
-import soundfile
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.core import cli
 
 CATEGORY = "room_tone_noise"
 SECONDS = 5
 SLOWEST = 20.0  # Hz, below which noise of any colour stops growing
-
-
-def main(arguments: list[str]) -> int:
-    parser = cli.new_parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write")
-    parser.add_argument("--clips", type=cli.whole_number(1), default=200, metavar="N", help="how many")
-    args = parser.parse_args(arguments)
-    (args.folder / CATEGORY).mkdir(parents=True, exist_ok=True)
-    for number in range(args.clips):
-        file = args.folder / CATEGORY / f"quiet_room_{number:03d}.flac"
-        soundfile.write(file, quiet_room(number), SAMPLE_RATE, subtype="PCM_24")
-    print(f"Wrote {args.clips} clips to {args.folder / CATEGORY}")
-    return cli.DONE
 
 
 def quiet_room(number: int) -> np.ndarray:
@@ -49,7 +31,3 @@ def quiet_room(number: int) -> np.ndarray:
     room *= 10 ** (rng.uniform(-60, -40) / 20)
     steps = 2 ** rng.choice([15, 23])  # a cheap microphone's noise is a few steps of 16 bits
     return (np.round(room * steps) / steps).astype(np.float32)
-
-
-if __name__ == "__main__":
-    cli.run(main)

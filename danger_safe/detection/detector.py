@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import CheckpointInfo
 
@@ -107,8 +108,6 @@ class ReadyDetector:
 
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle."""
-        from danger_safe.core.atomic import whole_file
-
         text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ARRAYS}
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
         with whole_file(path) as part, open(part, "wb") as file:
@@ -138,7 +137,7 @@ class OwnDetector:
         """(windows, dimensions) -> whether each sounds like nothing in training, (windows,)."""
         if self.novelty is None:
             return np.zeros(len(embeddings), bool)
-        from danger_safe.detection.novelty import familiarity
+        from danger_safe.detection.novelty import familiarity  # scikit-learn takes a second to load
 
         return familiarity(self.novelty["rule"], embeddings) < self.novelty["level"]
 

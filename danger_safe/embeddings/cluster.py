@@ -80,7 +80,7 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
         if checkpoint not in _extractors:
             from distributed import get_worker
 
-            from models.engine import open_engine
+            from models.engine import open_engine  # only workers need the network's libraries
 
             cores = get_worker().state.nthreads
             engine = open_engine(checkpoint, "auto", cores)

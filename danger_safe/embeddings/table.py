@@ -219,3 +219,15 @@ def _read_info(path: Path, dimensions: int) -> dict:
     if described != dimensions:
         raise UserError(f"{file} is of {described} dimensions and {path} has {dimensions}: extract again")
     return info
+
+
+def describe_data(table: EmbeddingTable) -> str:
+    """One line for titles: how many clips of what, seen through which network."""
+    danger = int(table.labels.sum())
+    known, through_twins = int(table.known.sum()), sum(int(twin.scores.sum()) for twin in table.twins)
+    words = (
+        f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
+    )
+    if through_twins:
+        words += f", {through_twins} scored through twins that never heard them"
+    return words + (f", {known} SEEN by the network" if known else "")

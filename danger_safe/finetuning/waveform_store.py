@@ -4,7 +4,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -13,9 +12,7 @@ from tqdm import tqdm
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks
 from danger_safe.data.clips import Clip
 from models.logmel import LogMel
-
-if TYPE_CHECKING:
-    from models.network import SoundNetwork
+from models.network import SoundNetwork
 
 BLOCK_SECONDS = 60.0  # of a recording in memory at once
 
@@ -59,7 +56,7 @@ class SoundStore:
         self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling overshoots a little
         return len(samples)
 
-    def front_end(self, model: "SoundNetwork") -> LogMel:
+    def front_end(self, model: SoundNetwork) -> LogMel:
         """The network's front end, for sounds at the store's rate."""
         front_end = LogMel.of(model)
         return front_end if self.rate == SAMPLE_RATE else front_end.at_half_rate()

@@ -1,4 +1,4 @@
-"""Which clips the models get wrong, worst first, and which clips are nearest to them: mistakes.html, .csv and the map.
+"""Which clips the models get wrong, worst first, and which clips are nearest to them; mistakes.csv.
 
 wrong = find_mistakes(results, own)
 wrong.rows                              # rows of the table, worst first
@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 
-from danger_safe.core import cli
 from danger_safe.core.atomic import write_csv
-from danger_safe.core.errors import UserError
-from danger_safe.core.paths import Place
 from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.embeddings.table import EmbeddingTable
-from danger_safe.embeddings.table_sounds import find_sounds
 from danger_safe.evaluation.cross_validation import Evaluation
 
 NEIGHBOURS = 3
@@ -109,32 +104,3 @@ def names_of(table: EmbeddingTable) -> tuple[list[str], list[str]]:
     label_names = table.clips["label"].map(dict(enumerate(LABEL_NAMES)))
     categories = table.clips["category"]
     return table.clips["file"].tolist(), categories.where(categories != "", label_names).tolist()
-
-
-def write_mistakes(
-    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], own: list[str], dataset: Place | None
-) -> list[Path]:
-    """Write mistakes.html, mistakes.csv, embedding_map.png and embedding_map.csv into ``folder``; their paths.
-
-    ``own``: titles of the models whose mistakes count. Where the sounds are not found (``find_sounds``) the page has
-    neither players nor log-mels, and a warning says so.
-    """
-    from danger_safe.reports.embedding_map import lay_out, write_map  # with matplotlib, which takes a second to load
-    from danger_safe.reports.mistakes_page import write_page
-
-    mistakes = find_mistakes(results, own)
-    standardised = StandardScaler().fit_transform(table.features)
-    neighbours = nearest(standardised, results[own[0]].sources, mistakes.rows)
-    try:
-        sounds = find_sounds(table, dataset)
-    except (UserError, OSError) as error:
-        cli.warn(f"mistakes.html has no players and no log-mel pictures: {error}")
-        sounds = None
-    paths = [folder / name for name in ("mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv")]
-    page, listing, picture, places = paths
-    write_list(listing, table, mistakes, neighbours)
-    plan = lay_out(standardised, mistakes.labels, names_of(table)[1], mistakes.rows)
-    write_map(picture, places, names_of(table)[0], plan)
-    for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
-        cli.warn(problem)
-    return paths

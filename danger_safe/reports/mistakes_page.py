@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
+from danger_safe.core import cli
 from danger_safe.core.atomic import write_whole
+from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place
 from danger_safe.data.clips import LABEL_NAMES
-from danger_safe.embeddings.table import EmbeddingTable
-from danger_safe.reports.embedding_map import SHAPES, MapPlan, in_words
-from danger_safe.reports.mistakes import KINDS, Mistakes, names_of, title_in_words
+from danger_safe.embeddings.table import EmbeddingTable, describe_data
+from danger_safe.embeddings.table_sounds import find_sounds
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.reports.embedding_map import SHAPES, MapPlan, in_words, lay_out, write_map
+from danger_safe.reports.mistakes import KINDS, Mistakes, find_mistakes, names_of, nearest, title_in_words, write_list
 from danger_safe.reports.page_media import PLAYED_SECONDS, draw_all, encode_all
-from danger_safe.training import describe_data
 
 MOST_BYTES = 20_000_000  # of the page
 MOST_ROWS = 2_000  # mistakes in its list; mistakes.csv has them all
@@ -41,6 +45,32 @@ class _Page:
     pictures: dict[int, tuple[str, float]]  # PNG in base64, seconds
     sounds: dict[int, str]  # Ogg in base64
     notes: list[str] = field(default_factory=list)  # what is missing
+
+
+def write_mistakes(
+    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], own: list[str], dataset: Place | None
+) -> list[Path]:
+    """Write mistakes.html, mistakes.csv, embedding_map.png and embedding_map.csv into ``folder``; their paths.
+
+    ``own``: titles of the models whose mistakes count. Where the sounds are not found (``find_sounds``) the page has
+    neither players nor log-mels, and a warning says so.
+    """
+    mistakes = find_mistakes(results, own)
+    standardised = StandardScaler().fit_transform(table.features)
+    neighbours = nearest(standardised, results[own[0]].sources, mistakes.rows)
+    try:
+        sounds = find_sounds(table, dataset)
+    except (UserError, OSError) as error:
+        cli.warn(f"mistakes.html has no players and no log-mel pictures: {error}")
+        sounds = None
+    paths = [folder / name for name in ("mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv")]
+    page, listing, picture, places = paths
+    write_list(listing, table, mistakes, neighbours)
+    plan = lay_out(standardised, mistakes.labels, names_of(table)[1], mistakes.rows)
+    write_map(picture, places, names_of(table)[0], plan)
+    for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
+        cli.warn(problem)
+    return paths
 
 
 def write_page(

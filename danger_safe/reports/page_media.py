@@ -119,7 +119,7 @@ def _or_reason(work: Callable, *arguments) -> tuple:
 
 def draw_all(sounds: dict[int, Place]) -> dict[int, tuple[str, float]]:
     """Log-mel pictures: row: (PNG in base64, seconds). Sounds that cannot be read have none."""
-    from models.mfcc import front_end
+    from models.mfcc import front_end  # librosa takes a second to load
 
     mel = front_end()
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -80,7 +80,7 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-    from danger_safe.reports.plots import COLOURS, save
+    from danger_safe.reports.plots import COLOURS, save  # matplotlib takes a second to load
 
     columns = overview.finish()
     seconds = max(summary.seconds, 0.1)
