@@ -144,7 +144,9 @@ def _convert(checkpoint: str, folder: Path) -> None:
         if not is_private(new):
             raise ConversionError(f"{folder.parent}: everybody may write into whatever is made there: {_ELSEWHERE}")
         _run(
-            "import runpy; runpy.run_module('models.export', run_name='__main__', alter_sys=True)", checkpoint, str(new)
+            f"import runpy; runpy.run_module('{__package__}.export', run_name='__main__', alter_sys=True)",
+            checkpoint,
+            str(new),
         )
         bar.update()
         # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.

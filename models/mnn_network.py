@@ -81,7 +81,7 @@ class _Process:
     """One process, started when it is first needed."""
 
     def __init__(self, file: Path, threads: int, winograd: int):
-        self._command = module_command("models.mnn_network", str(file), str(threads), str(winograd))
+        self._command = module_command(f"{__package__}.mnn_network", str(file), str(threads), str(winograd))
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:

@@ -38,6 +38,7 @@ What is not a package:
 
 | what | licence |
 | --- | --- |
+| the code of this project | MIT ([LICENSE](LICENSE)) |
 | ESC-50 (K. J. Piczak), downloaded by step 1 | CC BY-NC 3.0 |
 | Cnn14's official weights (Kong et al.), downloaded by step 2 | CC BY 4.0 |
 | `models/cnn14_compact*.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on ESC-50 and on sounds of which several forbid commercial use |

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from models.checkpoint_files import CheckpointInfo
+from models.checkpoint_files import COMPACT, CheckpointInfo
 
 FILE = "class_labels_indices.csv"  # columns index, mid, display_name
-PLACES = (Path(__file__).resolve().parents[2] / "models" / FILE, Path.home() / "panns_data" / FILE)
+PLACES = (COMPACT.with_name(FILE), Path.home() / "panns_data" / FILE)
 CLASSES = 527
 NEAREST = 3
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
-from models.checkpoint_files import CheckpointInfo
+from models.checkpoint_files import COMPACT, CheckpointInfo
 
-READY = Path(__file__).resolve().parents[2] / "models" / "detector.npz"
+READY = COMPACT.with_name("detector.npz")
 NEAREST = 3  # categories that are named
 ARRAYS = ("weights", "bias", "mean", "scale", "room", "centres")  # of the ready detector's file; the rest is text
 

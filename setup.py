@@ -1,0 +1,47 @@
+"""What ``pip install .`` puts where: everything inside the one package ``danger_safe``.
+
+In a checkout the networks are the folder ``models`` and the scripts lie in the root. Installed under such general names
+they would hide, or be hidden by, a user's own ``models``; so they become ``danger_safe.models`` and
+``danger_safe.scripts``, and the copies' import lines are changed to say so. Nothing else differs.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+INSIDE = {"danger_safe.models": "models", "danger_safe.scripts": ".", "danger_safe.scripts.dataset": "dataset"}
+
+
+class BuildInside(build_py):
+    """Copies modules as setuptools does, and changes ``from models`` to ``from danger_safe.models``."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.editable_mode:
+            raise SystemExit("error: pip install -e is not for this project: a checkout's scripts run as they are")
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        return [entry for entry in found if entry[1] != "setup"]  # this file lies among the scripts
+
+    def build_module(self, module, module_file, package):
+        copy, copied = super().build_module(module, module_file, package)
+        text = Path(copy).read_text(encoding="utf-8")
+        text = re.sub(r"^( *)from models\b", r"\1from danger_safe.models", text, flags=re.MULTILINE)
+        Path(copy).write_text(text, encoding="utf-8", newline="\n")
+        return copy, copied
+
+
+setup(
+    packages=[*find_packages(include=["danger_safe", "danger_safe.*"]), *INSIDE],
+    package_dir=INSIDE,
+    package_data={
+        "danger_safe.reports": ["*.html"],
+        "danger_safe.models": ["cnn14_compact.pth", "detector.npz"],
+        "danger_safe.scripts.dataset": ["*.toml"],
+    },
+    include_package_data=False,
+    cmdclass={"build_py": BuildInside},
+)
