@@ -2,9 +2,9 @@
 
     python compare_models.py
     python compare_models.py --baseline audio_mfcc.csv
-    python compare_models.py --models rf_model.joblib mlp_model.joblib --output-dir results
+    python compare_models.py --models rf_model.skops mlp_model.skops --output-dir results
 
-In:   audio_embeddings.csv and the *_model.joblib files trained on it
+In:   audio_embeddings.csv and the *_model.skops files trained on it
 Out:  model_comparison.png  ROC and precision–recall curves, the chosen thresholds as dots
       model_comparison.csv  one row a model, with its learning time, size and speed
       mistakes.html, .csv   every clip that a model gets wrong, worst first, to be heard and seen
@@ -12,7 +12,7 @@ Out:  model_comparison.png  ROC and precision–recall curves, the chosen thresh
       on the terminal also how sure the differences are, and which model to use
 
 Each model is trained anew on each fold: the models in the files have seen every clip and cannot be judged on them.
-Opening a .joblib file can run code that is in it: give only files that you made yourself.
+Opening a .joblib file can run code that is in it: such files are opened only where you name them.
 """
 
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
@@ -27,7 +27,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from danger_safe.core import paths
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import whole_file, without_formula
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.detection.model_file import load_model_file
@@ -46,10 +46,11 @@ OUTPUTS = {  # and how the tables among them begin
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    files = list(dict.fromkeys(args.models or [])) or sorted(args.output_dir.glob("*_model.joblib"))
+    files = list(dict.fromkeys(args.models or [])) or sorted(args.output_dir.glob("*_model.skops"))
     if not files:
         raise UserError(
-            f"no *_model.joblib in {args.output_dir}: run the train scripts first, or name files with --models"
+            f"no *_model.skops in {args.output_dir}: run the train scripts first, or name models with --models "
+            "(.joblib files can run code: only your own)"
         )
     given = {path.resolve() for path in (args.embeddings, args.baseline) if path}
     for name in OUTPUTS:
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> int:
     comparison = pd.DataFrame(rows).sort_values("roc_auc", ascending=False)
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
     with whole_file(table_file) as part:
-        comparison.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+        comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
     # with matplotlib, which takes a second to load
     from danger_safe.reports.mistakes_page import write_mistakes
     from danger_safe.reports.plots import draw_comparison
@@ -115,7 +116,7 @@ def main(arguments: list[str]) -> int:
     own = [title for title, speed in speeds.items() if math.isfinite(speed)]
     further = write_mistakes(args.output_dir, table, results, own, args.dataset)
     print(f"Wrote {', '.join(map(str, [picture, table_file, *further]))}")
-    for name in sorted({file.name.replace("_model.joblib", "") for file in files}):
+    for name in sorted({file.stem.removesuffix("_model") for file in files}):
         matrix = args.output_dir / f"{name}_confusion_matrix.png"
         if matrix.is_file():
             print(f"See   {matrix}")
@@ -168,7 +169,7 @@ def parse(arguments: list[str]):
     parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
-                        help="models to compare (default: every *_model.joblib in --output-dir)")  # fmt: skip
+                        help="models to compare (default: every *_model.skops in --output-dir)")  # fmt: skip
     parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
                         "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
     parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR",

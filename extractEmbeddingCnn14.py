@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
             journal.add(found.unreadable)
             batch_size = args.batch_size or engine.network.batch_size
             if args.scheduler:
-                name = embed_on_cluster(args.scheduler, found.tasks, journal, args.checkpoint, sha256, batch_size)
+                name = embed_on_cluster(
+                    args.scheduler, found.tasks, journal, args.checkpoint, sha256, engine.info.dimensions, batch_size
+                )
             else:
                 name = engine.name
                 embed_here(engine, found.tasks, journal, args.jobs, batch_size)

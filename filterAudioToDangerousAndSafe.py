@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
     counts = Counter((clip.label, clip.category) for clip in present)
     for (label, category), count in sorted(counts.items()):
-        print(f"{LABEL_NAMES[label]:<7} {category:<16} {count:>5}")
+        print(f"{LABEL_NAMES[label]:<7} {cli.one_line(category):<16} {count:>5}")
     for label, name in enumerate(LABEL_NAMES):
         print(f"{name:<7} {'total':<16} {sum(n for (which, _), n in counts.items() if which == label):>5}")
     print(f"{placed} clips placed, {len(present) - placed} already there, {removed} removed")

@@ -3,7 +3,7 @@
     python predict_danger.py recording.wav                      # at once, offline: the ready detector
     python predict_danger.py recordings/ --format csv > windows.csv
     python predict_danger.py recording.wav --plot recording.png
-    python predict_danger.py recording.wav --model logreg_model.joblib
+    python predict_danger.py recording.wav --model logreg_model.skops
     ffmpeg -i rtsp://camera/stream -f wav - | python predict_danger.py -
     python predict_danger.py --mic
 
@@ -42,7 +42,7 @@ from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary, names
 from danger_safe.evaluation.thresholds import threshold_for
 from danger_safe.reports.timeline import Overview, draw_timeline
-from models.checkpoint_files import NAMES
+from models.checkpoint_files import NAMES, checkpoint_here
 from models.engine import Engine, convert_for_next_time, open_engine
 
 DANGER_HEARD = 4
@@ -104,6 +104,8 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
         name = args.checkpoint or saved["checkpoint"]["name"]
         if args.checkpoint is None and name not in NAMES:
             raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
+        if args.checkpoint is None:
+            checkpoint_here(name)
     elif args.checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
     with open_engine(name, args.device, args.jobs, is_short(args.input)) as engine:
@@ -219,8 +221,8 @@ def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("input", nargs="*", metavar="INPUT", help="recordings, folders, or - for a stream on stdin")
-    add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.joblib (default: the ready detector)."
-        " Opening such a file can run code: only your own")  # fmt: skip
+    add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.skops (default: the ready detector)."
+        " A .joblib can run code when it is opened: only your own")  # fmt: skip
     add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
     add(
         "--threshold",

@@ -4,7 +4,8 @@
     python train_logreg_model.py --embeddings my.csv --output-dir results --min-recall 0.98
 
 In:   audio_embeddings.csv
-Out:  logreg_model.joblib          scaler and classifier, with the chosen threshold and all that was measured
+Out:  logreg_model.skops           scaler and classifier, with the chosen threshold and all that was measured
+      logreg_model.joblib          the same, for notebooks; opening it can run code
       logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       logreg_reliability.png       are its scores probabilities?
       logreg_operating_point.png   false alarms in an hour against dangers found, for every threshold

@@ -4,7 +4,8 @@
     python train_mlp_model.py --embeddings my.csv --output-dir results --seed 1
 
 In:   audio_embeddings.csv
-Out:  mlp_model.joblib          scaler and network, with the chosen threshold and all that was measured
+Out:  mlp_model.skops           scaler and network, with the chosen threshold and all that was measured
+      mlp_model.joblib          the same, for notebooks; opening it can run code
       mlp_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       mlp_reliability.png       are its scores probabilities?
       mlp_operating_point.png   false alarms in an hour against dangers found, for every threshold

@@ -4,7 +4,8 @@
     python train_rf_model.py --embeddings my.csv --output-dir results --jobs 4
 
 In:   audio_embeddings.csv
-Out:  rf_model.joblib          the forest, with the chosen threshold and all that was measured
+Out:  rf_model.skops           the forest, with the chosen threshold and all that was measured
+      rf_model.joblib          the same, for notebooks; opening it can run code
       rf_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       rf_reliability.png       are its scores probabilities?
       rf_operating_point.png   false alarms in an hour against dangers found, for every threshold

@@ -6,17 +6,17 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import joblib
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from danger_safe.core import cli, paths
-from danger_safe.core.atomic import whole_file, write_whole
+from danger_safe.core.atomic import write_whole
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.core.paths import Place
 from danger_safe.data.clips import LABEL_NAMES
+from danger_safe.detection.model_file import save_model_files
 from danger_safe.detection.novelty import learn_known
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
@@ -28,7 +28,14 @@ from danger_safe.evaluation.novelty_report import summarise_unknown
 from danger_safe.evaluation.thresholds import in_words, in_words_by_the_hour
 from danger_safe.evaluation.window_table import Heard, hear_again
 
-OUTPUTS = ("model.joblib", "metrics.json", "confusion_matrix.png", "reliability.png", "operating_point.png")
+OUTPUTS = (
+    "model.joblib",
+    "model.skops",
+    "metrics.json",
+    "confusion_matrix.png",
+    "reliability.png",
+    "operating_point.png",
+)
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
@@ -72,7 +79,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     metrics = summary | {"model": title, "seen": known, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
-    save_model(model_file, model, novelty, table, metrics)
+    written = save_model(model_file, model, novelty, table, metrics)
     write_whole(
         args.output_dir / f"{key}_metrics.json", json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n"
     )
@@ -89,7 +96,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
         draw_operating_points(pictures[-1], title, describe_data(table), metrics)
 
     print_summary(title, describe_data(table), metrics)
-    print(f"Wrote {', '.join(map(str, [model_file, *pictures]))}")
+    print(f"Wrote {', '.join(map(str, [*written, *pictures]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
@@ -111,19 +118,20 @@ def hear_by_the_hour(
         return None, [f"FALSE ALARMS AN HOUR ARE NOT KNOWN: {error}"]
 
 
-def save_model(path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict) -> None:
-    """Write a model as a plain dict. Opening it can run code, as with every joblib file: open only your own."""
+def save_model(
+    path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict
+) -> list[Path]:
+    """Write a model as a plain dict, in both formats of model_file.py; their paths."""
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     categories = {
         name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)
     }
-    content = MADE_BY | {
+    content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
         "dimensions": table.features.shape[1], "categories": categories, "metrics": metrics, "versions": packages,
         "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},
     }  # fmt: skip
-    with whole_file(path) as part:
-        joblib.dump(content, part, compress=3)
+    return save_model_files(path, content)
 
 
 def print_summary(title: str, data: str, metrics: dict) -> None:

@@ -64,6 +64,13 @@ def checkpoint_path(checkpoint: str) -> Path:
     return path
 
 
+def checkpoint_here(checkpoint: str) -> Path:
+    """As ``checkpoint_path`` for a checkpoint that only a file names: nothing is downloaded because a file says so."""
+    if checkpoint == "cnn14" and not OFFICIAL.is_file():
+        raise UserError("the official Cnn14 is not here: give --checkpoint cnn14 to the step that takes it (327 MB)")
+    return checkpoint_path(checkpoint)
+
+
 def place_of(checkpoint: str) -> Path:
     """Where a checkpoint's file is, or will be."""
     return {"cnn14": OFFICIAL, "compact": COMPACT, "mfcc": BASELINE}.get(checkpoint, Path(checkpoint))
@@ -84,7 +91,7 @@ def verified_sha256(checkpoint: str, path: Path) -> str:
     status = path.stat()
     sha256 = _sha256(path, status.st_size, status.st_mtime_ns)
     if checkpoint == "cnn14" and sha256 != OFFICIAL_SHA256:
-        raise UserError(f"{path} is not the official Cnn14 (other SHA-256): delete it, and it is downloaded anew")
+        raise UserError(f"{path} is not the official Cnn14 (other SHA-256): move it away, and that is downloaded")
     return sha256
 
 

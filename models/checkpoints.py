@@ -12,7 +12,10 @@ is an entry ``scales``, matrices are whole numbers of one byte, a row of each to
 
 import math
 import pickle
+import tarfile
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +28,8 @@ from models.compact import CompactNet
 from models.models import Cnn14
 from models.network import SoundNetwork
 
+# Bytes of a number in PyTorch's old kinds of arrays; of others, at least one.
+_BYTES = {"DoubleStorage": 8, "LongStorage": 8, "FloatStorage": 4, "IntStorage": 4, "HalfStorage": 2, "ShortStorage": 2}
 FORMAT = "danger-safe-cnn14/1"
 # Computed from the settings, not learnt: the DFT and mel matrices.
 COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
@@ -157,6 +162,7 @@ def _read(path: Path) -> dict:
         (rebuild, "numpy.core.multiarray._reconstruct"), (rebuild, "numpy._core.multiarray._reconstruct"),
         np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "bhilqBHILQfd?O"},
     ]  # fmt: skip
+    _check_size(path)
     try:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -164,11 +170,71 @@ def _read(path: Path) -> dict:
         raise UserError(f"{path} is not a checkpoint, or holds code and was not loaded (weights_only)") from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path} is not a checkpoint, or is damaged: {_first_line(error)}") from error
+    except Exception as error:  # a damaged pickle can raise anything, with advice that is not for our users
+        raise UserError(f"{path} is not a checkpoint, or is damaged") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: it has no entry named model")
     return content
+
+
+def _check_size(path: Path) -> None:
+    """Raises UserError for a checkpoint that claims more bytes than its file has, before memory is taken for them."""
+    size = path.stat().st_size
+    try:
+        if zipfile.is_zipfile(path):  # what torch.save writes
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            claimed = sum(member.file_size for member in members) if stored else math.inf
+        elif tarfile.is_tarfile(path):
+            raise UserError(f"{path} is a tar archive, and no checkpoint")
+        else:  # as PyTorch wrote until 2020: the official Cnn14 is one
+            with open(path, "rb") as file:
+                claimed = _Storages.claimed(file)
+    except UserError:
+        raise
+    except Exception:  # whatever is wrong with it, loading says so
+        return
+    if claimed > size:
+        raise UserError(f"{path} is damaged: it claims more than it has room for")
+
+
+class _Storages(pickle.Unpickler):
+    """Adds up the bytes of the arrays that an old checkpoint says it has. Nothing that it names is looked up or called."""
+
+    @classmethod
+    def claimed(cls, file: BinaryIO) -> int:
+        """The bytes that follow the fourth pickle: magic number, version, system, and then what refers to the arrays."""
+        for _ in range(3):
+            cls(file).load()
+        reader = cls(file)
+        reader.load()
+        return sum(reader.sizes.values())
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self.sizes: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> object:
+        return type(name, (_Nothing,), {})
+
+    def persistent_load(self, pid: tuple) -> object:
+        _, kind, key, _, numbers, *_ = pid
+        self.sizes[str(key)] = int(numbers) * _BYTES.get(kind.__name__, 1)
+        return _Nothing()
+
+
+class _Nothing:
+    """Stands for whatever a checkpoint is made of."""
+
+    def __new__(cls, *_, **__):
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
 
 
 def _first_line(error: Exception) -> str:

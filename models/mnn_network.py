@@ -89,15 +89,22 @@ class _Process:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
-        self.start()
         try:
-            _send(self._process.stdin, logmel)
-            return _receive(self._process.stdout)[0]
+            return self._embed(logmel)
+        except (OSError, EOFError):  # killed, mostly for want of memory, which there may be again by now
+            self.close()
+        try:
+            return self._embed(logmel)
         except (OSError, EOFError) as error:
             raise NetworkError(
-                f"the network's process ended with status {self.close()} (out of memory?); "
-                "what was finished is kept: run the same command again, or with a smaller --batch-size"
+                f"the network's process ended twice, with status {self.close()} (out of memory?): close other programs; "
+                "what was finished is kept"
             ) from error
+
+    def _embed(self, logmel: np.ndarray) -> np.ndarray:
+        self.start()
+        _send(self._process.stdin, logmel)
+        return _receive(self._process.stdout)[0]
 
     def close(self) -> int | None:
         """End the process, which has nothing to lose; returns its status."""

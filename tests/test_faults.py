@@ -66,7 +66,7 @@ def test_full_disk_in_training(inputs, tmp_path):
     assert f"{tmp_path / 'logreg_model.joblib'}: the disk is full: make room" in limited(1, *command)
     assert left(tmp_path) == []
     assert f"{tmp_path / 'logreg_confusion_matrix.png'}: the disk is full" in limited(30, *command)
-    assert left(tmp_path) == ["logreg_metrics.json", "logreg_model.joblib"]
+    assert left(tmp_path) == ["logreg_metrics.json", "logreg_model.joblib", "logreg_model.skops"]
     json.loads((tmp_path / "logreg_metrics.json").read_text())
     run(*command)
 

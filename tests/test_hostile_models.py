@@ -81,7 +81,7 @@ def test_model(refused, tmp_path, content):
 def test_good_model_of_another_checkpoint(refused, tmp_path):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     joblib.dump(model(checkpoint={"name": "cnn14", "sha256": "0" * 64}), tmp_path / "x_model.joblib")
-    refused(COMPARE, "--embeddings", "t.csv", words="train it again")
+    refused(COMPARE, "--embeddings", "t.csv", "--models", "x_model.joblib", words="train it again")
 
 
 # --- checkpoints

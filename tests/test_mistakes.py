@@ -14,6 +14,7 @@ import soundfile
 from conftest import run
 from test_train import make_table
 
+from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.cross_validation import Evaluation, Rule
 from danger_safe.reports import mistakes_page
@@ -40,7 +41,7 @@ def compared(tmp_path_factory):
     run("train_logreg_model.py", "--embeddings", folder / "t.csv", "--output-dir", folder, "--min-recall", 0.8)
     other = joblib.load(folder / "logreg_model.joblib")  # the same, but stricter: a second model for no second training
     other["metrics"] |= {"model": "Strict", "min_recall": 0.95}
-    joblib.dump(other, folder / "strict_model.joblib")
+    save_model_files(folder / "strict_model.joblib", other)
     flags = ["--embeddings", folder / "t.csv", "--output-dir", folder]
     done = run("compare_models.py", *flags, "--dataset", folder / "sounds", "--baseline", folder / "t.csv")
     return folder, table, done

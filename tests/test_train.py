@@ -82,7 +82,7 @@ def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
     assert len(rows) == 3
     for key in SCRIPTS:
         metrics = json.loads((folder / f"{key}_metrics.json").read_text())
-        assert rows.loc[f"{key}_model.joblib", "roc_auc"] == pytest.approx(metrics["ranking"]["roc_auc"]["all"], 1e-4)
+        assert rows.loc[f"{key}_model.skops", "roc_auc"] == pytest.approx(metrics["ranking"]["roc_auc"]["all"], 1e-4)
         assert f"{key}_confusion_matrix.png" in done.stdout
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
 

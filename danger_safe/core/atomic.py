@@ -26,6 +26,7 @@ from danger_safe.core.ownership import check_ours
 LONGEST_NAME = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
 FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 FULL_WORDS = "the disk is full: make room, and run the same command again"
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _PROBE = 1 << 20  # bytes that tell whether there is room
 _RANDOM = "[a-z0-9_]{8}"  # as tempfile makes it
 _LEFTOVER = re.compile(rf"\..+\.danger-safe-([0-9a-f]{{8}})-(\d+)\.{_RANDOM}\.(part|old)")
@@ -236,7 +237,29 @@ def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]
 
 
 def csv_line(values: Iterable) -> str:
-    """A row of a CSV table, without its line end."""
+    """A row of a CSV table, without its line end; its text is never a formula (``without_formula``)."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(values)  # quotes values that hold a character of the line end
+    # the writer quotes values that hold a character of the line end
+    csv.writer(text, lineterminator="\r\n").writerow(map(without_formula, values))
     return text.getvalue().removesuffix("\r\n")
+
+
+def without_formula(value: object) -> object:
+    """The value of a cell; text that a spreadsheet would run as a formula with an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def with_formula(text: str) -> str:
+    """The text of a cell that ``without_formula`` wrote, as it was."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Also of text with apostrophes before it, so that nothing is lost by writing and reading; a number is none."""
+    if not _FORMULA.match(text):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False

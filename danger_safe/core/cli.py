@@ -5,8 +5,11 @@
 """
 
 import argparse
+import errno
+import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,7 +21,15 @@ from danger_safe.core.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
-_CONTROL = ("Cc", "Cs", "Zl", "Zp")  # of Unicode's categories: control characters, line ends, bytes that are no text
+# Of Unicode's categories: control characters, marks that turn the direction of text or cannot be seen, line ends, bytes
+# that are no text. The two joiners, which Persian and emoji need, are none of them.
+_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+# What libraries say in other errors than MemoryError where there is not enough of it.
+_NO_MEMORY = re.compile(
+    "can't allocate memory|annot allocate memory|failed to map segment|bad_alloc|can't start new thread"
+)
+_LITTLE_MEMORY = 4 << 30  # bytes of address space under which libraries may end a script by themselves
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -36,6 +47,8 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
     """Of what stops a script before ``run``, while it loads its packages: one line."""
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
+    elif _of_memory(error):
+        print(f"error: {_words(error)}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError):
         words = "activate the environment that they are in, or run: pip install -r requirements.txt"
         print(
@@ -50,9 +63,16 @@ if "--debug" not in sys.argv:
     sys.excepthook = _explain
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the flags in one line, whatever characters are in them."""
+
+    def error(self, message: str):
+        super().error(one_line(message))
+
+
 def new_parser(docstring: str) -> argparse.ArgumentParser:
     """A parser whose --help is the script's docstring, with --debug."""
-    parser = argparse.ArgumentParser(description=docstring, formatter_class=_Help)
+    parser = _Parser(description=docstring, formatter_class=_Help)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -87,7 +107,8 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     except Exception as error:
         if "--debug" in arguments:
             raise
-        print(f"error: unexpected {type(error).__name__}: {_words(error)} (--debug shows where)", file=sys.stderr)
+        words = f"unexpected {type(error).__name__}: {_words(error)} (--debug shows where)"
+        print(f"error: {_words(error) if _of_memory(error) else words}", file=sys.stderr)
         status = FAILED
     sys.exit(status)
 
@@ -107,6 +128,8 @@ def _silence_libraries() -> None:
     """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
         return
+    if _memory_is_limited():
+        return  # OpenBLAS ends the process where it gets none, and its words are then the only ones
     warnings.simplefilter("ignore")
     ours = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -118,6 +141,16 @@ def _silence_libraries() -> None:
     )
 
 
+def _memory_is_limited() -> bool:
+    """Whether this process may use so little address space (``ulimit -v``) that libraries may fail for want of it."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return False
+    limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return any(limit != resource.RLIM_INFINITY and limit < _LITTLE_MEMORY for limit in limits)
+
+
 def _drop_output() -> None:
     """Where stdout takes no more, nothing more goes there: else Python complains while it ends."""
     try:
@@ -126,20 +159,39 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is that there is not enough memory."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return bool(_NO_MEMORY.search(str(error))) or _of_memory(error.__cause__ or error.__context__)
+
+
 def _words(error: BaseException) -> str:
+    if _of_memory(error):
+        return "not enough memory: close other programs, or let this one have more"
     if isinstance(error, OSError) and error.errno in FULL:
-        return f"{error.filename}: {FULL_WORDS}" if error.filename else FULL_WORDS
+        return one_line(f"{error.filename}: {FULL_WORDS}") if error.filename else FULL_WORDS
     if isinstance(error, OSError) and error.filename is not None:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
         return one_line(f"{error.filename2 or error.filename}: {error.strerror}")
-    if isinstance(error, MemoryError) or "failed to map segment" in str(error):  # what loading a library says of it
-        return "not enough memory: use a smaller --batch-size or close other programs"
     return one_line(str(error))
 
 
 def one_line(text: str) -> str:
     """Text as one line: line ends and other control characters, which file names may hold, as ``\\n`` and the like."""
-    return "".join(c.encode("unicode_escape").decode() if category(c) in _CONTROL else c for c in text.strip())
+    return "".join(c.encode("unicode_escape").decode() if _is_unseen(c) else c for c in text.strip())
+
+
+def one_json_line(content: object) -> str:
+    """Content as a line of JSON that can be shown on a terminal: text as it is, but for what ``one_line`` escapes."""
+    line = json.dumps(content, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if _is_unseen(c) else c for c in line)
+
+
+def _is_unseen(character: str) -> bool:
+    return category(character) in _CONTROL and character not in _JOINERS
 
 
 def warn(message: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from danger_safe.core.errors import UserError
 
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how a Mac's companion files begin
+
 Place = Path | str  # a path, or an address
 
 
@@ -58,21 +60,39 @@ def list_files(folder: Place) -> list[tuple[str, Place]]:
     A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
     """
     if not is_address(folder):
-        closed: list[Path] = []
         os.listdir(folder)  # raises where the folder itself is closed
-        paths = [
-            Path(parent, name)
-            for parent, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))
-            for name in names
-        ]
-        named = [(path.relative_to(folder).parts, path) for path in paths]
-        named += [((*path.relative_to(folder).parts, ""), path) for path in closed]
+        named: list[tuple[tuple[str, ...], Path]] = []
+        waiting: list[tuple[str, ...]] = [()]  # not os.walk, which Python 3.11 cannot do for a thousand nested folders
+        while waiting:
+            parts = waiting.pop()
+            try:
+                with os.scandir(Path(folder, *parts)) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append((*parts, entry.name))
+                        elif not is_companion(entry):
+                            named.append(((*parts, entry.name), Path(folder, *parts, entry.name)))
+            except OSError:  # closed, or its path is longer than the system allows
+                named.append(((*parts, ""), Path(folder, *parts)))
         # not by path, which Windows compares without regard to case: a table has the same order everywhere
         return [("/".join(parts), path) for parts, path in sorted(named)]
     system = filesystem(folder)
     root = system._strip_protocol(folder).rstrip("/")
     names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
     return [(name, join(folder, name)) for name in names]
+
+
+def is_companion(entry: os.DirEntry) -> bool:
+    """Whether a file is what a Mac leaves beside each file on other systems' disks: ``._dog.wav``, which is no sound."""
+    if not entry.name.startswith("._"):
+        return False
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return file.read(4) == _APPLE_DOUBLE
+    except OSError:
+        return False
 
 
 def signature(file: Place) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from danger_safe.audio.decode import FFMPEG_SUFFIXES, SUFFIXES
+from danger_safe.core.atomic import with_formula
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place, exists, is_address, join, list_files, open_file
@@ -82,7 +83,7 @@ def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
                 surplus = any(row.pop(None, ()))  # commas alone are a spreadsheet's
                 if surplus or any(row[name] is None for name in columns):
                     raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
-                rows.append(row)
+                rows.append({name: with_formula(text or "") for name, text in row.items()})
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.core.atomic import csv_line, make_folder, whole_file, write_csv, write_whole
+from danger_safe.core.atomic import csv_line, make_folder, whole_file, with_formula, write_csv, write_whole
 from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
@@ -91,7 +91,11 @@ def _placed_before(output: Path) -> Placed:
         raise UserError(f"{record} is no file: use another --output")
     try:
         with open(record, encoding="utf-8", newline="") as file:
-            placed = {row[0]: (row[1:] or [_ANY])[0] for row in csv.reader(file) if row and not row[0].startswith("# ")}
+            placed = {
+                with_formula(row[0]): (row[1:] or [_ANY])[0]
+                for row in csv.reader(file)
+                if row and not row[0].startswith("# ")
+            }
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{record} is damaged, and what is this script's own is not known: use another --output"

@@ -1,15 +1,50 @@
-"""Opening a *_model.joblib. Such a file can run code when opened: only open files that you made yourself."""
+"""Saved models: *_model.joblib for notebooks, and *_model.skops, which says the same and can run no code when opened.
 
+A .joblib file can: it is opened only where somebody names it. A .skops file (skops.readthedocs.io) names the types of
+its objects, and only those of TRUSTED and skops's own are built.
+"""
+
+import os
 import warnings
+import zipfile
 from pathlib import Path
 
 import joblib
+import numpy as np
+import sklearn
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import MADE_BY, mark_zip
 
 KEYS = ("pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions")
+TRUSTED = [  # what our pipelines hold besides what skops trusts itself
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+]
+MAX_EXPANSION = 100  # how many times as large as its file a .skops may be in memory; forests are up to 25 times
+SMALL = 64 << 20  # bytes, which any may have
+
+
+def save_model_files(path: Path, content: dict) -> list[Path]:
+    """Write a model as ``path`` (.joblib) and beside it as .skops, each whole or not at all; their paths."""
+    content = MADE_BY | content
+    with whole_file(path) as part:
+        joblib.dump(content, part, compress=3)
+    safe = path.with_suffix(".skops")
+    import skops.io  # it takes a while to load
+
+    with whole_file(safe) as part:
+        skops.io.dump(content, part, compression=zipfile.ZIP_DEFLATED)
+        mark_zip(part)
+    return [path, safe]
 
 
 def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
@@ -27,15 +62,10 @@ def open_model_file(path: Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: no such model; make it with one of the train scripts")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", InconsistentVersionWarning)
-            saved = joblib.load(path)
-    except InconsistentVersionWarning as error:
-        raise UserError(
-            f"{path} was made with scikit-learn {error.original_sklearn_version}, "
-            f"here is {error.current_sklearn_version}: train it again, or install that version"
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything
+        saved = _open_skops(path) if path.suffix == ".skops" else _open_joblib(path)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(
             f"{path} cannot be opened as a model: {type(error).__name__}: {error}. Train it again"
         ) from error
@@ -44,6 +74,38 @@ def open_model_file(path: Path) -> dict:
     if wrong := _what_is_wrong(saved):
         raise UserError(f"{path} is not a model of this project: {wrong}. Train it again")
     return saved
+
+
+def _open_joblib(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            return joblib.load(path)
+    except InconsistentVersionWarning as error:
+        raise _other_version(path, error.original_sklearn_version) from error
+
+
+def _open_skops(path: Path) -> object:
+    """What is in a .skops file. Raises UserError, before anything is built, where that is nothing of ours."""
+    import skops.io  # it takes a while to load
+
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > max(SMALL, MAX_EXPANSION * os.path.getsize(path)):
+        raise UserError(f"{path} is damaged: it claims to hold {claimed:,} bytes")
+    if strange := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)):
+        raise UserError(f"{path} holds {strange[0]}, which is no part of a model of this project: it was not opened")
+    saved = skops.io.load(path, trusted=TRUSTED)
+    made = saved["versions"]["scikit-learn"]
+    if made != sklearn.__version__:
+        raise _other_version(path, made)
+    return saved
+
+
+def _other_version(path: Path, made: str) -> UserError:
+    return UserError(
+        f"{path} was made with scikit-learn {made}, here is {sklearn.__version__}: train it again, or install that version"
+    )
 
 
 def _what_is_wrong(saved: dict) -> str:
@@ -72,7 +134,45 @@ def _what_is_wrong(saved: dict) -> str:
         return "its pipeline is none, or was never trained"
     if labels != [0, 1] or dimensions != saved["dimensions"]:
         return f"its pipeline tells {labels} apart, by {dimensions} dimensions"
-    return ""
+    try:
+        tried = all(map(_are_trees, _forests(saved["pipeline"][-1]))) and _answers(saved, dimensions)
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError):
+        tried = False
+    return "" if tried else "its parts do not fit each other"
+
+
+def _answers(saved: dict, dimensions: int) -> bool:
+    """Whether a model has an answer, a number, for any embedding."""
+    silence = np.zeros((1, dimensions), np.float32)
+    if saved.get("unknown") is not None:
+        saved["unknown"]["rule"].kneighbors(silence)
+    scores = saved["pipeline"].predict_proba(silence)
+    return scores.shape == (1, 2) and bool(np.isfinite(scores).all())
+
+
+def _forests(classifier: object) -> list[RandomForestClassifier]:
+    """The forests that a classifier asks."""
+    if isinstance(classifier, CalibratedClassifierCV):
+        return [forest for part in classifier.calibrated_classifiers_ for forest in _forests(part.estimator)]
+    if isinstance(classifier, FrozenEstimator):
+        return _forests(classifier.estimator)
+    return [classifier] if isinstance(classifier, RandomForestClassifier) else []
+
+
+def _are_trees(forest: RandomForestClassifier) -> bool:
+    """Whether every branch leads on to a node that there is: scikit-learn follows them without looking."""
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        left, right, feature = tree.children_left, tree.children_right, tree.feature
+        here = np.arange(tree.node_count)
+        inner = left != -1
+        whole = len(here) > 0 and len(left) == len(right) == len(feature) == len(tree.value) == len(here)
+        for branch in (left, right):
+            whole = whole and bool(((branch > here) & (branch < len(here)))[inner].all())
+        whole = whole and bool(((feature >= 0) & (feature < forest.n_features_in_))[inner].all())
+        if not whole or tree.value.shape[1:] != (1, 2):
+            return False
+    return True
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,5 @@
 """What predict_danger.py prints: a table to read, a row a window, a line of JSON a file, or Audacity's labels."""
 
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from danger_safe.core.atomic import csv_line
-from danger_safe.core.cli import one_line
+from danger_safe.core.cli import one_json_line, one_line
 from danger_safe.detection.events import Event, Scored
 from danger_safe.detection.scorer import AUDIBLE
 
@@ -115,7 +114,7 @@ class Json:
             "unknown": round(summary.unknown, 4), "silent": round(summary.silent, 4),
             "incomplete": bool(summary.broke_off), "events": events,
         }  # fmt: skip
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(one_json_line(line), flush=True)
 
 
 class Audacity:

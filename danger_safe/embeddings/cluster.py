@@ -13,6 +13,8 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import is_address
 from danger_safe.embeddings.extractor import Extractor, group, keep
@@ -27,11 +29,12 @@ _extractors: dict[str, Extractor] = {}  # on a worker: one for each checkpoint, 
 
 
 def embed_on_cluster(
-    scheduler: str, tasks: list[Task], journal: Journal, checkpoint: str, sha256: str, batch_size: int
+    scheduler: str, tasks: list[Task], journal: Journal, checkpoint: str, sha256: str, dimensions: int, batch_size: int
 ) -> str:
     """Embed clips on the cluster of a scheduler; every group is in the journal as soon as it is done.
 
-    Returns the engines that ran, by name. Raises UserError when there is no cluster, or a worker cannot do its part.
+    Returns the engines that ran, by name. Raises UserError when there is no cluster, or a worker cannot do its part, or
+    answers with anything but embeddings of so many ``dimensions``.
     """
     try:
         from distributed import Client, as_completed
@@ -50,13 +53,17 @@ def embed_on_cluster(
         print(f"{len(client.nthreads())} workers, {threads} threads", flush=True)
         groups = group([_everywhere(task) for task in tasks], batch_size)
 
+        sent: dict[str, list[Task]] = {}  # by Dask's key of a group
+
         def submit(members: list[Task]):
-            return client.submit(embed_group, members, checkpoint, sha256, batch_size, pure=False, retries=RETRIES)
+            future = client.submit(embed_group, members, checkpoint, sha256, batch_size, pure=False, retries=RETRIES)
+            sent[future.key] = members
+            return future
 
         def results() -> Iterator[list[Result]]:
             running = as_completed([submit(members) for members in islice(groups, GROUPS_PER_THREAD * threads)])
             for future in running:
-                engine, done = _result(future)
+                engine, done = check_answer(_result(future), sent.pop(future.key), dimensions)
                 engines.add(engine)
                 for members in islice(groups, 1):
                     running.add(submit(members))
@@ -89,6 +96,28 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
             _extractors[checkpoint] = Extractor(engine, cores, batch_size)
     extractor = _extractors[checkpoint]
     return extractor.engine.kind, next(extractor.results([members]))
+
+
+def check_answer(answer: object, members: list[Task], dimensions: int) -> tuple[str, list[Result]]:
+    """A worker's answer for a group of clips. Raises UserError where it is not what ``embed_group`` returns for them."""
+    try:
+        engine, results = answer
+        asked = [(task.clip.file, task.signature) for task in members]
+        whole = isinstance(engine, str) and [(result.file, result.signature) for result in results] == asked
+        for result in results:
+            whole = whole and isinstance(result.reason, str) and np.isfinite(float(result.seconds))
+            if not result.reason:
+                numbers = result.embedding
+                whole = whole and numbers.shape == (dimensions,) and numbers.dtype == np.float32
+                whole = whole and np.isfinite(numbers).all()
+    except (TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"a worker's answer for {members[0].clip.file} holds no embeddings of {dimensions} finite numbers: does it run "
+            "this copy of the project? What was finished is kept"
+        )
+    return engine, results
 
 
 def _everywhere(task: Task) -> Task:

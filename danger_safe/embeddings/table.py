@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from danger_safe.core.cli import warn
+from danger_safe.core.atomic import with_formula
+from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import MOST_FOLDS
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
@@ -71,7 +72,7 @@ def read_table(path: Path) -> EmbeddingTable:
             table = pd.read_parquet(path)
         else:
             # text is read as it is: a category may be called NA
-            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, str), low_memory=False)
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, with_formula), low_memory=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if str(name).startswith("feat_")]
@@ -225,9 +226,8 @@ def describe_data(table: EmbeddingTable) -> str:
     """One line for titles: how many clips of what, seen through which network."""
     danger = int(table.labels.sum())
     known, through_twins = int(table.known.sum()), sum(int(twin.scores.sum()) for twin in table.twins)
-    words = (
-        f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {table.checkpoint['name']}"
-    )
+    network = one_line(table.checkpoint["name"])
+    words = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {network}"
     if through_twins:
         words += f", {through_twins} scored through twins that never heard them"
     return words + (f", {known} SEEN by the network" if known else "")

@@ -1,12 +1,12 @@
 """The sounds that a table's embeddings were made of, for steps that listen to them again: false alarms, mistakes."""
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place, exists, is_address, place
 from danger_safe.data.clips import inside
 from danger_safe.embeddings.table import EmbeddingTable
-from models.checkpoint_files import checkpoint_path, verified_sha256
+from models.checkpoint_files import checkpoint_here, verified_sha256
 
 
 def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place]:
@@ -18,6 +18,8 @@ def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place
     named = table.info.get("made_of", {}).get("dataset")
     if given is None and not named:
         raise UserError(f"{table.path} does not say where its sounds are: give --dataset")
+    if given is None and _leads_outside(named):
+        raise UserError(f"{table.path} says that its sounds are at {named}: give --dataset {named} to go there")
     folder = given if given is not None else place(named)
     folders = [folder] if is_address(folder) else [folder, table.path.parent / folder]
     for folder in folders:
@@ -29,7 +31,7 @@ def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place
 
 def check_network(table: EmbeddingTable, checkpoint: str) -> None:
     """Raises UserError where the table's ``checkpoint`` is another network than when the table was made."""
-    path = checkpoint_path(checkpoint)
+    path = checkpoint_here(checkpoint)
     if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
         raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
 
@@ -39,5 +41,12 @@ def checkpoint_of(table: EmbeddingTable) -> str:
     given = table.info.get("made_of", {}).get("checkpoint")
     if not given:
         raise UserError(f"{table.path} does not say which checkpoint it was made with: extract it again")
+    if _leads_outside(given):
+        raise UserError(f"{table.path} names a checkpoint elsewhere, {given}: extract it again")
     beside = table.path.parent / given
     return str(beside) if not exists(Path(given)) and exists(beside) else given
+
+
+def _leads_outside(named: str) -> bool:
+    """Whether what a file names is not on this computer: an address, or a folder that Windows would ask a server for."""
+    return is_address(named) or PureWindowsPath(named).drive.startswith("\\\\")

@@ -27,7 +27,7 @@ from danger_safe.embeddings.plan import survey
 from danger_safe.embeddings.table import EmbeddingTable, Twin
 from danger_safe.embeddings.table_sounds import check_network, checkpoint_of, find_sounds
 from danger_safe.embeddings.table_writer import side_file
-from models.checkpoint_files import checkpoint_path, twins_beside, verified_sha256
+from models.checkpoint_files import checkpoint_here, twins_beside, verified_sha256
 from models.engine import open_engine
 
 KEPT = tuple(field.name for field in fields(Twin))
@@ -42,7 +42,7 @@ def with_twins(table: EmbeddingTable, dataset: Place | None, jobs: int) -> tuple
         return table, []
     try:
         checkpoint = checkpoint_of(table)
-        if not (files := twins_beside(checkpoint_path(checkpoint))):
+        if not (files := twins_beside(checkpoint_here(checkpoint))):
             return table, []
         check_network(table, checkpoint)
         return replace(table, twins=_twins(table, files, find_sounds(table, dataset), jobs)), []

@@ -27,7 +27,7 @@ from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_sounds import check_network
 from danger_safe.embeddings.table_writer import side_file
-from models.checkpoint_files import checkpoint_path, verified_sha256
+from models.checkpoint_files import checkpoint_here, verified_sha256
 from models.engine import open_engine
 
 MOST_DANGERS = 400  # that are heard again: enough to state a share
@@ -59,7 +59,7 @@ def hear_again(
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
     networks = [checkpoint, *(twin.checkpoint for twin in table.twins)]
-    hashes = [verified_sha256(network, checkpoint_path(network)) for network in networks]
+    hashes = [verified_sha256(network, checkpoint_here(network)) for network in networks]
     through = np.argmax([scored for _, scored in table.networks], axis=0)
     asked = [hashes, through.tolist()] if table.twins else hashes[0]
     key = digest([asked, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])

@@ -1,0 +1,279 @@
+"""Files of strangers: what is run is checked first, nothing leads outside, and names are shown as names."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from conftest import ROOT
+from hostile_files import encoded, noise
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from test_hostile_models import Evil, model
+from test_train import make_table
+
+from danger_safe.core import cli
+from danger_safe.core.atomic import csv_line, with_formula, write_csv
+from danger_safe.core.child import run_to_the_end
+from danger_safe.core.errors import UserError
+from danger_safe.core.paths import list_files
+from danger_safe.data.clips import Clip, read_clips
+from danger_safe.detection.model_file import open_model_file, save_model_files
+from danger_safe.embeddings.cluster import check_answer
+from danger_safe.embeddings.journal import Result
+from danger_safe.embeddings.plan import Task
+from danger_safe.embeddings.table import read_table
+from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table_writer import write_table
+from models import cache, checkpoint_files
+from models.checkpoints import load_model
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and owners are POSIX")
+COMPARE, PREDICT = "compare_models", "predict_danger"
+FORMULAS = [
+    "=1+1.wav",
+    "+x",
+    "-cmd|' /C calc'!A0",
+    "@sum",
+    "\ttab",
+    "＝1",
+    "'=quoted",
+    "''=twice",
+    "'plain",
+    "a=b",
+    "-1",
+    "'-1",
+]
+
+
+# --- spreadsheets and terminals
+
+
+def test_names_are_no_formulas_and_come_back_as_they_were(tmp_path):
+    for name in FORMULAS:
+        cell = next(csv.reader(io.StringIO(csv_line([name, 1]))))[0]
+        assert cell[0] not in "=+@\t＝" and (cell[0] != "-" or float(cell) < 0)
+        assert with_formula(cell) == name
+    assert csv_line([-0.5, "-0.1234"]) == "-0.5,-0.1234"
+    rows = [(f"{name}.wav", n % 2, name, 1 + n % 5, name, False) for n, name in enumerate(FORMULAS)]
+    rng = np.random.default_rng(0)
+    write_table(tmp_path / "t.csv", rows, rng.standard_normal((len(rows), 4)).astype(np.float32), 4)
+    table = read_table(tmp_path / "t.csv")
+    assert table.clips["file"].tolist() == [row[0] for row in rows]
+    assert table.clips["category"].tolist() == FORMULAS
+    write_csv(tmp_path / "manifest.csv", ("file", "label", "category", "fold", "source"), [row[:5] for row in rows])
+    assert [clip.category for clip in read_clips(tmp_path)] == FORMULAS
+
+
+def test_names_cannot_give_orders_to_a_terminal(refused, tmp_path):
+    orders = "a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
+    shown = cli.one_line(orders)
+    assert shown == r"a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
+    assert cli.one_line("còi 🧑\u200d🚒 می\u200cروم") == "còi 🧑\u200d🚒 می\u200cروم"
+    line = cli.one_json_line({"file": orders + "ò"})
+    assert json.loads(line) == {"file": orders + "ò"} and "ò" in line
+    assert not any(unicodedata.category(c) in ("Cc", "Cf") for c in line)
+    refused(PREDICT, f"--{orders}", status=2, words=r"\x1b[31m")
+    refused(PREDICT, "a.wav", "--format", orders, status=2)
+
+
+def test_want_of_memory_is_told_whatever_it_was_taken_for(capsys):
+    def fails(error):
+        def main(_):
+            try:
+                raise error
+            except Exception as reason:
+                raise UserError("x.pth is damaged") from reason
+
+        return main
+
+    errors = (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    for error in errors:
+        with pytest.raises(SystemExit, match="1"):
+            cli.run(fails(error), [])
+        assert capsys.readouterr().err.startswith("error: not enough memory: ")
+
+
+# --- nothing leads outside but the command line
+
+
+@pytest.mark.parametrize("place", ["webhdfs://evil/x", "http://evil/x", "\\\\evil\\share", "//evil/share"])
+def test_what_a_table_names_is_not_gone_to(tmp_path, place):
+    make_table(tmp_path / "t.csv", clips=12, dimensions=4)
+    info = {"settings": {"dimensions": 4}, "checkpoint": {"name": "x", "sha256": "y"}}
+    info["made_of"] = {"dataset": place, "checkpoint": place}
+    (tmp_path / "t.json").write_text(json.dumps(info))
+    table = read_table(tmp_path / "t.csv")
+    with pytest.raises(UserError, match="give --dataset"):
+        find_sounds(table)
+    with pytest.raises(UserError, match="extract it again"):
+        checkpoint_of(table)
+
+
+def test_a_file_that_names_the_official_network_downloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint_files, "OFFICIAL", tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="give --checkpoint cnn14"):
+        checkpoint_files.checkpoint_here("cnn14")
+    assert checkpoint_files.checkpoint_here("compact") == checkpoint_files.COMPACT
+
+
+# --- models
+
+
+def forest(**other):
+    features, labels = np.random.default_rng(0).standard_normal((40, 4)), np.arange(40) % 2
+    return model(pipeline=make_pipeline(RandomForestClassifier(5, random_state=0)).fit(features, labels), **other)
+
+
+def versions():
+    import sklearn
+
+    return {"scikit-learn": sklearn.__version__}
+
+
+def test_both_formats_of_a_model_say_the_same(tmp_path):
+    paths = save_model_files(tmp_path / "x_model.joblib", forest(versions=versions()))
+    rows = np.random.default_rng(1).standard_normal((9, 4))
+    one, other = (open_model_file(path) for path in paths)
+    assert np.array_equal(one["pipeline"].predict_proba(rows), other["pipeline"].predict_proba(rows))
+    assert one["metrics"] == other["metrics"] and paths[1].suffix == ".skops"
+    save_model_files(tmp_path / "x_model.joblib", forest(versions={"scikit-learn": "0.1"}))
+    with pytest.raises(UserError, match=r"made with scikit-learn 0\.1"):
+        open_model_file(paths[1])
+
+
+def test_a_model_that_lies_there_is_not_opened(refused, tmp_path):
+    """A stranger's table with a model beside it: .joblib is opened only by name, .skops runs nothing."""
+    make_table(tmp_path / "t.csv", clips=12, dimensions=4)
+    joblib.dump(Evil(), tmp_path / "x_model.joblib")
+    refused(COMPARE, "--embeddings", "t.csv", words="no *_model.skops in .")
+    import skops.io
+
+    skops.io.dump(forest(categories=Path("x"), versions=versions()), tmp_path / "x_model.skops")
+    refused(COMPARE, "--embeddings", "t.csv", words="which is no part of a model of this project: it was not opened")
+    assert not (tmp_path / "ran").exists()
+    with zipfile.ZipFile(tmp_path / "x_model.skops", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", bytes(100_000_000))
+    refused(COMPARE, "--embeddings", "t.csv", words="it claims to hold 100,000,000 bytes")
+
+
+def test_trees_whose_branches_lead_nowhere_are_refused(tmp_path):
+    content = forest(versions=versions())
+    tree = content["pipeline"][-1].estimators_[2].tree_
+    state = tree.__getstate__()
+    state["nodes"] = state["nodes"].copy()
+    state["nodes"]["right_child"][0] = 10**6
+    tree.__setstate__(state)
+    for path in save_model_files(tmp_path / "x_model.joblib", content):
+        with pytest.raises(UserError, match="its parts do not fit each other"):
+            open_model_file(path)
+
+
+@pytest.mark.parametrize("kind", ["compressed", "tar", "old"])
+def test_checkpoints_that_claim_too_much_are_refused_before_memory_is_taken(tmp_path, kind):
+    import torch
+
+    path = tmp_path / "x.pth"
+    torch.save({"model": {"a": torch.zeros(1_000)}}, path, _use_new_zipfile_serialization=kind != "old")
+    if kind == "compressed":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x/data/0", bytes(100_000_000))
+    elif kind == "tar":
+        (tmp_path / "a").write_bytes(bytes(3_000))
+        with tarfile.open(path, "w") as archive:
+            archive.add(tmp_path / "a", "storages")
+    else:
+        path.write_bytes(path.read_bytes().replace(b"M\xe8\x03N", b"J\xff\xff\xff\x7fN"))
+    with pytest.raises(UserError, match=r"claims more than|is a tar archive"):
+        load_model(str(path))
+
+
+# --- answers of others
+
+
+@pytest.mark.parametrize("change", ["nan", "short", "double", "other", "none", "text"])
+def test_answers_of_a_cluster_are_checked(change):
+    task = Task(Clip("a.wav", Path("a.wav"), 0, "x", 1, "a"), "1 2", 5, 1)
+    numbers = np.ones(4, np.float32)
+    assert check_answer(("MNN", [Result("a.wav", "1 2", 5.0, numbers)]), [task], 4)[0] == "MNN"
+    assert check_answer(("MNN", [Result("a.wav", "1 2", 5.0, None, "is empty")]), [task], 4)
+    wrong = {
+        "nan": Result("a.wav", "1 2", 5.0, numbers * np.nan), "short": Result("a.wav", "1 2", 5.0, numbers[:3]),
+        "double": Result("a.wav", "1 2", 5.0, numbers.astype(float)), "other": Result("b.wav", "1 2", 5.0, numbers),
+        "none": Result("a.wav", "1 2", 5.0, None), "text": "no result",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"a worker's answer for a\.wav"):
+        check_answer(("MNN", [wrong[change]]), [task], 4)
+
+
+# --- folders
+
+
+def test_folders_without_end_and_a_mac_s_companions(tmp_path):
+    (tmp_path / "Danger").mkdir()
+    (tmp_path / "Danger" / "a.wav").write_bytes(encoded())
+    (tmp_path / "Danger" / "._a.wav").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    (tmp_path / "Danger" / "._mine.wav").write_bytes(encoded(noise(seed=1)))
+    start = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1_200):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(start)
+    names = [name for name, _ in list_files(tmp_path)]
+    assert [name for name in names if name.startswith("Danger")] == ["Danger/._mine.wav", "Danger/a.wav"]
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=False)
+
+
+# --- the cache, and processes of ours
+
+
+@posix
+def test_only_a_private_cache_is_used(tmp_path, monkeypatch):
+    monkeypatch.delenv("DANGER_SAFE_CACHE", raising=False)
+    monkeypatch.setattr(cache.platformdirs, "user_cache_dir", lambda *_, **__: "~/.cache/danger-safe")
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = cache.cache_folder()
+    assert folder == tmp_path / f"danger-safe-{os.getuid()}" and cache.is_private(folder)
+    for mode in (0o777, 0o770):
+        folder.chmod(mode)
+        assert not cache.is_private(folder)
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert not cache.is_private(tmp_path / "link") and not cache.is_private(tmp_path / "absent")
+
+
+@posix
+def test_steps_end_with_whoever_started_them(tmp_path):
+    step = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"from pathlib import Path; from danger_safe.core.child import run_to_the_end; run_to_the_end({step!r}, folder=Path('/'))"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+        if Path(f"/proc/{child}/stat").exists() and " Z " in Path(f"/proc/{child}/stat").read_text():
+            break
+    else:
+        raise AssertionError("it goes on")
+    done = run_to_the_end("import models.cache, sys; print(sys.argv[1])", "x", folder=tmp_path)
+    assert done.stdout == "x\n" and done.returncode == 0
