@@ -15,12 +15,16 @@ Each model is trained anew on each fold: the models in the files have seen every
 Opening a .joblib file can run code that is in it: such files are opened only where you name them.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

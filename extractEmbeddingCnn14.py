@@ -15,11 +15,16 @@ On several computers: start a Dask cluster as the README shows, and give --sched
 Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
 
-import os
-import time
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
+import os
+import time
+
 from danger_safe.core import cli, paths
+from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import TABLES, Clip, read_clips
 from danger_safe.embeddings.journal import Journal
@@ -121,7 +126,7 @@ def parse(arguments: list[str]):
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
         help="clips of 5 s in one step (default: what suits the engine)")  # fmt: skip
-    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")
     add("--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler, tcp://HOST:8786, to work on a cluster")
     args = parser.parse_args(arguments)
     if args.output.suffix not in SUFFIXES:

@@ -10,10 +10,14 @@ Running it twice changes nothing. After a change of the mapping it removes the c
 those that it placed itself. Next: extractEmbeddingCnn14.py
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 import os
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 from danger_safe.core import cli
 from danger_safe.core.errors import UserError

@@ -15,13 +15,16 @@ where it was: the state lies beside the output.
 models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import os
-import sys
 from collections import Counter
-from pathlib import Path
 from statistics import median
 
 from tqdm import tqdm

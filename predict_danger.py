@@ -18,21 +18,25 @@ recording or more. The score is a probability where dangers are as frequent as t
 that it was calibrated on; in most recordings they are rarer.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from danger_safe.audio.decode import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
 from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import list_files
@@ -44,6 +48,7 @@ from danger_safe.evaluation.thresholds import threshold_for
 from danger_safe.reports.timeline import Overview, draw_timeline
 from models.checkpoint_files import NAMES, checkpoint_here
 from models.engine import Engine, convert_for_next_time, open_engine
+from models.mnn_network import NetworkError
 
 DANGER_HEARD = 4
 STREAM = "-"
@@ -65,7 +70,7 @@ def main(arguments: list[str]) -> int:
             try:
                 hear(recording, args, listener, summary, answers)
                 why = summary.broke_off
-            except AudioError as error:
+            except (AudioError, NetworkError) as error:
                 why = str(error)
             if why:
                 failures += 1
@@ -243,7 +248,7 @@ def parse(arguments: list[str]):
         "Hz, without a header")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--jobs", type=cli.cores, default=os.cpu_count() or 1, metavar="N", help="processor cores to use")
+    add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
     if bool(args.input) == args.mic:
         parser.error("give recordings, a folder, - for stdin, or --mic")

@@ -16,6 +16,11 @@ Out:  logreg_model.skops           scaler and classifier, with the chosen thresh
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split

@@ -3,6 +3,7 @@
 What is in it is run, so it is used only where nobody else can have put anything into it.
 """
 
+import importlib.util
 import os
 import stat
 import tempfile
@@ -19,7 +20,10 @@ def cache_folders() -> list[Path]:
     """
     if named := os.environ.get("DANGER_SAFE_CACHE"):
         return [Path(named).absolute()]  # steps of a conversion run in other folders
-    usual = Path(platformdirs.user_cache_dir("danger-safe", appauthor=False))
+    try:
+        usual = Path(platformdirs.user_cache_dir("danger-safe", appauthor=False))
+    except RuntimeError:  # a user whom nobody knows, without a home
+        usual = Path("~")
     number = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     own = Path(tempfile.gettempdir(), f"danger-safe-{number}")
     return [usual, own] if usual.is_absolute() else [own]  # ~/… where nothing is known of the user
@@ -50,3 +54,17 @@ def is_private(folder: Path) -> bool:
     if not hasattr(os, "geteuid"):  # Windows, where a user's folders are private
         return True
     return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def prepare_numba() -> None:
+    """Before librosa is loaded: find a place for the functions that numba compiles for it.
+
+    numba keeps them beside librosa or in the user's home, and fails where it may write in neither.
+    """
+    found = importlib.util.find_spec("librosa")
+    if "NUMBA_CACHE_DIR" in os.environ or found is None or os.access(Path(found.origin).parent, os.W_OK):
+        return
+    folder = cache_folder() / "numba"
+    if not _can_write(folder) or not is_private(folder):
+        folder = Path(tempfile.mkdtemp(prefix="danger-safe-numba-"))
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from danger_safe.core.atomic import FULL, FULL_WORDS, temporary_folder, to_disk
 from danger_safe.core.child import PROJECT, run_to_the_end
+from danger_safe.core.cores import available_cores
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular
@@ -188,7 +189,7 @@ def _fastest_with_parity(folder: Path) -> tuple[int | None, float]:
 
 def _error(folder: Path, level: int, seconds: int) -> float:
     """The largest error on probe sounds of one length, which are the first that the network gets."""
-    network = MnnNetwork(folder / "network.mnn", os.cpu_count() or 1, level)
+    network = MnnNetwork(folder / "network.mnn", available_cores(), level)
     try:
         with np.load(folder / f"probes_{seconds}.npz", allow_pickle=False) as probes:
             return largest_error(network.embed(probes["logmel"]), probes["embedding"])

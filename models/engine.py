@@ -19,6 +19,7 @@ import numpy as np
 
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
+from models.cache import prepare_numba
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.logmel import LogMel
@@ -115,6 +116,7 @@ def convert_for_next_time(checkpoint: str) -> None:
 
 
 def _mfcc_engine() -> Engine:
+    prepare_numba()
     from models import mfcc  # librosa takes a second to load
 
     return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())

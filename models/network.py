@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from danger_safe.audio.decode import SAMPLE_RATE
+from models.cache import prepare_numba
 from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, mel_bank
 
 
@@ -86,6 +87,7 @@ class SoundNetwork(nn.Module):
 
     def _front_end(self) -> tuple[nn.Module, nn.Module]:
         """torchlibrosa's spectrogram and mel bank, as PANNs have them."""
+        prepare_numba()
         from torchlibrosa.stft import (
             LogmelFilterBank,
             Spectrogram,

@@ -30,6 +30,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     """
 
     content, break_after, breaks, ranges, stall, length, offset = CONTENT, None, 0, True, 0, 0, 0
+    drips = 0  # bytes that it sends before it says nothing, ten a second
     requests: ClassVar[list] = []
 
     def do_GET(self):
@@ -62,6 +63,9 @@ class Server(http.server.BaseHTTPRequestHandler):
                 cls.breaks -= 1
                 self.close_connection = True
                 self.wfile.write(body[: cls.break_after])
+                for _ in range(cls.drips):
+                    time.sleep(0.1)
+                    self.wfile.write(b"x")
                 time.sleep(cls.stall)
             else:
                 self.wfile.write(body)
@@ -138,6 +142,13 @@ def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
     assert not (tmp_path / "file").exists()
     server.breaks, server.stall = 0, 0
     assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
+
+
+def test_a_server_that_drips_is_not_waited_for(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
+    server.break_after, server.breaks, server.drips = 0, downloads.ATTEMPTS, 50
+    with pytest.raises(UserError, match="less than 1,000 bytes a second"):
+        download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
 
 
 @pytest.mark.parametrize("known", [{}, {"size": len(CONTENT), "sha256": SHA256}])

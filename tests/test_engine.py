@@ -126,6 +126,15 @@ def kept(tmp_path, monkeypatch):
     return tmp_path / "cache" / whole.name
 
 
+def test_a_process_that_is_killed_once_is_started_again(kept):
+    with open_engine("compact", "cpu", 1) as engine:
+        silence = np.zeros((1, 101, 64), np.float32)
+        expected = engine.embed(silence)
+        for _ in range(2):
+            engine.network._processes[0]._process.kill()
+            assert (engine.embed(silence) == expected).all()
+
+
 def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
     network = kept / "network.mnn"
     made = network.stat().st_mtime_ns

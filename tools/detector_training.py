@@ -1,6 +1,5 @@
 """What the ready detector is made of: windows of every clip as a network hears them, and the network's last layer."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from danger_safe.audio.corruptions import degrade
 from danger_safe.audio.decode import read_clip
 from danger_safe.audio.room_tone import CATEGORY, quiet_room
 from danger_safe.audio.windows import Window, windows
+from danger_safe.core.cores import available_cores
 from danger_safe.data.clips import Clip
 from danger_safe.data.soundscape import LongRecording
 from danger_safe.detection.detector import ReadyDetector
@@ -40,7 +40,7 @@ def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tup
                 yield window
 
     with (
-        open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
+        open_engine(checkpoint, "cpu", available_cores()) as engine,
         Listener(engine, Unjudged, WINDOW, HOP) as listener,
     ):
         scored = iter(list(listener.score(all_windows())))
@@ -124,7 +124,7 @@ def false_alarms_an_hour(
     """Events in so many hours of ordinary sound, joined from ``safe`` clips, for each threshold; per hour."""
     recording = LongRecording(safe, hours * 3600)
     with (
-        open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
+        open_engine(checkpoint, "cpu", available_cores()) as engine,
         Listener(engine, detector, WINDOW, HOP) as listener,
         tqdm(total=round(hours * 3600), desc="Hours of ordinary sound", unit="s", file=sys.stderr) as bar,
     ):

@@ -17,6 +17,7 @@ from pathlib import Path
 from unicodedata import category
 
 from danger_safe.core.atomic import FULL, FULL_WORDS
+from danger_safe.core.cores import available_cores, limit_threads
 from danger_safe.core.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
@@ -59,6 +60,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
         sys.__excepthook__(kind, error, trace)
 
 
+limit_threads()
 if "--debug" not in sys.argv:
     sys.excepthook = _explain
 
@@ -213,8 +215,8 @@ def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
 
 
 def cores(text: str) -> int:
-    """An argparse type: how many processor cores to use; of more than there are, all."""
-    return min(whole_number(1)(text), os.cpu_count() or 1)
+    """An argparse type: how many processor cores to use; of more than this process may use, all."""
+    return min(whole_number(1)(text), available_cores())
 
 
 def share(text: str) -> float:

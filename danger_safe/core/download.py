@@ -9,6 +9,7 @@ import http.client
 import os
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,6 +21,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular
 
 TIMEOUT = 30  # seconds without a byte
+MIN_RATE = 1_000  # bytes a second over so many seconds
 ATTEMPTS = 3
 MOST = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
 _CHUNK = 1 << 18  # bytes
@@ -100,7 +102,14 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
             open(part, "ab" if resumed else "wb") as file,
             tqdm(total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem) as bar,
         ):
-            while chunk := answer.read(_CHUNK):
+            began, before = time.monotonic(), file.tell()
+            while chunk := answer.read1(_CHUNK):
+                if (
+                    time.monotonic() - began > TIMEOUT
+                ):  # a server that sends a byte now and then is as silent as one that sends none
+                    if file.tell() - before < MIN_RATE * TIMEOUT:
+                        raise _Incomplete(f"the server sent less than {MIN_RATE:,} bytes a second")
+                    began, before = time.monotonic(), file.tell()
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > (MOST if size is None else size):

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from unicodedata import normalize
 
 from danger_safe.audio.decode import FFMPEG_SUFFIXES, SUFFIXES
 from danger_safe.core.atomic import with_formula
@@ -57,7 +58,9 @@ def read_clips(folder: Place) -> list[Clip]:
         clips = _from_folders(folder)
     twice = [file for file, count in Counter(clip.file for clip in clips).items() if count > 1]
     if twice:
-        raise UserError(f"{folder}: its table lists {twice[0]} twice; keep one row")
+        raise UserError(
+            f"{folder}: {twice[0]} is listed twice, or is there twice with its accents written in two ways: keep one"
+        )
     if not clips:
         raise UserError(
             f"{folder}: no sounds in it. Expected manifest.csv, ESC-50's meta/esc50.csv, "
@@ -123,6 +126,19 @@ def inside(folder: Place, name: str, windows: bool = os.name == "nt") -> Place:
     return join(folder, "/".join(parts))
 
 
+def one_name(text: str) -> str:
+    """Text with its accents written in one way: a Mac's disks have ò as o and an accent, others as one character."""
+    return normalize("NFC", text)
+
+
+def as_on_disk(path: Place) -> Place:
+    """The path of a file whose name may be written on the disk in the other way; as it is where neither is there."""
+    if is_address(path) or os.path.lexists(path):
+        return path
+    others = (Path(normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((other for other in others if os.path.lexists(other)), path)
+
+
 def _windows_can_hold(name: str) -> bool:
     """Whether Windows can give a file this name: no device, nothing that it would cut off or take for a wildcard."""
     return not (PureWindowsPath(name).is_reserved() or name.endswith((" ", ".")) or _NOT_IN_WINDOWS.search(name))
@@ -132,12 +148,12 @@ def _from_manifest(folder: Place) -> list[Clip]:
     table = join(folder, "manifest.csv")
     return [
         Clip(
-            row["file"],
-            inside(folder, row["file"]),
+            one_name(row["file"]),
+            as_on_disk(inside(folder, row["file"])),
             _label(table, row["label"]),
-            row["category"],
+            one_name(row["category"]),
             _fold(table, row["fold"]),
-            row["source"],
+            one_name(row["source"]),
         )
         for row in read_table(table, MANIFEST_COLUMNS)
     ]
@@ -147,10 +163,10 @@ def _from_esc50(folder: Place) -> list[Clip]:
     table = join(folder, "meta/esc50.csv")
     return [
         Clip(
-            row["filename"],
-            inside(join(folder, "audio"), row["filename"]),
+            one_name(row["filename"]),
+            as_on_disk(inside(join(folder, "audio"), row["filename"])),
             None,
-            row["category"],
+            one_name(row["category"]),
             _fold(table, row["fold"]),
             row["src_file"],
         )
@@ -167,11 +183,12 @@ def _from_folders(folder: Place) -> list[Clip]:
     sources, table = {}, join(folder, "clips.csv")
     if exists(table):
         rows = read_table(table, ("file", "source"))
-        sources = {row["file"].replace("\\", "/"): row["source"] for row in rows}
+        sources = {one_name(row["file"]).replace("\\", "/"): one_name(row["source"]) for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips, left_out = [], []
     for file, path in list_files(folder):
-        file = file.encode(errors="surrogateescape").decode(errors="backslashreplace")  # Linux lets names be any bytes
+        # Linux lets names be any bytes
+        file = one_name(file.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
         stem, dot, suffix = name.rpartition(".")
         heard = (dot + suffix).lower() in SUFFIXES and bool(stem)

@@ -5,6 +5,7 @@ panns-inference keeps it.
 """
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from models.checkpoint_files import COMPACT, CheckpointInfo
 
 FILE = "class_labels_indices.csv"  # columns index, mid, display_name
-PLACES = (COMPACT.with_name(FILE), Path.home() / "panns_data" / FILE)
+PLACES = (COMPACT.with_name(FILE), Path(os.path.expanduser("~"), "panns_data", FILE))
 CLASSES = 527
 NEAREST = 3
 

@@ -4,7 +4,7 @@ from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place, exists, is_address, place
-from danger_safe.data.clips import inside
+from danger_safe.data.clips import as_on_disk, inside
 from danger_safe.embeddings.table import EmbeddingTable
 from models.checkpoint_files import checkpoint_here, verified_sha256
 
@@ -23,7 +23,7 @@ def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place
     folder = given if given is not None else place(named)
     folders = [folder] if is_address(folder) else [folder, table.path.parent / folder]
     for folder in folders:
-        sounds = [inside(folder, file) for file in table.clips["file"]]
+        sounds = [as_on_disk(inside(folder, file)) for file in table.clips["file"]]
         if exists(sounds[0]):
             return sounds
     raise UserError(f"{folders[0]}: {table.clips['file'].iloc[0]} is not there; give --dataset, the folder of step 1")

@@ -7,7 +7,6 @@ ten times as fast; Opus where there is not. 2,000 clips of five seconds take 12 
 import base64
 import contextlib
 import io
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import soxr
 from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks, read_header
+from danger_safe.core.cores import available_cores
 from danger_safe.core.paths import Place
+from models.cache import prepare_numba
 from models.logmel import LogMel
 
 PLAYED_SECONDS = 10.0
@@ -75,7 +76,7 @@ def encode_all(
 
     Returns (row: base64), (row: why it cannot be played), and the rows that there was no room for.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         seconds = dict(zip(sounds, threads.map(_seconds, sounds.values()), strict=True))
         for_mistakes, for_others = _plan(seconds, mistaken, room)
         jobs = {row: (sound, for_mistakes if row in mistaken else for_others) for row, sound in sounds.items()}
@@ -119,10 +120,11 @@ def _or_reason(work: Callable, *arguments) -> tuple:
 
 def draw_all(sounds: dict[int, Place]) -> dict[int, tuple[str, float]]:
     """Log-mel pictures: row: (PNG in base64, seconds). Sounds that cannot be read have none."""
+    prepare_numba()
     from models.mfcc import front_end  # librosa takes a second to load
 
     mel = front_end()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         results = threads.map(lambda sound: _or_reason(_draw, sound, mel), sounds.values())
         bar = tqdm(results, "Log-mel pictures", len(sounds), unit="clip")
         return {row: result for row, (result, _) in zip(sounds, bar, strict=True) if result}
