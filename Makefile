@@ -6,16 +6,14 @@
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make fuzz   broken files by the million, MINUTES for each kind: Linux
 # make compact  trains models/cnn14_compact.pth anew, on ESC50 and SOUNDS (folders): hours on a laptop
-# make twin     the same without a quarter of the recordings (PART, 1 to 4), which is then scored through it
 # make lock   requirements/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
 # make audit  asks the advisory database about every locked version (online)
-# make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from (default: make twin's)
+# make detector makes models/detector.npz anew, of the same folders; TWINS: networks that some recordings were kept from
 PYTHON ?= python3
 DATASET ?= dataset
 ESC50 ?= dataset/ESC-50-master
 SOUNDS ?=
-TWINS ?= $(wildcard models/cnn14_compact_without_?of4.pth)
-PART ?= 4
+TWINS ?=
 MINUTES ?= 1
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
@@ -30,7 +28,7 @@ TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCKS := $(wildcard requirements/*.lock)
 
-.PHONY: help run test esc50 lint format bench fuzz coverage compact twin lock licences audit detector clean
+.PHONY: help run test esc50 lint format bench fuzz coverage compact lock licences audit detector clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -118,10 +116,6 @@ models/quiet_rooms: .venv/.run-installed
 compact: .venv/.run-installed models/quiet_rooms
 	$(call TRAIN,compact,)
 	cp models/compact_round_3.pth models/cnn14_compact.pth
-
-twin: .venv/.run-installed models/quiet_rooms
-	$(call TRAIN,twin_$(PART),--without $(PART)/4)
-	$(RUN) -m tools.average --small models/twin_$(PART)_round_3.pth models/cnn14_compact_without_$(PART)of4.pth
 
 lock: .venv/.dev-installed
 	$(PIP) install uv==0.13.9

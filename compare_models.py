@@ -36,7 +36,6 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.detection.model_file import load_model_file
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
-from danger_safe.embeddings.twins import with_twins
 from danger_safe.evaluation.calibration import uncalibrated
 from danger_safe.evaluation.cross_validation import Rule, evaluate, summarise, warnings_of
 from danger_safe.evaluation.model_comparison import auc_differences, recommend
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"{args.output_dir / name} is read, and would be written over: give another --output-dir")
     for name, columns in OUTPUTS.items():
         check_ours(args.output_dir / name, columns)
-    table, warnings = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
+    table, warnings = read_table(args.embeddings), []
 
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
     contests = [(file, saved, table) for file, saved in models]
@@ -92,11 +91,11 @@ def main(arguments: list[str]) -> int:
         speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.inf
         rows.append(_row(title, file if own else None, summary, learning, speeds[title] if own else math.nan))
         if own:
-            warnings += [f"{title}: {warning}" for warning in warnings_of(summary, known=0)]
+            warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
-    if known := int(table.known.sum()):
+    if seen := int(table.seen.sum()):
         warnings.append(
-            f"OPTIMISTIC: {known} of {len(table.labels)} clips were in the network's own training (column seen)"
+            f"OPTIMISTIC: {seen} of {len(table.labels)} clips were in the network's own training (column seen)"
         )
     comparison = pd.DataFrame(rows).sort_values("roc_auc", ascending=False)
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"

@@ -6,13 +6,12 @@
 
 In:   folders of sounds: ESC-50, what step 1 wrote, Danger/ and Safe/, or one folder a category
 Out:  my_cnn14.pth            a checkpoint for extractEmbeddingCnn14.py --checkpoint my_cnn14.pth, which carries its
-                              settings, scores, licence and the names of its training clips
+                              settings, scores, licence and fingerprints of its training clips
       my_cnn14_learning.png   loss and held-out score of every pass
 
 From a checkpoint, the new last layer learns alone first, then everything at a lower rate. The best pass on held-out
 recordings is kept, and training stops when none was better for --patience passes. Killed, the same command goes on
 where it was: the state lies beside the output.
-models/cnn14_compact.pth was made with this script: models/README.md.
 """
 
 import sys
@@ -34,10 +33,12 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.data.categories import read_dangers, read_same
 from danger_safe.data.clips import LABEL_NAMES, Clip, read_clips
-from danger_safe.data.splits import leave_out, part, split
+from danger_safe.data.fingerprint import fingerprint
+from danger_safe.data.splits import split
 from models.checkpoint_files import checkpoint_path, place_of
 
 SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
+MN04_RATE = 6e-5  # as EfficientAT's authors fine-tune it
 HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
 DROPOUT = (0.0, 0.2)
 DANGER_WEIGHT = 0.5  # --dangers
@@ -52,8 +53,6 @@ def main(arguments: list[str]) -> int:
     for file in (args.output, picture, state_file):
         check_ours(file)
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
-    if args.without:
-        clips = leave_out(clips, *args.without)
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
     if args.checkpoint == "mfcc":
@@ -79,15 +78,18 @@ def main(arguments: list[str]) -> int:
     from danger_safe.reports.learning_curve import draw_learning
     from models.checkpoints import load_model, save_checkpoint
     from models.compact import CompactNet
-    from models.logmel import LogMel
     from models.torch_network import choose_device
 
     torch.manual_seed(args.seed)
+    fingerprints: set[str] = set()
     goes_on = False  # with the last layer, which knows these very classes already
     if scratch:
         model = CompactNet(len(classes), args.width, dropout=DROPOUT)
     else:
         model, info = load_model(args.checkpoint)
+        fingerprints |= info.fingerprints
+        if info.names_only:
+            cli.warn(f"{args.checkpoint} is of an older version: which sounds it was trained on will not be known")
         goes_on = list(info.categories) == classes
         if goes_on:
             model.dropout = DROPOUT
@@ -99,14 +101,14 @@ def main(arguments: list[str]) -> int:
     settings = Settings(
         epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
         per_category=args.per_category or max(FEWEST_CLIPS, round(median(counts.values()))),
-        rate=args.rate or (SCRATCH_RATE if scratch else FINETUNE_RATE),
+        rate=args.rate or usual_rate(scratch, model.settings),
         head_epochs=0 if scratch or goes_on else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
         class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
         danger_weight=DANGER_WEIGHT if dangerous else 0.0,
         bad_share=args.bad_recordings,
     )  # fmt: skip
 
-    rate = HALF_RATE if LogMel.of(model).half_rate_suffices else SAMPLE_RATE
+    rate = HALF_RATE if model.front_end.half_rate_suffices else SAMPLE_RATE
     store, held_out_store = SoundStore(learn, rate), SoundStore([clip for clip in hold if names[clip] in classes], rate)
     if untaught := set(classes) - {names[clip] for clip in store.clips}:
         file, reason = next(failure for failure in store.failures)
@@ -130,8 +132,9 @@ def main(arguments: list[str]) -> int:
 
         network = run.run(after_epoch)
 
+    fingerprints |= {fingerprint(clip.path) for clip in store.clips}
     save_checkpoint(
-        args.output, network.to("cpu"), categories=classes, clips=[clip.path.name for clip in store.clips],
+        args.output, network.to("cpu"), categories=classes, fingerprints=fingerprints,
         licence=args.licence, training=run.describe() | {"started_from": Path(args.checkpoint).name},
     )  # fmt: skip
     draw_learning(picture, run.history, run.best_epoch)
@@ -151,6 +154,13 @@ def main(arguments: list[str]) -> int:
     return cli.SOME_FAILED if failures else cli.DONE
 
 
+def usual_rate(scratch: bool, settings: dict) -> float:
+    """The learning rate at its highest, of a network with these settings."""
+    if scratch:
+        return SCRATCH_RATE
+    return MN04_RATE if settings.get("network") == "mn04" else FINETUNE_RATE
+
+
 def class_names(clips: list[Clip], target: str, same: dict[str, str]) -> dict[Clip, str]:
     """The class that each clip teaches: Safe or Danger, or its category (by its other name, where it has one)."""
     if target == "category":
@@ -165,7 +175,12 @@ def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", default=[Path("dataset")], metavar="DIR", help="folders of sounds")
-    add("--checkpoint", default="compact", metavar="NAME|FILE", help="where to start: compact, cnn14, a file, or none")
+    add(
+        "--checkpoint",
+        default="compact",
+        metavar="NAME|FILE",
+        help="where to start: compact, mn04, cnn14, a file, or none",
+    )
     add("--output", type=Path, default=Path("my_cnn14.pth"), metavar="FILE", help="checkpoint to write")
     add("--epochs", type=cli.whole_number(1), default=60, metavar="N", help="passes through the clips, at most")
     add(
@@ -187,14 +202,12 @@ def parse(arguments: list[str]):
         "noise, small rooms and MP3 leave them")  # fmt: skip
     add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
         "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
-    add("--without", type=part, default=None, metavar="K/N", help="leave out part K of N of all recordings, for "
-        "somebody else to judge the result by: whole folds, where there are folds")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in a pass "
         f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
     add("--rate", type=cli.share, default=None, metavar="R", help="learning rate at its highest "
-        f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint)")  # fmt: skip
+        f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint, {MN04_RATE} from mn04)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")

@@ -114,7 +114,7 @@ def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
     elif args.checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
     with open_engine(name, args.device, args.jobs, is_short(args.input)) as engine:
-        yield engine, own_detector(args.model, saved, name, engine.info) if saved else ready_detector(engine)
+        yield engine, own_detector(args.model, saved, engine.info, engine.head) if saved else ready_detector(engine)
     if engine.stands_in:
         convert_for_next_time(name)
 
@@ -152,7 +152,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     pieces, seconds = open_pieces(recording, args)
     overview = None
     if args.plot:
-        overview = Overview(listener.engine.front_end)
+        overview = Overview()
         pieces = overview.watch(pieces)
 
     def named(event: Event) -> Event:

@@ -10,8 +10,7 @@ Out:  logreg_model.skops           scaler and classifier, with the chosen thresh
       logreg_reliability.png       are its scores probabilities?
       logreg_operating_point.png   false alarms in an hour against dangers found, for every threshold
       logreg_metrics.json          the same numbers, for programs
-      audio_embeddings_windows.npz and, where the network was trained on the clips, audio_embeddings_twins.npz:
-      what was heard by the hour and through its twins, for the next training
+      audio_embeddings_windows.npz: what was heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """

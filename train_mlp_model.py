@@ -10,8 +10,7 @@ Out:  mlp_model.skops           scaler and network, with the chosen threshold an
       mlp_reliability.png       are its scores probabilities?
       mlp_operating_point.png   false alarms in an hour against dangers found, for every threshold
       mlp_metrics.json          the same numbers, for programs
-      audio_embeddings_windows.npz and, where the network was trained on the clips, audio_embeddings_twins.npz:
-      what was heard by the hour and through its twins, for the next training
+      audio_embeddings_windows.npz: what was heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """

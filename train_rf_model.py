@@ -10,8 +10,7 @@ Out:  rf_model.skops           the forest, with the chosen threshold and all tha
       rf_reliability.png       are its scores probabilities?
       rf_operating_point.png   false alarms in an hour against dangers found, for every threshold
       rf_metrics.json          the same numbers, for programs
-      audio_embeddings_windows.npz and, where the network was trained on the clips, audio_embeddings_twins.npz:
-      what was heard by the hour and through its twins, for the next training
+      audio_embeddings_windows.npz: what was heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """

@@ -1,9 +1,8 @@
 """One hour of ordinary sound with twelve sirens in it: are they found, when, and what else raises an alarm?
 
-    python benchmarks/hour.py --dataset dataset/ESC-50-master other_sounds --without 4/4 \
-        --checkpoint models/twin_4.pth --detector models/twin_4_detector.npz
+    python benchmarks/hour.py --dataset sounds_that_nothing_has_heard
 
-Sounds are those of the part that the twin was trained without. Sirens are 6 to 12 s long, from as loud as the loudest
+Sirens are 6 to 12 s long, from as loud as the loudest
 scenes (-20 dB) to 10 dB over. Prints a line a siren, false alarms by kind of scene, time and memory.
 """
 
@@ -22,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.audio.decode import SAMPLE_RATE, read_clip
 from danger_safe.data.categories import read_same
 from danger_safe.data.clips import Clip, read_clips
+from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.soundscape import LongRecording
-from danger_safe.data.splits import leave_out, part
 from danger_safe.detection.detector import load_ready
 from danger_safe.detection.events import Event, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -39,9 +38,6 @@ def main() -> None:
     same = read_same(args.same)
     labels = read_labels()
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
-    if args.without:
-        kept = set(leave_out(clips, *args.without))
-        clips = [clip for clip in clips if clip not in kept]
     name = {clip: same.get(clip.category, clip.category) for clip in clips}
     scenes = set(args.scenes or labels)
     safe = [clip for clip in clips if labels[name[clip]] == 0 and name[clip] in scenes]
@@ -55,7 +51,7 @@ def main() -> None:
         open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine,
         Listener(engine, detector, WINDOW, HOP) as listener,
     ):
-        seen = sum(clip.path.name in engine.info.clips for clip in clips)
+        seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
         finder, events = EventFinder(detector.threshold, HOP), []
         for window in listener.listen(recording.pieces()):
             events += finder.add(window)
@@ -110,7 +106,6 @@ def parse():
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", required=True, help="folders of sounds")
     add("--same", type=Path, default=Path(__file__).parent.parent / "models" / "compact_same.toml")
-    add("--without", type=part, default=None, metavar="K/N", help="use only the part that the twin was trained without")
     add("--checkpoint", default="compact", help="the network")
     add("--detector", type=Path, default=None, help="its detector (default: the ready one)")
     add(

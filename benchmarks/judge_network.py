@@ -6,7 +6,7 @@ Out:  50-category accuracy; Danger/Safe by the default and the wide mapping (ROC
       0.5); the same for the held-out clips recorded badly (danger_safe/audio/corruptions.py)
 
 The classifiers learn from the other folds, clean, as a user's would. The network must not have heard the held-out
-fold: column "seen" of its own clips is checked.
+fold: its training sounds' fingerprints are compared.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from danger_safe.audio.corruptions import DEGRADATIONS, degrade
 from danger_safe.audio.decode import read_clip
 from danger_safe.data.categories import read_categories
 from danger_safe.data.clips import read_clips
+from danger_safe.data.fingerprint import seen_clips
 from models.engine import Engine, open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,8 @@ def main() -> None:
     held_out = np.array([clip.fold == args.holdout_fold for clip in clips])
     categories = np.array([clip.category for clip in clips])
     with open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine:
-        seen = sum(clip.path.name in engine.info.clips for clip, out in zip(clips, held_out, strict=True) if out)
+        asked = [clip for clip, out in zip(clips, held_out, strict=True) if out]
+        seen = sum(seen_clips(asked, engine.info.fingerprints, os.cpu_count() or 1))
         if seen:
             print(f"warning: the network was trained on {seen} of the held-out clips: these scores are too good")
         learn = embed(engine, [clip.path for clip, out in zip(clips, held_out, strict=True) if not out])

@@ -26,18 +26,21 @@ PARTS = {
     "mnn": "network, MNN, batch of 16",
     "pytorch": "network, PyTorch folded, batch of 16",
     "reference": "network, models.py, one clip",
+    "mn04 logmel": "mn04's log-mel, 1 core",
+    "mn04 mnn": "mn04, MNN, batch of 16",
+    "mn04 pytorch": "mn04, PyTorch folded, batch of 16",
     "compact mnn": "compact network, MNN, batch of 16",
     "compact pytorch": "compact network, PyTorch folded, batch of 16",
 }
 
 
-def measure_parts(dataset: Path, checkpoint: Path) -> dict[str, float]:
+def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, float]:
     """Milliseconds for one clip of five seconds, by the names of PARTS."""
     cores = os.cpu_count() or 1
     files = sorted((dataset / "Danger").rglob("*.wav"))[:BATCH]
     clips = [read_clip(file) for file in files]
     milliseconds = {"decode": _median(lambda: read_clip(files[0]), 20)}
-    for name, prefix in ((str(checkpoint), ""), ("compact", "compact ")):
+    for name, prefix in ((str(checkpoint), ""), (str(mn04), "mn04 "), ("compact", "compact ")):
         model, _ = load_model(name)
         converted = find_or_convert(name)
         logmel = np.stack([converted.front_end(clip) for clip in clips])
@@ -48,6 +51,8 @@ def measure_parts(dataset: Path, checkpoint: Path) -> dict[str, float]:
                 milliseconds["torchlibrosa"] = _median(lambda m=model, w=waveform: m.logmel(w), 20)
                 one = torch.from_numpy(logmel[:1])[:, None]
                 milliseconds["reference"] = _median(lambda m=model, x=one: m.embed(x), 10)
+        elif prefix == "mn04 ":
+            milliseconds["mn04 logmel"] = _median(lambda c=converted: c.front_end(clips[0]), 20)
         mnn = MnnNetwork(converted.file, cores, converted.winograd)
         with ThreadPoolExecutor(mnn.lanes) as lanes:
             together = _median(lambda n=mnn, x=logmel: list(lanes.map(n.embed, [x] * n.lanes)), 5)

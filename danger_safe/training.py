@@ -20,7 +20,6 @@ from danger_safe.detection.model_file import save_model_files
 from danger_safe.detection.novelty import learn_known
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
-from danger_safe.embeddings.twins import with_twins
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
 from danger_safe.evaluation.cross_validation import Rule, evaluate, folds_of, summarise, warnings_of
 from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
@@ -61,13 +60,13 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
 
     for name in OUTPUTS:
         check_ours(args.output_dir / f"{key}_{name}")
-    table, not_asked = with_twins(read_table(args.embeddings), args.dataset, args.jobs)
+    table = read_table(args.embeddings)
     pipeline = build(args.seed, args.jobs)
     rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
     heard, not_heard = hear_by_the_hour(table, args.seed, args.dataset, args.ordinary_minutes, args.jobs)
     result = evaluate(pipeline, table, rule, args.seed, heard)
-    summary, known = summarise(result), int(table.known.sum())
-    warnings = warnings_of(summary, known) + not_asked + not_heard
+    summary, seen = summarise(result), int(table.seen.sum())
+    warnings = warnings_of(summary, seen) + not_heard
     # the ones that are kept learn from every clip
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
@@ -76,7 +75,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
         unknown = summarise_unknown(result, pipeline, sigmoid, table)
 
     model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, "seen": known, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
+    metrics = summary | {"model": title, "seen": seen, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
     metrics["ordinary_minutes"] = args.ordinary_minutes
     metrics["unknown"] = unknown
     written = save_model(model_file, model, novelty, table, metrics)

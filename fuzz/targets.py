@@ -32,7 +32,7 @@ class Checkpoint(Target):
         self._members: dict[str, bytes] = {}
         path = FOLDER / "seed.pth"
         model = CompactNet(2, 1)
-        save_checkpoint(path, model, categories=["a", "b"], clips=["x.wav"], licence="", training={"seed": 1})
+        save_checkpoint(path, model, categories=["a", "b"], fingerprints=["00" * 8], licence="", training={"seed": 1})
         self._content = torch.load(path, weights_only=True)
         with zipfile.ZipFile(path) as zipped:
             self._members = {name.split("/", 1)[1]: zipped.read(name) for name in zipped.namelist()}

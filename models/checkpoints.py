@@ -2,11 +2,13 @@
 
     model, info = load_model("compact")              # the small network of this repository
     model, info = load_model("cnn14")                # the official one, downloaded when absent (327 MB, CC BY 4.0)
-    model, info = load_model("my_network.pth")       # any file of either layout; its hash is recorded
+    model, info = load_model("mn04")                 # EfficientAT's, downloaded when absent (4 MB, MIT)
+    model, info = load_model("my_network.pth")       # any file of these layouts; its hash is recorded
 
-Two layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
-ignored). Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14 or CompactNet), ``model`` (the learnt tensors,
-matrices in half precision), ``categories``, ``clips`` (what it was trained on), ``licence`` and ``training``. Where there
+Three layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
+ignored). EfficientAT's: the state dict alone. Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14, CompactNet or Mn04), ``model`` (the learnt tensors,
+matrices in half precision), ``categories``, ``fingerprints`` (of the sounds it was fine-tuned on), ``licence`` and
+``training``. Where there
 is an entry ``scales``, matrices are whole numbers of one byte, a row of each to be multiplied with its scale.
 """
 
@@ -14,6 +16,7 @@ import math
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,8 +26,15 @@ import torch
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
-from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
+from models.checkpoint_files import (
+    CheckpointInfo,
+    checkpoint_name,
+    checkpoint_path,
+    official_licence,
+    verified_sha256,
+)
 from models.compact import CompactNet
+from models.mn04 import Mn04
 from models.models import Cnn14
 from models.network import SoundNetwork
 
@@ -33,6 +43,8 @@ _BYTES = {"DoubleStorage": 8, "LongStorage": 8, "FloatStorage": 4, "IntStorage":
 FORMAT = "danger-safe-cnn14/1"
 # Computed from the settings, not learnt: the DFT and mel matrices.
 COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
+KINDS = {"cnn14": Cnn14, "compact": CompactNet, "mn04": Mn04}
+MN04_LAYER = "features.0.0.weight"  # which no other layout has
 
 
 def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
@@ -62,11 +74,14 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
             sha256=sha256,
             settings=model.settings,
             categories=tuple(_texts(content, "categories")),
-            clips=frozenset(_texts(content, "clips")),
-            licence=str(content.get("licence", "CC BY 4.0" if checkpoint == "cnn14" else "")),
+            fingerprints=frozenset(_texts(content, "fingerprints")),
+            names_only=bool(_texts(content, "clips")) and "fingerprints" not in content,
+            licence=str(content.get("licence", official_licence(sha256))),
         )
     except Exception as error:  # librosa and PyTorch raise many kinds for settings and tensors that do not fit
-        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: {_first_line(error)}") from error
+        raise UserError(
+            f"{path} is not a checkpoint of Cnn14, mn04 or the compact network: {_first_line(error)}"
+        ) from error
     return model.eval(), info
 
 
@@ -75,7 +90,7 @@ def save_checkpoint(
     model: SoundNetwork,
     *,
     categories: list[str],
-    clips: list[str],
+    fingerprints: Collection[str] = (),
     licence: str,
     training: dict,
     small: bool = False,
@@ -88,7 +103,7 @@ def save_checkpoint(
     }
     content = {
         "format": FORMAT, "settings": model.settings, "model": state, "categories": categories,
-        "clips": sorted(clips), "licence": licence, "training": training,
+        "fingerprints": sorted(fingerprints), "licence": licence, "training": training,
     }  # fmt: skip
     if small:
         content["scales"] = scales = {}
@@ -108,7 +123,7 @@ def _check_tensors(path: Path, state: dict) -> None:
         and not (t.is_complex() or t.is_quantized or t.is_nested) for t in tensors
     )  # fmt: skip
     if not all(plain):
-        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: not all in it are tensors")
+        raise UserError(f"{path} is not a checkpoint of Cnn14, mn04 or the compact network: not all in it are tensors")
     if sum(tensor.numel() for tensor in tensors) > path.stat().st_size or any(
         tensor.nbytes > tensor.untyped_storage().nbytes() for tensor in tensors
     ):  # one number, said to be repeated for ever
@@ -120,15 +135,17 @@ def _check_tensors(path: Path, state: dict) -> None:
 def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork:
     """The untrained network that a checkpoint of our layout describes. Raises ValueError for one that cannot be."""
     arguments = dict(settings)
-    kind = {"cnn14": Cnn14, "compact": CompactNet}[arguments.pop("network", "cnn14")]
+    kind = KINDS[arguments.pop("network", "cnn14")]
     for name, value in arguments.items():
         number = isinstance(value, int | float) and math.isfinite(value)
         if not number or isinstance(value, bool) != (name in ("normalise", "multilabel")):
             raise ValueError(f"its setting {name} is {value!r}")
     # before anything is made in memory of the size that the settings claim
-    shape = tuple(state["fc_audioset.weight"].shape)
-    if shape != (arguments["classes"], 32 * arguments["width"]):
-        raise ValueError(f"settings and weights do not fit: {arguments['classes']} classes, width {arguments['width']}")
+    shape = tuple(state[f"{kind.last_layer}.weight"].shape)
+    if kind is Mn04:
+        arguments.pop("dimensions")  # always the same
+    if shape[0] != arguments["classes"] or (kind is not Mn04 and shape[1] != 32 * arguments["width"]):
+        raise ValueError(f"settings and weights do not fit: {settings}")
     if (
         not 0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2
         or not 1e-30 < arguments.get("floor", 1) <= 1  # what float32 can hold, and the loudest sound
@@ -145,8 +162,10 @@ def _texts(content: dict, name: str) -> list[str]:
     return list(texts)
 
 
-def _official_network(state: dict[str, torch.Tensor]) -> Cnn14:
-    """The network whose shapes a state dict of PANNs' layout has; the front end is the official one."""
+def _official_network(state: dict[str, torch.Tensor]) -> SoundNetwork:
+    """The network whose shapes a state dict of PANNs' or EfficientAT's layout has, with the official front end."""
+    if MN04_LAYER in state:
+        return Mn04(classes=len(state[f"{Mn04.last_layer}.weight"]))
     classes, dimensions = state["fc_audioset.weight"].shape
     return Cnn14(classes=classes, width=dimensions // 32)
 
@@ -172,8 +191,12 @@ def _read(path: Path) -> dict:
         raise
     except Exception as error:  # a damaged pickle can raise anything, with advice that is not for our users
         raise UserError(f"{path} is not a checkpoint, or is damaged") from error
+    if isinstance(content, dict) and MN04_LAYER in content:
+        return {"model": content}
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path} is not a checkpoint of Cnn14 or the compact network: it has no entry named model")
+        raise UserError(
+            f"{path} is not a checkpoint of Cnn14, mn04 or the compact network: it has no entry named model"
+        )
     return content
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.network import SoundNetwork
+from models.network import LogMelNetwork
 
 
 class ResidualBlock(nn.Module):
@@ -38,10 +38,10 @@ class ResidualBlock(nn.Module):
         return F.relu_(y + self.bn_shortcut(self.shortcut(x)))
 
 
-class CompactNet(SoundNetwork):
+class CompactNet(LogMelNetwork):
     """A small residual network with Cnn14's front end, pooling and last layers.
 
-    width: channels of the first convolution; the embedding has 32 times as many numbers. The others: SoundNetwork.
+    width: channels of the first convolution; the embedding has 32 times as many numbers. The others: LogMelNetwork.
     """
 
     def __init__(

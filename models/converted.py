@@ -3,12 +3,13 @@
     converted = find_or_convert("compact")
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
-Files: CACHE/SHA256-mnnVERSION-TRIED/ with network.mnn, front_end.npz and info.json. The folder is made beside and renamed,
+Files: CACHE/SHA256-mnnVERSION-TRIED/ with network.mnn, arrays.npz and info.json. The folder is made beside and renamed,
 so it is whole or not there, and nobody else may write into it. info.json holds the files' sizes and SHA-256; where they
 do not fit, the folder is made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
 algorithm is kept for the networks whose embeddings it does not change.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -30,15 +31,18 @@ from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular
 from models.cache import cache_folder, cache_folders, is_private
-from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
+from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
+from models.head import Head
+from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork, NetworkError
 from models.parity import PARITY, PROBE_SECONDS, largest_error
 
-_FILES = ("network.mnn", "front_end.npz")
+ARRAYS = "arrays.npz"  # mel bank and head
+_FILES = ("network.mnn", ARRAYS)
 _ELSEWHERE = "name a folder of your own in DANGER_SAFE_CACHE"
 LITTLE = 1 << 16  # bytes: no room at all
-TRIED = 2  # counts how conversions are tried: those that were tried otherwise are made anew
+TRIED = 3  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
 class ConversionError(Exception):
@@ -51,7 +55,8 @@ class Converted:
 
     file: Path
     info: CheckpointInfo
-    front_end: LogMel
+    front_end: LogMel | KaldiMel
+    head: Head
     winograd: int  # MNN's level of Winograd's algorithm that keeps the embeddings
     sha256: str  # of the file
 
@@ -75,7 +80,7 @@ def find_or_convert(checkpoint: str) -> Converted:
     new = not _is_whole(folder)
     if new:
         try:
-            _convert(checkpoint if checkpoint in NAMES else str(path.resolve()), folder)
+            _convert(path.resolve(), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise UserError(
@@ -96,6 +101,20 @@ def is_converted(checkpoint: str) -> bool:
     return _is_whole(_folder(verified_sha256(checkpoint, checkpoint_path(checkpoint))))
 
 
+def read_info(checkpoint: str) -> CheckpointInfo:
+    """What is known of a checkpoint: of its conversion where there is one, which does without PyTorch.
+
+    Raises UserError for a checkpoint that is none.
+    """
+    if is_converted(checkpoint):
+        sha256 = verified_sha256(checkpoint, checkpoint_path(checkpoint))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return _info(checkpoint, sha256, json.loads((_folder(sha256) / "info.json").read_text(encoding="utf-8")))
+    from models.checkpoints import load_model  # PyTorch takes seconds to load
+
+    return load_model(checkpoint)[1]
+
+
 def _folder(sha256: str) -> Path:
     """Where the network is, or will be."""
     name = f"{sha256}-mnn{version('MNN')}-{TRIED}"
@@ -105,17 +124,26 @@ def _folder(sha256: str) -> Path:
 
 def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
     known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    info = CheckpointInfo(
-        checkpoint_name(checkpoint), sha256, known["settings"], tuple(known["categories"]),
-        frozenset(known["clips"]), known["licence"],
-    )  # fmt: skip
+    info = _info(checkpoint, sha256, known)
     if known["winograd"] is None:
         raise ConversionError(f"MNN's embeddings are {known['error']:.1e} away from the reference's")
-    if file_sha256(folder / "front_end.npz") != known["sha256"]["front_end.npz"]:
+    if file_sha256(folder / ARRAYS) != known["sha256"][ARRAYS]:
         raise ValueError("damaged")
-    with np.load(folder / "front_end.npz", allow_pickle=False) as arrays:
+    with np.load(folder / ARRAYS, allow_pickle=False) as file:
+        arrays = dict(file)
+    if info.settings.get("network") == "mn04":
+        front_end = KaldiMel(arrays["mel_bank"])
+    else:
         front_end = LogMel(arrays["mel_bank"], info.settings["floor"], info.settings["normalise"])
-    return Converted(folder / "network.mnn", info, front_end, known["winograd"], known["sha256"]["network.mnn"])
+    head, network = Head.from_arrays(arrays), folder / "network.mnn"
+    return Converted(network, info, front_end, head, known["winograd"], known["sha256"][network.name])
+
+
+def _info(checkpoint: str, sha256: str, known: dict) -> CheckpointInfo:
+    return CheckpointInfo(
+        checkpoint_name(checkpoint), sha256, known["settings"], tuple(known["categories"]),
+        frozenset(known["fingerprints"]), known["names_only"], known["licence"],
+    )  # fmt: skip
 
 
 def _is_whole(folder: Path) -> bool:
@@ -132,7 +160,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_size for name in _FILES}
 
 
-def _convert(checkpoint: str, folder: Path) -> None:
+def _convert(checkpoint: Path, folder: Path) -> None:
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.path.lexists(folder) and not is_private(folder):
         raise ConversionError(f"{folder} is another user's, or others may write there: {_ELSEWHERE}")
@@ -146,7 +174,7 @@ def _convert(checkpoint: str, folder: Path) -> None:
             raise ConversionError(f"{folder.parent}: everybody may write into whatever is made there: {_ELSEWHERE}")
         _run(
             f"import runpy; runpy.run_module('{__package__}.export', run_name='__main__', alter_sys=True)",
-            checkpoint,
+            str(checkpoint),
             str(new),
         )
         bar.update()

@@ -1,8 +1,9 @@
 """The engine: sounds in, embeddings out, by the fastest means that this computer has.
 
     with open_engine("compact") as engine:
-        logmel = engine.front_end(samples)             # (frames, 64); threads may do this ahead
+        logmel = engine.front_end(samples)             # (frames, mel bins); threads may do this ahead
         embeddings = engine.embed(logmel[None])        # (1, dimensions)
+        logits = engine.head(embeddings)               # (1, classes): what the network itself calls it
 
 ``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else PyTorch on the CPU; ``engine.name`` says which.
 models.models.Cnn14 remains the reference: tests/test_engine.py holds every engine against it.
@@ -22,6 +23,8 @@ from danger_safe.core.errors import UserError
 from models.cache import prepare_numba
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
+from models.head import Head
+from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
 
@@ -35,7 +38,7 @@ class Network(Protocol):
     batch_size: int  # clips of five seconds in a batch that suit it
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
-        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+        """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
 
     def close(self) -> None:
         """Release what it holds."""
@@ -46,8 +49,9 @@ class Engine:
     """A front end and a network of one checkpoint."""
 
     info: CheckpointInfo
-    front_end: LogMel
+    front_end: LogMel | KaldiMel
     network: Network
+    head: Head | None = None  # embeddings -> logits of ``info``'s classes; None for MFCC
     stands_in: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
 
     @property
@@ -66,7 +70,7 @@ class Engine:
         return self.network.lanes
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
-        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+        """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
         return self.network.embed(logmel)
 
     def close(self) -> None:
@@ -106,7 +110,7 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, soon: boo
         network.close()
         converted.discard()
         return open_engine(checkpoint, device, cores)
-    return Engine(converted.info, converted.front_end, network)
+    return Engine(converted.info, converted.front_end, network, converted.head)
 
 
 def convert_for_next_time(checkpoint: str) -> None:
@@ -128,7 +132,7 @@ def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
 
     device = choose_device(device)
     model, info = load_model(checkpoint)
-    return Engine(info, LogMel.of(model), TorchNetwork(model, device, cores))
+    return Engine(info, model.front_end, TorchNetwork(model, device, cores), model.head)
 
 
 def _torch_has_cuda() -> bool:

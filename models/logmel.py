@@ -1,29 +1,27 @@
 """The log-mel spectrogram by a real FFT: the values of torchlibrosa's convolution, in a fraction of its time.
 
-    front_end = LogMel.of(model)
+    front_end = model.front_end
     logmel = front_end(samples)     # (samples,) at 32 kHz -> (frames, 64), in dB
 
 torchlibrosa multiplies each frame with a 1,024 x 1,026 matrix; an FFT gives the same numbers. Nothing here needs
 PyTorch, which takes seconds to load. tests/test_cnn14.py holds the two against each other.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
 
-if TYPE_CHECKING:
-    from models.network import SoundNetwork
-
 N_FFT = 1024  # samples: 32 ms
 HOP_LENGTH = 320  # samples: 10 ms, so 100 frames a second
 MEL_BINS = 64
 MIN_SAMPLES = 31 * HOP_LENGTH  # 9,920 (0.31 s): 32 frames, the fewest that survive Cnn14's five poolings
+# Of one FFT. Arrays of a whole clip would go back to the system each time, and come anew page by page: that took more
+# time than all the arithmetic.
+BLOCK_FRAMES = 64
 QUIETEST_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
 
 
@@ -37,12 +35,7 @@ class LogMel:
     n_fft: int = N_FFT
     hop_length: int = HOP_LENGTH
 
-    @classmethod
-    def of(cls, model: SoundNetwork) -> LogMel:
-        """The front end that a network was trained with."""
-        return cls(model.mel_bank, model.settings["floor"], model.settings["normalise"])
-
-    def at_half_rate(self) -> LogMel:
+    def at_half_rate(self) -> "LogMel":
         """The same values, to a tenth of a dB in the mean, from sounds at 16 kHz: half the work for a training, which
         hears hundreds of thousands. Only where ``half_rate_suffices``."""
         bins = N_FFT // 4 + 1
@@ -52,19 +45,18 @@ class LogMel:
         """(samples,) float32 at 32 kHz -> log-mel power in dB, (frames, 64). Short clips are padded with silence."""
         shortest = MIN_SAMPLES * self.hop_length // HOP_LENGTH
         if samples.shape[-1] < shortest:
-            samples = _pad(samples, 0, shortest - samples.shape[-1], "constant")
+            samples = pad_last_axis(samples, 0, shortest - samples.shape[-1], "constant")
         if self.normalise:
             samples = samples / np.maximum(np.abs(samples).max(axis=-1, keepdims=True), np.float32(QUIETEST_PEAK))
-        return self.from_power(self.power(samples))
+        return np.concatenate([self.from_power(power) for power in self._power_blocks(samples)], axis=-2)
 
     def power(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) -> power spectrogram up to the last mel bin's end, (samples // 320 + 1, at most 513)."""
-        from scipy import fft  # half a second to load: threads do it while the network starts
+        return np.concatenate(list(self._power_blocks(samples)), axis=-2)
 
-        padded = _pad(samples, self.n_fft // 2, self.n_fft // 2, "reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=-1)[..., :: self.hop_length, :]
-        spectrum = fft.rfft(frames * self._window)[..., : self._used]
-        return spectrum.real**2 + spectrum.imag**2
+    def _power_blocks(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        padded = pad_last_axis(samples, self.n_fft // 2, self.n_fft // 2, "reflect")
+        return power_blocks(padded, self._window, self.n_fft, self.hop_length, self._used)
 
     def from_power(self, power: np.ndarray) -> np.ndarray:
         """What ``power`` returned -> log-mel power in dB, (frames, 64)."""
@@ -84,6 +76,27 @@ class LogMel:
     def _used(self) -> int:
         """FFT bins that any mel bin hears."""
         return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
+
+
+def power_blocks(
+    padded: np.ndarray, window: np.ndarray, n_fft: int, hop_length: int, bins: int
+) -> Iterator[np.ndarray]:
+    """Power of the first ``bins`` FFT bins of a windowed sound, BLOCK_FRAMES at a time: each (…, frames, bins).
+
+    A window shorter than ``n_fft`` is followed by zeros: where it lies in the FFT does not change the power.
+    """
+    from scipy import fft  # half a second to load: threads do it while the network starts
+
+    frames = np.lib.stride_tricks.sliding_window_view(padded, len(window), axis=-1)[..., ::hop_length, :]
+    windowed = np.zeros((*frames.shape[:-2], BLOCK_FRAMES, n_fft), np.float32)
+    for start in range(0, frames.shape[-2], BLOCK_FRAMES):
+        block = frames[..., start : start + BLOCK_FRAMES, :]
+        size = block.shape[-2]
+        np.multiply(block, window, out=windowed[..., :size, : len(window)])
+        spectrum = fft.rfft(windowed[..., :size, :])[..., :bins]
+        power = np.square(spectrum.real)
+        power += np.square(spectrum.imag)
+        yield power
 
 
 def mel_bank(fmin: float, fmax: float) -> np.ndarray:
@@ -107,6 +120,6 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, above)
 
 
-def _pad(samples: np.ndarray, before: int, after: int, mode: str) -> np.ndarray:
+def pad_last_axis(samples: np.ndarray, before: int, after: int, mode: str) -> np.ndarray:
     """Pad the last axis alone."""
     return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(before, after)], mode)

@@ -61,7 +61,7 @@ class MnnNetwork:
             process.start()
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
-        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions).
+        """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions).
 
         ``lanes`` threads may call it at once, others wait. Raises NetworkError when the process fails.
         """

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.network import SoundNetwork
+from models.network import LogMelNetwork
 
 
 class ConvBlock(nn.Module):
@@ -34,10 +34,10 @@ class ConvBlock(nn.Module):
         return F.avg_pool2d(x, kernel_size=2) if pool else x
 
 
-class Cnn14(SoundNetwork):
+class Cnn14(LogMelNetwork):
     """PANNs Cnn14.
 
-    width: channels of the first block; the embedding has 32 times as many numbers. The others: SoundNetwork.
+    width: channels of the first block; the embedding has 32 times as many numbers. The others: LogMelNetwork.
     """
 
     holds_front_end = True  # as in the official checkpoint

@@ -1,7 +1,10 @@
-"""What every network here shares: the front end before its blocks, the embedding and the class scores after them.
+"""What the networks here share: what a network is for the engines, and the frame of Cnn14 and the compact network.
 
-Cnn14 (models.py) and the compact network (compact.py) are its two kinds: each brings the blocks between.
+``SoundNetwork`` is what engines, trainings and checkpoints ask for. ``LogMelNetwork`` is the frame of Cnn14 (models.py) and
+the compact network (compact.py), which bring the blocks between; mn04 (mn04.py) is built otherwise.
 """
+
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,21 +13,95 @@ from torch import nn
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from models.cache import prepare_numba
-from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, mel_bank
+from models.head import Head
+from models.kaldimel import KaldiMel
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, LogMel, mel_bank
 
 
 class SoundNetwork(nn.Module):
     """A waveform in, an embedding and class scores out.
+
+    settings: the arguments that make the same network again; with ``network``, its kind, where that is not Cnn14.
+    multilabel: scores are independent (sigmoid, as in AudioSet) or sum to one (softmax).
+    """
+
+    last_layer: ClassVar[str]  # name of the layer of class scores, which learns alone when a fine-tuning begins
+    settings: dict
+    multilabel: bool
+    dropout: tuple[float, float]
+
+    @property
+    def dimensions(self) -> int:
+        """Length of an embedding."""
+        raise NotImplementedError
+
+    @property
+    def activations_per_frame(self) -> int:
+        """Numbers in the largest feature maps, for each frame of the log-mel: what a batch's memory goes by."""
+        raise NotImplementedError
+
+    @property
+    def front_end(self) -> LogMel | KaldiMel:
+        """What makes the network's input of sounds, without PyTorch."""
+        raise NotImplementedError
+
+    def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, samples) -> (batch, 1, frames, mel bins)."""
+        raise NotImplementedError
+
+    def embed(self, logmel: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, frames, mel bins) -> (batch, dimensions)."""
+        raise NotImplementedError
+
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(batch, dimensions) -> (batch, classes), before sigmoid or softmax."""
+        raise NotImplementedError
+
+    @property
+    def head(self) -> Head:
+        """``logits`` in NumPy."""
+        raise NotImplementedError
+
+    def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
+
+        Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
+        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/extraction.py).
+        Returns clipwise_output (batch, classes) and embedding (batch, dimensions).
+        """
+        embedding = self.embed(self.logmel(waveform))
+        scores = self.logits(embedding)
+        scores = torch.sigmoid(scores) if self.multilabel else torch.softmax(scores, dim=1)
+        return {"clipwise_output": scores, "embedding": embedding}
+
+    def replace_classes(self, classes: int) -> None:
+        """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
+        old = self.get_submodule(self.last_layer)
+        new = nn.Linear(old.in_features, classes)
+        initialise(new)
+        holder, _, name = self.last_layer.rpartition(".")
+        setattr(self.get_submodule(holder), name, new)
+        self.multilabel = False
+        self.settings |= {"classes": classes, "multilabel": False}
+
+    def drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """Dropout, in training alone."""
+        return F.dropout(x, share, training=True) if self.training and share else x
+
+
+class LogMelNetwork(SoundNetwork):
+    """The frame of Cnn14 and the compact network.
 
     classes: outputs of the last layer.
     fmin, fmax: the mel bank's range in Hz.
     floor: the least mel power; what is below sounds like silence to the network.
     normalise: scale each clip to a peak of 1 first. Together with a lower fmax and a higher floor it brings
         recordings of any level, bandwidth and bit depth to one common denominator (benchmarks/compact.md).
-    multilabel: scores are independent (sigmoid, as in AudioSet) or sum to one (softmax).
+    multilabel: see SoundNetwork.
     dropout: share of activations dropped in training, (after each block, around fc1).
     """
 
+    last_layer = "fc_audioset"
     holds_front_end = False  # whether the matrices of spectrogram and mel bank are among its tensors
 
     def __init__(
@@ -64,17 +141,15 @@ class SoundNetwork(nn.Module):
         """Normalised log-mels (batch, 1, frames, 64) -> feature maps (batch, channels, fewer frames, fewer bins)."""
         raise NotImplementedError
 
-    def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
+    @property
+    def activations_per_frame(self) -> int:
+        """Those of the first block: its channels in each mel bin."""
+        return self.settings["width"] * MEL_BINS
 
-        Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
-        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/embeddings/extractor.py).
-        Returns clipwise_output (batch, classes) and embedding (batch, dimensions).
-        """
-        embedding = self.embed(self.logmel(waveform))
-        scores = self.logits(embedding)
-        scores = torch.sigmoid(scores) if self.multilabel else torch.softmax(scores, dim=1)
-        return {"clipwise_output": scores, "embedding": embedding}
+    @property
+    def front_end(self) -> LogMel:
+        """The same log-mels by a real FFT."""
+        return LogMel(self.mel_bank, self.settings["floor"], self.settings["normalise"])
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
@@ -118,16 +193,10 @@ class SoundNetwork(nn.Module):
         """(batch, dimensions) -> (batch, classes), before sigmoid or softmax."""
         return self.fc_audioset(self.drop(embedding, self.dropout[1]))
 
-    def replace_classes(self, classes: int) -> None:
-        """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
-        self.fc_audioset = nn.Linear(self.dimensions, classes)
-        initialise(self.fc_audioset)
-        self.multilabel = False
-        self.settings |= {"classes": classes, "multilabel": False}
-
-    def drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
-        """Dropout, in training alone."""
-        return F.dropout(x, share, training=True) if self.training and share else x
+    @property
+    def head(self) -> Head:
+        """``logits`` in NumPy: one layer."""
+        return Head.of(self.fc_audioset)
 
 
 def initialise(network: nn.Module) -> None:

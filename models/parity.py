@@ -3,6 +3,7 @@
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
+from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 
 # The promise is 0.05 % of the mean embedding on every sound. Real clips go further astray than the probes do, so an
@@ -13,14 +14,14 @@ PROBE_SECONDS = (2, 5)  # an engine picks its algorithm by the length of the fir
 
 
 def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in any clip, as a share of that clip's mean expected embedding; both (clips, dims)."""
+    """The largest difference in any clip, as a share of its expected embedding's mean size; both (clips, dims)."""
     if not np.isfinite(embeddings).all():
         return float("inf")
-    return float((np.abs(embeddings - expected).max(axis=1) / expected.mean(axis=1)).max())
+    return float((np.abs(embeddings - expected).max(axis=1) / np.abs(expected).mean(axis=1)).max())
 
 
-def probe_batch(front_end: LogMel, seconds: int = 2) -> np.ndarray:
-    """Log-mels, (16, 100 * seconds + 1, 64), of eight sounds at two levels: the same on every machine."""
+def probe_batch(front_end: LogMel | KaldiMel, seconds: int = 2) -> np.ndarray:
+    """Log-mels, (16, about 100 * seconds, mel bins), of eight sounds at two levels: the same on every machine."""
     time = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
     rng = np.random.default_rng(14)
     noise = rng.standard_normal(len(time))

@@ -12,11 +12,11 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from danger_safe.core.errors import UserError
-from models.logmel import LogMel
 from models.network import SoundNetwork
 from models.parity import PARITY, largest_error, probe_batch
 
-_BYTES_PER_CELL = 4 * 4  # float32: each of width * frames * bins activations of block 1, in, out and two in flight
+CONVOLUTION_AND_NORM = [torch.nn.Conv2d, torch.nn.BatchNorm2d]  # as mn04's sequences begin
+_BYTES_PER_CELL = 4 * 4  # float32: each of the largest feature maps' activations, in, out and two in flight
 
 
 class TorchNetwork:
@@ -28,15 +28,15 @@ class TorchNetwork:
         self.device, self.dtype, self.lanes = device, torch.float32, 1
         self.dimensions = model.dimensions
         self.batch_size = 24 if device == "cpu" else 128
-        self._width = model.settings["width"]
+        self._activations_per_frame = model.activations_per_frame
         self._model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
         if device != "cpu":
-            self._try_half_precision(probe_batch(LogMel.of(model)))
+            self._try_half_precision(probe_batch(model.front_end))
         precision = {torch.float32: "", torch.float16: ", half precision"}[self.dtype]
         self.name = self.kind = f"PyTorch {torch.__version__} on {device}{precision}"
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
-        """float32 log-mels of one length, (batch, frames, 64) -> float32 embeddings, (batch, dimensions)."""
+        """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
         size = self._largest_batch(logmel.shape[1])
         return np.concatenate([self._run(logmel[i : i + size]) for i in range(0, len(logmel), size)])
 
@@ -56,7 +56,7 @@ class TorchNetwork:
         if self.device == "cpu":
             return 1 << 30
         free, _ = torch.cuda.mem_get_info()
-        return max(1, free // 2 // (self._width * frames * 64 * _BYTES_PER_CELL))
+        return max(1, free // 2 // (self._activations_per_frame * frames * _BYTES_PER_CELL))
 
     def _try_half_precision(self, probes: np.ndarray) -> None:
         """Keep float16 if, on this GPU, it gives the embeddings that float32 gives."""
@@ -80,7 +80,9 @@ def fold_batch_norm(model: SoundNetwork) -> SoundNetwork:
     """A copy of an evaluated network whose convolutions have their batch norm in them: a quarter less work."""
     folded = copy.deepcopy(model).eval()
     pairs = {"conv1": "bn1", "conv2": "bn2", "shortcut": "bn_shortcut", "stem": "bn_stem"}
-    for holder in (folded, *folded.children()):
+    for holder in folded.modules():
+        if isinstance(holder, torch.nn.Sequential) and [type(layer) for layer in holder[:2]] == CONVOLUTION_AND_NORM:
+            holder[0], holder[1] = fuse_conv_bn_eval(holder[0], holder[1]), torch.nn.Identity()
         for convolution, norm in pairs.items():
             if hasattr(holder, convolution):
                 fused = fuse_conv_bn_eval(getattr(holder, convolution), getattr(holder, norm))

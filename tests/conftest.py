@@ -92,7 +92,7 @@ def other_checkpoint(tmp_path_factory):
             if name.endswith("running_var"):
                 tensor.fill_(0.05)
     path = tmp_path_factory.mktemp("other") / "other.pth"
-    save_checkpoint(path, model, categories=["a", "b", "c"], clips=[], licence="", training={})
+    save_checkpoint(path, model, categories=["a", "b", "c"], licence="", training={})
     return path
 
 

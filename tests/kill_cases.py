@@ -120,7 +120,7 @@ def prepare(work: Path, names: Iterable[str]) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    save_checkpoint(inputs / "tiny.pth", CompactNet(2, 1), categories=["a", "b"], clips=[], licence="", training={})
+    save_checkpoint(inputs / "tiny.pth", CompactNet(2, 1), categories=["a", "b"], licence="", training={})
     rows = rng.standard_normal((60, 16))
     rows[:30, 0] += 2
     lines = ["file,label,category,fold,source,seen," + ",".join(f"feat_{n:04d}" for n in range(16))]

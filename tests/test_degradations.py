@@ -9,7 +9,6 @@ from danger_safe.audio.corruptions import DEGRADATIONS, degrade
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.finetuning import augment
 from models.compact import CompactNet
-from models.logmel import LogMel
 from models.models import Cnn14
 
 TIMES = np.arange(SAMPLE_RATE) / SAMPLE_RATE
@@ -56,7 +55,7 @@ def test_each_does_what_it_says():
 
 
 def test_training_hears_bad_recordings_as_loud_as_good_ones():
-    front_end = LogMel.of(CompactNet(2))
+    front_end = CompactNet(2).front_end
     power = front_end.power(np.stack([tone(f) + tone(2 * f) for f in (200, 700, 1_500, 3_000)]))
     untouched = augment.record_badly(power, 0.0, np.random.default_rng(0))
     assert np.array_equal(untouched, power)
@@ -71,15 +70,15 @@ def test_training_hears_bad_recordings_as_loud_as_good_ones():
 
 @pytest.mark.parametrize("worsen", augment.WAYS)
 def test_every_way_of_recording_badly_changes_a_sound(worsen):
-    power = LogMel.of(CompactNet(2)).power(tone(200) + tone(2_000) + tone(6_900, 0.005))
+    power = CompactNet(2).front_end.power(tone(200) + tone(2_000) + tone(6_900, 0.005))
     worse = worsen(power, np.random.default_rng(0))
     assert worse.shape == power.shape and worse.dtype == np.float32
     assert not np.allclose(worse, power)
 
 
 def test_half_the_rate_hears_the_same():
-    front_end = LogMel.of(CompactNet(2))
-    assert front_end.half_rate_suffices and not LogMel.of(Cnn14(2, 1)).half_rate_suffices
+    front_end = CompactNet(2).front_end
+    assert front_end.half_rate_suffices and not Cnn14(2, 1).front_end.half_rate_suffices
     sound = tone(300, 0.3) + tone(2_500, 0.2)
     whole, half = front_end(sound), front_end.at_half_rate()(soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE // 2))
     assert whole.shape == half.shape

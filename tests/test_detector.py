@@ -12,6 +12,7 @@ from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.room_tone import quiet_room
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import read_clips
+from danger_safe.data.fingerprint import fingerprint
 from danger_safe.detection import detector
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
@@ -28,15 +29,14 @@ def build(*arguments):
 def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkeypatch):
     sounds = [(name, 1, f"{name}{n}") for name in ("siren", "dog", "rain", "wind") for n in range(6)]
     clips = read_clips(write_esc50(tmp_path / "ESC-50", sounds, seconds=1.0))
-    known = [clip.path.name for clip in clips if int(clip.source[-1]) < 3]
+    known = [fingerprint(clip.path) for clip in clips if int(clip.source[-1]) < 3]
     torch.manual_seed(0)
     model = CompactNet(4, 2)
     taught = ["dog", "rain", "siren", "wind"]
-    save_checkpoint(tmp_path / "twin.pth", model, categories=taught, clips=known, licence="", training={})
-    save_checkpoint(
-        tmp_path / "all.pth", model, categories=[], clips=[c.path.name for c in clips], licence="", training={}
-    )
-    save_checkpoint(tmp_path / "nothing.pth", model, categories=[], clips=[], licence="", training={})
+    save_checkpoint(tmp_path / "twin.pth", model, categories=taught, fingerprints=known, licence="", training={})
+    everything = [fingerprint(clip.path) for clip in clips]
+    save_checkpoint(tmp_path / "all.pth", model, categories=[], fingerprints=everything, licence="", training={})
+    save_checkpoint(tmp_path / "nothing.pth", model, categories=[], licence="", training={})
     flags = ["--dataset", tmp_path / "ESC-50", "--hours", 0.02, "--rooms", 4, "--output", tmp_path / "d.npz", "--twins"]
 
     truth = np.array([clip.category in ("siren", "dog") for clip in clips]).astype(int)

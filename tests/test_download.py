@@ -8,11 +8,12 @@ import io
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from conftest import run
+from conftest import SHARED, needs_shared, run
 
 from danger_safe.core import download as downloads
 from danger_safe.core.download import download
@@ -268,13 +269,27 @@ def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):
     assert not list(Path(tmp_path).rglob("evil.txt"))
 
 
-def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "words"), [("cnn14", "not the official"), ("mn04", "not EfficientAT's mn04")])
+def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monkeypatch, name, words):
     from models import checkpoint_files, checkpoints
 
-    monkeypatch.setattr(checkpoint_files, "OFFICIAL", tmp_path / "Cnn14.pth")
-    monkeypatch.setattr(checkpoint_files, "OFFICIAL_URL", server.url)
+    here = replace(checkpoint_files.OFFICIAL[name], path=tmp_path / "network.pth", url=server.url)
+    monkeypatch.setitem(checkpoint_files.OFFICIAL, name, here)
     with pytest.raises(UserError, match="bytes where"):
-        checkpoints.checkpoint_path("cnn14")
-    (tmp_path / "Cnn14.pth").write_bytes(CONTENT)
-    with pytest.raises(UserError, match="not the official"):
-        checkpoints.load_model("cnn14")
+        checkpoints.checkpoint_path(name)
+    here.path.write_bytes(CONTENT)
+    with pytest.raises(UserError, match=words):
+        checkpoints.load_model(name)
+
+
+@needs_shared
+def test_mn04_is_downloaded_and_the_download_resumed(server, tmp_path, monkeypatch):
+    from models import checkpoint_files, checkpoints
+
+    server.content = (SHARED / "mn04" / "mn04_as_mAP_432.pt").read_bytes()
+    here = replace(checkpoint_files.OFFICIAL["mn04"], path=tmp_path / "mn04.pt", url=server.url)
+    monkeypatch.setitem(checkpoint_files.OFFICIAL, "mn04", here)
+    (tmp_path / "mn04.pt.part").write_bytes(server.content[:1_000_000])
+    model, info = checkpoints.load_model("mn04")
+    assert (info.name, info.licence, model.dimensions) == ("mn04", "MIT (Florian Schmid)", 384)
+    assert here.path.read_bytes() == server.content

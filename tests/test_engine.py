@@ -15,7 +15,7 @@ from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
-from models.logmel import MIN_SAMPLES, N_FFT, LogMel, mel_bank
+from models.logmel import MIN_SAMPLES, N_FFT, mel_bank
 from models.models import Cnn14
 from models.parity import PROBE_SECONDS, PROMISE, largest_error
 from models.torch_network import TorchNetwork
@@ -30,7 +30,7 @@ def cosine(a, b):
 def engines_of(checkpoint):
     """Each engine that can run here, by name, as a function of one clip."""
     model, _ = load_model(checkpoint)
-    front_end = LogMel.of(model)
+    front_end = model.front_end
     pytorch = TorchNetwork(model)
     with open_engine(checkpoint, "cpu", 2) as mnn:
         assert mnn.name.startswith("MNN"), "the fast engine is not running"
@@ -78,10 +78,10 @@ def test_engines_agree_on_other_weights(other_checkpoint):
 def test_log_mel_has_torchlibrosa_s_values(settings):
     model = Cnn14(classes=2, width=1, **settings)
     waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
-    fast = LogMel.of(model)(waveform.numpy())
+    fast = model.front_end(waveform.numpy())
     assert np.abs(fast - model.logmel(waveform)[:, 0].numpy()).max() < 1e-4
     short = waveform[0, : MIN_SAMPLES // 2]
-    assert np.abs(LogMel.of(model)(short.numpy()) - model.logmel(short[None])[0, 0].numpy()).max() < 1e-4
+    assert np.abs(model.front_end(short.numpy()) - model.logmel(short[None])[0, 0].numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -92,8 +92,8 @@ def test_log_mel_is_as_exact_as_torchlibrosa(settings):
     for name, clip in reference_module().signals().items():
         with torch.inference_mode():
             reference = model.logmel(torch.from_numpy(clip)[None])[0, 0].numpy()
-        exact = _exact_log_mel(LogMel.of(model), clip)
-        ours = np.abs(LogMel.of(model)(clip) - exact).max()
+        exact = _exact_log_mel(model.front_end, clip)
+        ours = np.abs(model.front_end(clip) - exact).max()
         assert ours <= max(1e-4, np.abs(reference - exact).max()), name
 
 

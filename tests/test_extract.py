@@ -8,6 +8,8 @@ import pytest
 import soundfile
 from conftest import run
 
+from danger_safe.data.fingerprint import fingerprint
+
 SCRIPT = "extractEmbeddingCnn14.py"
 COLUMNS = ["file", "label", "category", "fold", "source", "seen"]
 
@@ -91,17 +93,38 @@ def test_same_bytes_again_and_rows_do_not_depend_on_batches(sample, tmp_path):
     assert np.allclose(single.filter(like="feat_"), first.filter(like="feat_"), atol=1e-4)
 
 
-def test_clips_that_the_network_was_trained_on_are_marked(sample, tmp_path):
-    from models.checkpoints import load_model
+def test_training_clips_are_known_again_whatever_they_are_called(tmp_path):
+    """Renamed, copied into another folder, converted to FLAC with tags; a new sound under an old name is new."""
+    import torch
 
-    name = sorted(name for name in load_model("compact")[1].clips if name.endswith(".wav"))[0]
-    folder = tmp_path / "sounds"
-    for label, clip in (("Danger", name), ("Safe", "new.wav")):
-        (folder / label).mkdir(parents=True)
-        soundfile.write(folder / label / clip, noise(1, 32_000), 32_000)
-    done, table = extracted(folder, tmp_path)
-    assert table["seen"].tolist() == [True, False]
-    assert "1 of 2 clips were in the checkpoint's own training" in done.stderr and "twins" in done.stderr
+    from models.checkpoints import save_checkpoint
+    from models.compact import CompactNet
+
+    folder, trained = tmp_path / "sounds", tmp_path / "trained"
+    trained.mkdir()
+    for label in ("Danger", "Safe"):
+        (folder / label / "elsewhere").mkdir(parents=True)
+    for number in range(3):
+        soundfile.write(trained / f"{number}.wav", noise(1, 44_100, channels=2, seed=number), 44_100)
+    (folder / "Danger" / "elsewhere" / "renamed.wav").write_bytes((trained / "0.wav").read_bytes())
+    samples, rate = soundfile.read(trained / "1.wav", dtype="int16")
+    with soundfile.SoundFile(folder / "Safe" / "as FLAC.flac", "w", rate, 2, "PCM_16") as flac:
+        flac.title = "a tag"
+        flac.write(samples)
+    soundfile.write(folder / "Safe" / "2.wav", noise(1, 44_100, channels=2, seed=9), 44_100)
+    (folder / "Safe" / "broken.wav").write_bytes(b"RIFF")
+    torch.manual_seed(0)
+    network, heard = tmp_path / "net.pth", [fingerprint(path) for path in trained.iterdir()]
+    save_checkpoint(network, CompactNet(2, 1), categories=["a", "b"], fingerprints=heard, licence="", training={})
+    done, table = extracted(folder, tmp_path, "--checkpoint", network, status=3)
+    assert dict(zip(table["file"], table["seen"], strict=True)) == {
+        "Danger/elsewhere/renamed.wav": True, "Safe/2.wav": False, "Safe/as FLAC.flac": True,
+    }  # fmt: skip
+    assert "2 of 4 clips were in the checkpoint's own training" in done.stderr and "older" not in done.stderr
+    content = torch.load(network, weights_only=True)
+    torch.save({k: v for k, v in content.items() if k != "fingerprints"} | {"clips": ["2.wav"]}, network)
+    done, table = extracted(folder, tmp_path, "--checkpoint", network, status=3)
+    assert not table["seen"].any() and "is of an older version, which knew its training sounds by name" in done.stderr
 
 
 @pytest.mark.parametrize(

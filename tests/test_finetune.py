@@ -12,7 +12,7 @@ from conftest import ROOT, run
 
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import Clip, read_clips
-from danger_safe.data.splits import leave_out, split
+from danger_safe.data.splits import split
 from danger_safe.finetuning import trainer
 from danger_safe.finetuning.config import Settings
 from danger_safe.finetuning.trainer import Training
@@ -45,7 +45,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     content = torch.load(output, weights_only=True)
     assert content["categories"] == ["Danger", "Safe"]
     assert content["licence"] == "mine"
-    assert len(content["clips"]) == 13
+    assert len(content["fingerprints"]) == 13
     assert content["training"]["settings"]["epochs"] == 2
     assert len(content["training"]["history"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
@@ -154,19 +154,6 @@ def test_no_recording_is_on_both_sides():
     learn, hold = split(with_folds, {clip: clip.category for clip in with_folds}, "2", 0)
     assert {clip.fold for clip in hold} == {2}
     assert not {clip.source for clip in learn} & {clip.source for clip in hold}
-
-
-def test_left_out_parts_are_whole_recordings_and_together_everything():
-    own = [Clip(f"{n}.wav", Path(f"{n}.wav"), n % 2, "ab"[n % 2], 0, f"recording {n // 4}") for n in range(80)]
-    esc50 = [replace(clip, fold=(1, 2, 3, 5)[n // 20], source=f"esc {n // 4}") for n, clip in enumerate(own)]
-    kept = [leave_out(own + esc50, part, 4) for part in (1, 2, 3, 4)]
-    gone = [set(own + esc50) - set(clips) for clips in kept]
-    assert set.union(*gone) == set(own + esc50)
-    assert sum(map(len, gone)) == 160
-    for left, clips in zip(gone, kept, strict=True):
-        assert not {clip.source for clip in left} & {clip.source for clip in clips}
-        assert len({clip.fold for clip in left} - {0}) == 1
-    assert set(leave_out(own, 2, 4)) == {clip for clip in kept[1] if not clip.fold}  # whatever else there is
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):

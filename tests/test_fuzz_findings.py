@@ -103,7 +103,7 @@ def test_detectors_whose_parts_do_not_fit(tmp_path):
 
 def checkpoint(path, **changes):
     """A small checkpoint of our layout with some entries of it, or of its settings, replaced."""
-    save_checkpoint(path, CompactNet(2, 1), categories=["a", "b"], clips=["x.wav"], licence="", training={})
+    save_checkpoint(path, CompactNet(2, 1), categories=["a", "b"], fingerprints=["00" * 8], licence="", training={})
     content = torch.load(path, weights_only=True)
     for name, value in changes.items():
         place = next(p for p in (content["settings"], content["model"], content) if name in p)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from conftest import ROOT, run
 from danger_safe.audio.windows import windows
 from danger_safe.detection import audioset
 from danger_safe.detection.scorer import Smoother
+from models.checkpoint_files import CheckpointInfo
 from models.checkpoints import load_model, save_checkpoint
 from models.models import Cnn14
 
@@ -172,19 +174,24 @@ def test_own_model(embeddings, tmp_path, other_checkpoint, recording):
 def test_tags_are_the_networks_own(tmp_path, monkeypatch):
     torch.manual_seed(0)
     path, model = tmp_path / "n.pth", Cnn14(527, 2).eval()
-    save_checkpoint(path, model, categories=[], clips=[], licence="", training={})
+    save_checkpoint(path, model, categories=[], licence="", training={})
     model, info = load_model(str(path))
     monkeypatch.setattr(audioset, "PLACES", (tmp_path / "labels.csv",))
-    assert audioset.find_tags(str(path), info) is None
+    monkeypatch.setattr(audioset, "read_info", lambda checkpoint: CheckpointInfo(checkpoint, ""))
+    assert audioset.find_tags(info, model.head) is None
+    audioset._names_elsewhere.cache_clear()
     names = [f"tag {n}" for n in range(527)]
     (tmp_path / "labels.csv").write_text(
         "index,mid,display_name\n" + "".join(f'{n},/m/{n},"{t}"\n' for n, t in enumerate(names))
     )
     output = model(torch.from_numpy(sound(1.0)[:, 0].astype(np.float32))[None])
     expected = output["clipwise_output"][0].topk(3)
-    heard = audioset.find_tags(str(path), info).heard(output["embedding"][0].detach().numpy())
+    heard = audioset.find_tags(info, model.head).heard(output["embedding"][0].detach().numpy())
     assert [name for name, _ in heard] == [names[i] for i in expected.indices]
     assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
+    own = audioset.find_tags(replace(info, categories=tuple(names[::-1])), model.head)
+    assert own.names[0] == names[-1]  # the checkpoint's own go before
+    audioset._names_elsewhere.cache_clear()
 
 
 def test_picture(recording, tmp_path):

@@ -128,7 +128,7 @@ def test_all_safe_has_its_own_warning():
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
     result = Evaluation(labels, scores, scores, folds, np.arange(20), Rule(), 0.5, "test")
-    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), known=0))
+    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
 
 
 def test_seen_clips_are_called_optimistic(tmp_path):

@@ -11,6 +11,7 @@ import tarfile
 import time
 import unicodedata
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -122,7 +123,8 @@ def test_what_a_table_names_is_not_gone_to(tmp_path, place):
 
 
 def test_a_file_that_names_the_official_network_downloads_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint_files, "OFFICIAL", tmp_path / "absent.pth")
+    absent = replace(checkpoint_files.OFFICIAL["cnn14"], path=tmp_path / "absent.pth")
+    monkeypatch.setitem(checkpoint_files.OFFICIAL, "cnn14", absent)
     with pytest.raises(UserError, match="give --checkpoint cnn14"):
         checkpoint_files.checkpoint_here("cnn14")
     assert checkpoint_files.checkpoint_here("compact") == checkpoint_files.COMPACT

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     parser = cli.new_parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="each was trained on from the one before")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="checkpoint to write")
-    parser.add_argument("--small", action="store_true", help="one byte a weight instead of two: for a twin")
+    parser.add_argument("--small", action="store_true", help="one byte a weight instead of two")
     args = parser.parse_args(arguments)
     models, infos = zip(*map(load_model, args.checkpoints), strict=True)
     last, info = models[-1], infos[-1]
@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> int:
             if values.is_floating_point() and not name.startswith(COMPUTED):
                 values.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
     names = [f"{Path(name).name} {known.sha256}" for name, known in zip(args.checkpoints, infos, strict=True)]
-    clips = sorted(set().union(*(known.clips for known in infos)))
+    fingerprints = set().union(*(known.fingerprints for known in infos))
     save_checkpoint(
-        args.output, last, categories=list(info.categories), clips=clips, licence=info.licence,
+        args.output, last, categories=list(info.categories), fingerprints=fingerprints, licence=info.licence,
         training={"mean_of": names}, small=args.small,
     )  # fmt: skip
     print(f"Wrote {args.output}")

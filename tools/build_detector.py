@@ -18,6 +18,7 @@ from danger_safe.core import cli
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.data.clips import LABEL_NAMES, Clip, read_clips
+from danger_safe.data.fingerprint import seen_clips
 from danger_safe.detection.detector import READY
 from danger_safe.detection.novelty import unknown_level
 from danger_safe.detection.scorer import HOP, WINDOW
@@ -112,8 +113,7 @@ def heard_and_new(twin: str, clips: list[Clip], truth: np.ndarray) -> tuple[np.n
 
     Raises UserError where one of the two is not enough to learn from or to judge by.
     """
-    names = load_model(twin)[1].clips
-    known = np.array([clip.path.name in names for clip in clips])
+    known = np.array(seen_clips(clips, load_model(twin)[1].fingerprints, jobs=2))
     sources = {clip.source for clip, seen in zip(clips, known, strict=True) if seen}
     new = np.array([clip.source not in sources for clip in clips]) & ~known
     for mask, words in ((known, "was trained on"), (new, "has not heard")):

@@ -67,13 +67,20 @@ def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
 
 def read_header(path: Place) -> tuple[int, int]:
     """(frames, Hz) as a file's header has them: fast, and not to be trusted. Raises AudioError as ``read_clip``."""
+    with open_sound(path) as file:
+        check_rate(file.samplerate)
+        if file.frames > MOST_FRAMES:
+            raise AudioError("cannot be decoded: its header does not say how long it is")
+        return file.frames, file.samplerate
+
+
+@contextlib.contextmanager
+def open_sound(path: Place) -> Iterator[soundfile.SoundFile]:
+    """A sound file, open as libsndfile reads it. Raises AudioError as ``read_clip``, also while it is read."""
     _check_is_file(path)
     try:
         with _opened(path) as source, soundfile.SoundFile(source) as file:
-            check_rate(file.samplerate)
-            if file.frames > MOST_FRAMES:
-                raise AudioError("cannot be decoded: its header does not say how long it is")
-            return file.frames, file.samplerate
+            yield file
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(_reason(path, error)) from error
 
@@ -88,11 +95,10 @@ def _opened(path: Place):
 
 def read_pieces(path: Place) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come. Raises AudioError as ``read_clip``."""
-    _check_is_file(path)
+    with open_sound(path) as file:
+        yield from resampled(_mono_pieces(file), file.samplerate)
+        may_be_joined = file.format in chained.FORMATS and not is_address(path)
     try:
-        with _opened(path) as source, soundfile.SoundFile(source) as file:
-            yield from resampled(_mono_pieces(file), file.samplerate)
-            may_be_joined = file.format in chained.FORMATS and not is_address(path)
         if may_be_joined and chained.is_joined(path):
             raise AudioError("holds another recording, joined to its end: only the first was heard. Take them apart")
     except (soundfile.SoundFileError, OSError, ValueError) as error:

@@ -1,37 +1,11 @@
 """Which clips a training of the network holds out."""
 
-from zlib import crc32
-
 import numpy as np
 
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import NO_FOLD, Clip
 
 SHARE = 5  # one in so many recordings is held out where the data brings no folds
-
-
-def part(text: str) -> tuple[int, int]:
-    """An argparse type: ``2/4``, the second of four parts."""
-    number, of = map(int, text.split("/"))
-    if not 1 <= number <= of or of < 2:
-        raise ValueError
-    return number, of
-
-
-def leave_out(clips: list[Clip], part: int, parts: int) -> list[Clip]:
-    """The clips without one of ``parts`` parts of their recordings; ``part`` counts from 1.
-
-    A part is every so manieth of the data's folds or, for clips without a fold, every recording whose name's checksum
-    says so: the same part on every machine, whatever other clips there are.
-    """
-    folds = sorted({clip.fold for clip in clips} - {NO_FOLD})
-
-    def part_of(clip: Clip) -> int:
-        number = crc32(clip.source.encode()) if clip.fold == NO_FOLD else folds.index(clip.fold)
-        return number % parts + 1
-
-    gone = {clip.source for clip in clips if part_of(clip) == part}
-    return [clip for clip in clips if clip.source not in gone]
 
 
 def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tuple[list[Clip], list[Clip]]:

@@ -1,16 +1,24 @@
-"""AudioSet tags: what the official Cnn14's own last layer calls a sound, where the list of its 527 names is at hand.
+"""AudioSet tags: what a network that was taught AudioSet's 527 classes calls a sound, from its embedding.
 
-The list, ``class_labels_indices.csv`` of AudioSet, is not in this repository. It is looked for in models/ and where
-panns-inference keeps it.
+    tags = find_tags(engine.info, engine.head)
+    tags.heard(embedding)     # (("Siren", 0.83), ("Police car (siren)", 0.61), …)
+
+Cnn14 and mn04 have such classes, and their files do not name them. The names are those of a checkpoint that has them in
+``categories``: the network's own, else compact's. Else AudioSet's list, ``class_labels_indices.csv``, is looked for in
+models/ and where panns-inference keeps it.
 """
 
 import csv
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
+from models.converted import read_info
+from models.head import Head
 
 FILE = "class_labels_indices.csv"  # columns index, mid, display_name
 PLACES = (COMPACT.with_name(FILE), Path(os.path.expanduser("~"), "panns_data", FILE))
@@ -21,26 +29,46 @@ NEAREST = 3
 class AudioSetTags:
     """Names embeddings of a network with AudioSet's classes."""
 
-    def __init__(self, names: list[str], weights: np.ndarray, bias: np.ndarray):
-        """``weights`` (527, dimensions) and ``bias`` (527,) are the network's last layer."""
-        self.names, self.weights, self.bias = names, weights, bias
+    def __init__(self, names: tuple[str, ...], head: Head):
+        """``head`` turns embeddings into the logits of the classes with these ``names``."""
+        self.names, self.head = names, head
+
+    def logits(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> log-odds of each tag, (windows, 527)."""
+        return self.head(embeddings)
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The tags with the highest scores, in [0, 1], highest first."""
-        scores = 1 / (1 + np.exp(-(self.weights @ embedding + self.bias)))
+        scores = 1 / (1 + np.exp(-self.logits(embedding)))
         return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:NEAREST])
 
 
-def find_tags(checkpoint: str, info: CheckpointInfo) -> AudioSetTags | None:
-    """The tags of a checkpoint with AudioSet's classes; None for another one, or where the list is not at hand."""
-    file = next((place for place in PLACES if place.is_file()), None)
-    if info.settings.get("classes") != CLASSES or file is None:
-        return None
-    with open(file, encoding="utf-8-sig", newline="") as table:
-        names = [row.get("display_name") or "" for row in csv.DictReader(table)]
-    if len(names) != CLASSES:
-        return None
-    from models.checkpoints import load_model  # PyTorch takes seconds to load
+def has_tags(info: CheckpointInfo) -> bool:
+    """Whether a checkpoint answers AudioSet's classes."""
+    return info.settings.get("classes") == CLASSES and info.settings.get("multilabel", True)
 
-    layer = load_model(checkpoint)[0].fc_audioset
-    return AudioSetTags(names, layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+def find_tags(info: CheckpointInfo, head: Head | None) -> AudioSetTags | None:
+    """The tags of a checkpoint with AudioSet's classes; None for another one, or where their names are not at hand."""
+    if head is None or not has_tags(info):
+        return None
+    names = info.categories if len(info.categories) == CLASSES else _names_elsewhere()
+    return AudioSetTags(names, head) if names else None
+
+
+@cache
+def _names_elsewhere() -> tuple[str, ...]:
+    """AudioSet's class names in their order; empty where they are not at hand."""
+    try:
+        info = read_info("compact")
+    except UserError:  # it is only asked for names
+        info = None
+    if info and len(info.categories) == CLASSES:
+        return info.categories
+    for file in PLACES:
+        if file.is_file():
+            with open(file, encoding="utf-8-sig", newline="") as table:
+                names = tuple(row.get("display_name") or "" for row in csv.DictReader(table))
+            if len(names) == CLASSES:
+                return names
+    return ()

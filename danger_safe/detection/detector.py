@@ -14,6 +14,7 @@ import numpy as np
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
+from models.head import Head
 
 READY = COMPACT.with_name("detector.npz")
 NEAREST = 3  # categories that are named
@@ -179,11 +180,11 @@ def _check(ready: ReadyDetector) -> None:
         raise ValueError("numbers")
 
 
-def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo) -> OwnDetector:
+def own_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> OwnDetector:
     """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``.
 
     What it heard is named by the ready detector's categories where that listens through the same checkpoint, by
-    AudioSet's tags where that is the official one.
+    AudioSet's tags where the checkpoint's own ``head`` answers them.
     """
     from danger_safe.detection.audioset import find_tags
     from danger_safe.detection.model_file import check_belongs  # scikit-learn takes a second to load
@@ -194,6 +195,6 @@ def own_detector(path: Path, saved: dict, checkpoint: str, info: CheckpointInfo)
     except UserError:  # it only names what was heard
         ready = None
     same = ready is not None and ready.checkpoint_sha256 == info.sha256
-    namer = ready if same else find_tags(checkpoint, info)
+    namer = ready if same else find_tags(info, head)
     points = saved["metrics"].get("operating_points", [])
     return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer, points, saved.get("unknown"))

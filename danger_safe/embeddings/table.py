@@ -21,15 +21,6 @@ TEXTS = ("file", "category", "source")
 
 
 @dataclass(frozen=True)
-class Twin:
-    """A network like the table's, trained without some of the clips."""
-
-    checkpoint: str
-    features: np.ndarray  # its embeddings of all clips, (clips, dimensions)
-    scores: np.ndarray  # (clips,) bool: those that are scored through it
-
-
-@dataclass(frozen=True)
 class EmbeddingTable:
     """One row a clip. ``clips`` has the columns of INFO_COLUMNS; ``features`` is float32, (clips, dimensions)."""
 
@@ -37,7 +28,6 @@ class EmbeddingTable:
     features: np.ndarray
     info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty where the file is absent
     path: Path
-    twins: tuple[Twin, ...] = ()  # networks that clips are scored through which the table's own was trained on
 
     @property
     def labels(self) -> np.ndarray:
@@ -45,16 +35,9 @@ class EmbeddingTable:
         return self.clips["label"].to_numpy()
 
     @property
-    def known(self) -> np.ndarray:
-        """(clips,) bool: which are scored through a network that was trained on them, for want of a twin."""
-        (_, through_own), *_ = self.networks
-        return self.clips["seen"].to_numpy(bool) & through_own
-
-    @property
-    def networks(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The table's own network and its twins: embeddings of all clips, and which of them are scored through it."""
-        own = ~np.any([np.zeros(len(self.clips), bool), *(twin.scores for twin in self.twins)], axis=0)
-        return [(self.features, own), *((twin.features, twin.scores) for twin in self.twins)]
+    def seen(self) -> np.ndarray:
+        """(clips,) bool: which the embedding network was trained on."""
+        return self.clips["seen"].to_numpy(bool)
 
     @property
     def checkpoint(self) -> dict:
@@ -191,8 +174,8 @@ def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
         )
     _, first, counts = np.unique(values, axis=0, return_index=True, return_counts=True)
     if (counts > 1).any():
-        twin = values[first[np.argmax(counts)]]
-        names = table["file"][(values == twin).all(axis=1)].tolist()
+        copied = values[first[np.argmax(counts)]]
+        names = table["file"][(values == copied).all(axis=1)].tolist()
         raise UserError(
             f"{path}: {int((counts - 1).sum())} embeddings are duplicated; {names[0]} and {names[1]} are the same. "
             "The same sound twice, or an extraction gone wrong: remove the copies"
@@ -223,11 +206,8 @@ def _read_info(path: Path, dimensions: int) -> dict:
 
 
 def describe_data(table: EmbeddingTable) -> str:
-    """One line for titles: how many clips of what, seen through which network."""
-    danger = int(table.labels.sum())
-    known, through_twins = int(table.known.sum()), sum(int(twin.scores.sum()) for twin in table.twins)
+    """One line for titles: how many clips of what, heard through which network."""
+    danger, seen = int(table.labels.sum()), int(table.seen.sum())
     network = one_line(table.checkpoint["name"])
     words = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {network}"
-    if through_twins:
-        words += f", {through_twins} scored through twins that never heard them"
-    return words + (f", {known} SEEN by the network" if known else "")
+    return words + (f", {seen} SEEN by the network" if seen else "")

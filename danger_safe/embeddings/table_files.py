@@ -36,8 +36,12 @@ class TableFiles:
         for file in (self.info, self.journal):
             check_ours(file)
 
-    def write(self, clips: list[Clip], journal: Journal, info: CheckpointInfo, engine: str) -> dict[str, str]:
+    def write(
+        self, clips: list[Clip], seen: list[bool], journal: Journal, info: CheckpointInfo, engine: str
+    ) -> dict[str, str]:
         """Write everything from the journal, in the clips' order; returns the failures: file, reason.
+
+        ``seen``: which of the clips the checkpoint was trained on.
 
         The open journal says that nobody else is writing these files: what a killed run left of them is removed.
         Raises UserError when no clip at all could be read; the list of failures is written even so.
@@ -48,11 +52,11 @@ class TableFiles:
         known = journal.results()
         failures = {clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason}
         write_csv(self.failures, FAILURE_COLUMNS, failures.items())
-        whole = [clip for clip in clips if clip.file not in failures]
+        whole = [(clip, heard) for clip, heard in zip(clips, seen, strict=True) if clip.file not in failures]
         if not whole:
             raise UserError(f"none of the {len(clips)} clips could be read; the reasons are in {self.failures}")
-        rows = [(c.file, c.label, c.category, c.fold, c.source, Path(c.file).name in info.clips) for c in whole]
-        embeddings = journal.embeddings((clip.file for clip in whole), info.dimensions)
+        rows = [(c.file, c.label, c.category, c.fold, c.source, heard) for c, heard in whole]
+        embeddings = journal.embeddings((clip.file for clip, _ in whole), info.dimensions)
         write_table(self.path, rows, embeddings, info.dimensions, self.rows_per_part)
         described = MADE_BY | {
             "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},

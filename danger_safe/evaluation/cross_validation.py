@@ -1,8 +1,7 @@
 """The one evaluation of every classifier: out-of-fold scores, an operating point, honest numbers.
 
 Clips of one recording never sit on both sides of a split. Every clip is scored once, by a model that saw neither it
-nor its recording, through a network that was not trained on it where there is one (embeddings/twins.py); all numbers come from
-those scores.
+nor its recording; all numbers come from those scores.
 """
 
 from dataclasses import dataclass, replace
@@ -89,24 +88,21 @@ def evaluate(
     alone, window_familiarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
     with threadpool_limits(1, user_api="blas"):  # matrices are small: threads only wait for each other
         for fold in tqdm(np.unique(folds), desc="Cross-validating", unit="fold"):
-            known = folds != fold
-            for features, scored in table.networks:
-                out = ~known & scored
-                if not out.any():
-                    continue
-                model, novelty = clone(pipeline).fit(features[known], table.labels[known]), learn_known(features[known])
-                values[out], raw[out] = (of(model, features[out]) for of in (decision_values, danger_scores))
-                known_as[out] = familiarity(novelty, features[out])
-                if heard is not None and (there := out[heard.clip]).any():
-                    alone[there] = decision_values(model, heard.embeddings[there])
-                    window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+            out, train = folds == fold, folds != fold
+            features = table.features
+            model, novelty = clone(pipeline).fit(features[train], table.labels[train]), learn_known(features[train])
+            values[out], raw[out] = (of(model, features[out]) for of in (decision_values, danger_scores))
+            known_as[out] = familiarity(novelty, features[out])
+            if heard is not None and (there := out[heard.clip]).any():
+                alone[there] = decision_values(model, heard.embeddings[there])
+                window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
     for fold in np.unique(folds):
         out = folds == fold
         sigmoid = fit_sigmoid(values[~out], table.labels[~out])
         scores[out] = sigmoid.predict(values[out])
         if heard is not None and (there := out[heard.clip]).any():
             alone[there] = sigmoid.predict(alone[there]) * heard.audible[there]
-    if table.known.any():
+    if table.seen.any():
         rule = replace(rule, highest=HIGHEST_WHERE_SEEN)
     trial = None if heard is None else Trial(heard, alone, table.labels, folds, sources)
     threshold = rule.choose(table.labels, scores, trial, np.ones(len(scores), bool))
@@ -241,8 +237,9 @@ def _spread(result: Evaluation, measure) -> dict:
     return spread
 
 
-def warnings_of(summary: dict, known: int) -> list[str]:
-    """What nobody may overlook; ``known``: clips scored through a network that was trained on them. The first is the failure that this project started from."""
+def warnings_of(summary: dict, seen: int) -> list[str]:
+    """What nobody may overlook; ``seen``: clips that the embedding network was trained on. The first is the failure that
+    this project started from."""
     warnings = []
     clips = summary["clips"]
     for name, words in (("at_0.5", "at 0.5"), ("at_threshold", "at the chosen threshold")):
@@ -262,9 +259,9 @@ def warnings_of(summary: dict, known: int) -> list[str]:
             f"ROC-AUC {summary['ranking']['roc_auc']['all']:.3f} (95 % interval from {summary['roc_auc_interval'][0]:.3f}; "
             "0.5 is guessing). Check labels and embeddings, or bring more recordings"
         )
-    if known:
+    if seen:
         warnings.append(
-            f"OPTIMISTIC: {known} of {clips} clips were in the embedding network's own training (column seen). "
+            f"OPTIMISTIC: {seen} of {clips} clips were in the embedding network's own training (column seen). "
             "These scores are no results; score clips that the network never heard"
         )
     return warnings

@@ -32,13 +32,10 @@ def leave_out_categories(
         left, known = number == out, number != out
         if len(np.unique(labels[known])) < 2:
             continue  # without this category one label would be missing
-        for features, scored in table.networks:
-            asked = left & scored
-            if not asked.any():
-                continue
-            classifier, rule = clone(model).fit(features[known], labels[known]), learn_known(features[known])
-            danger[asked] = sigmoid.predict(decision_values(classifier, features[asked])) >= threshold
-            unknown[asked] = ~danger[asked] & (familiarity(rule, features[asked]) < level)
+        features = table.features
+        classifier, rule = clone(model).fit(features[known], labels[known]), learn_known(features[known])
+        danger[left] = sigmoid.predict(decision_values(classifier, features[left])) >= threshold
+        unknown[left] = ~danger[left] & (familiarity(rule, features[left]) < level)
         for name in np.unique(categories[left]):
             here = categories == name
             counts = {"danger": danger[here].sum(), "unknown": unknown[here].sum(), "clips": here.sum()}

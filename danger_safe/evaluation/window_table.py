@@ -3,9 +3,8 @@
     heard = hear_again(table, folds, sounds, checkpoint, minutes=20, jobs=2)
 
 The safe clips of each fold are joined into one long stretch, so that a model that has seen none of that fold can be
-tried on it; every danger is a recording of its own. Each is heard through the network that its clips are scored through:
-the table's own or a twin (embeddings/twins.py), a stretch for each. Listening takes as long as embedding them did, or a little more: the result is kept
-beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and network are the same.
+tried on it; every danger is a recording of its own. Listening takes as long as embedding them did, or a little more: the
+result is kept beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and network are the same.
 """
 
 import sys
@@ -58,11 +57,8 @@ def hear_again(
     check_network(table, checkpoint)
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
-    networks = [checkpoint, *(twin.checkpoint for twin in table.twins)]
-    hashes = [verified_sha256(network, checkpoint_here(network)) for network in networks]
-    through = np.argmax([scored for _, scored in table.networks], axis=0)
-    asked = [hashes, through.tolist()] if table.twins else hashes[0]
-    key = digest([asked, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
+    sha256_of_network = verified_sha256(checkpoint, checkpoint_here(checkpoint))
+    key = digest([sha256_of_network, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
     kept = side_file(table.path, "_windows.npz")
     content = read_kept(kept, key, [field.name for field in fields(Heard)])
     if content is not None and _fits(content, table):
@@ -71,7 +67,7 @@ def hear_again(
         Clip(str(row), sound, int(label), "", NO_FOLD, "")
         for row, (sound, label) in enumerate(zip(sounds, table.labels, strict=True))
     ]
-    heard = _listen(clips, networks, list(_stretches(clips, folds, through, minutes)), jobs)
+    heard = _listen(checkpoint, list(_stretches(clips, folds, minutes)), jobs)
     content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
     content["embeddings"] = heard.embeddings.astype(np.float16)
     keep(kept, key, content, otherwise="listen again")
@@ -102,35 +98,28 @@ def _heard(content: dict[str, np.ndarray]) -> Heard:
     return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
 
 
-def _stretches(
-    clips: list[Clip], folds: np.ndarray, through: np.ndarray, minutes: float
-) -> Iterator[tuple[int, LongRecording]]:
-    """(number of the network that hears it, recording). ``folds`` and ``through`` have one number a clip."""
+def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator[LongRecording]:
+    """``folds`` has one number a clip."""
     rng = np.random.default_rng(ORDER)
-    pairs = np.unique(np.stack([folds, through]), axis=1).T
-    for fold, network in pairs:
-        here = np.flatnonzero((folds == fold) & (through == network))
-        safe = [clips[i] for i in rng.permutation(here) if not clips[i].label]
-        yield network, LongRecording(safe, minutes * 60 / len(pairs), as_recorded=True)
+    numbers = np.unique(folds)
+    for fold in numbers:
+        safe = [clips[i] for i in rng.permutation(np.flatnonzero(folds == fold)) if not clips[i].label]
+        yield LongRecording(safe, minutes * 60 / len(numbers), as_recorded=True)
     dangers = [clip for clip in clips if clip.label]
     for i in sorted(rng.permutation(len(dangers))[:MOST_DANGERS]):
-        yield through[int(dangers[i].file)], LongRecording([dangers[i]], LONGEST, as_recorded=True)
+        yield LongRecording([dangers[i]], LONGEST, as_recorded=True)
 
 
-def _listen(clips: list[Clip], networks: list[str], stretches: list[tuple[int, LongRecording]], jobs: int) -> Heard:
+def _listen(checkpoint: str, stretches: list[LongRecording], jobs: int) -> Heard:
     columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
-    numbers = iter(range(len(stretches)))
-    with tqdm(total=len(stretches), desc="Listening to long stretches", unit="stretch", file=sys.stderr) as bar:
-        for network in sorted({network for network, _ in stretches}):
-            recordings = [recording for through, recording in stretches if through == network]
-            with (
-                open_engine(networks[network], "auto", jobs) as engine,
-                Listener(engine, Unjudged, WINDOW, HOP) as listener,
-            ):
-                for recording, stretch in zip(recordings, numbers, strict=False):
-                    for name, values in _hear(listener, stretch, recording).items():
-                        columns[name] += values
-                    bar.update()
+    with (
+        tqdm(stretches, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
+        open_engine(checkpoint, "auto", jobs) as engine,
+        Listener(engine, Unjudged, WINDOW, HOP) as listener,
+    ):
+        for stretch, recording in enumerate(bar):
+            for name, values in _hear(listener, stretch, recording).items():
+                columns[name] += values
     return Heard(**{name: np.array(values) for name, values in columns.items()})
 
 

@@ -30,6 +30,8 @@ from models.network import SoundNetwork
 
 SAVING_SHARE = 0.05  # of the time may go into saving the state
 CLIPPED = 0.4  # as many clips as are recorded badly, times this, have their peaks cut off
+GAIN = 12.0  # dB that a crop may be softer than full scale
+LEVEL_GAIN = 40.0  # dB, for networks that hear how loud a recording is
 STEEPEST = 5.0  # longer gradients are shortened to this
 
 
@@ -141,7 +143,8 @@ class Training:
         waveform = augment.change_depth(waveform, 0.3, rng)
         oversample = SAMPLE_RATE // self.sounds.rate
         waveform = augment.clip_peaks(waveform, CLIPPED * settings.bad_share, rng, oversample)
-        waveform = augment.change_gain(waveform, 12.0, rng)
+        gain = GAIN if self.front_end.normalise else LEVEL_GAIN
+        waveform = augment.change_gain(waveform, gain, rng)
         power = augment.record_badly(self.front_end.power(waveform.numpy()), settings.bad_share, rng)
         logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
         return augment.mask(logmel, rng), target
@@ -199,7 +202,7 @@ class Training:
         self.model.train()
         for name, parameter in self.model.named_parameters():
             if not name.startswith(COMPUTED):
-                parameter.requires_grad_(not head_only or name.startswith("fc_audioset."))
+                parameter.requires_grad_(not head_only or name.startswith(f"{self.model.last_layer}."))
         if head_only or self.settings.frozen_norms:
             for layer in self.model.modules():
                 if isinstance(layer, torch.nn.BatchNorm2d):

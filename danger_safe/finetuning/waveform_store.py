@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks
 from danger_safe.data.clips import Clip
+from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.network import SoundNetwork
 
@@ -56,9 +57,9 @@ class SoundStore:
         self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling overshoots a little
         return len(samples)
 
-    def front_end(self, model: SoundNetwork) -> LogMel:
+    def front_end(self, model: SoundNetwork) -> LogMel | KaldiMel:
         """The network's front end, for sounds at the store's rate."""
-        front_end = LogMel.of(model)
+        front_end = model.front_end
         return front_end if self.rate == SAMPLE_RATE else front_end.at_half_rate()
 
     def __len__(self) -> int:

@@ -107,8 +107,8 @@ def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
     template = TEMPLATE.read_text(encoding="utf-8")
     titles = [_text(title_in_words(mistakes, title)) for title in mistakes.titles]
     own = titles[: len(titles) - len(mistakes.baselines)]
-    if known := int(page.table.known.sum()):
-        notes = [f"Too good to be true: the network was trained on {known} of these clips (column seen).", *notes]
+    if seen := int(page.table.seen.sum()):
+        notes = [f"Too good to be true: the network was trained on {seen} of these clips (column seen).", *notes]
     if len(mistakes.rows) > MOST_ROWS:
         notes = [*notes, f"The {MOST_ROWS} worst of {len(mistakes.rows)} mistakes; mistakes.csv has them all."]
     missed = int(mistakes.labels[mistakes.rows].sum())

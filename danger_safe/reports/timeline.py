@@ -1,7 +1,6 @@
 """The picture of a recording: waveform, log-mel, danger score and events, readable for five seconds and three hours."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,11 @@ from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.cli import one_line
 from danger_safe.detection.events import Scored
 from danger_safe.detection.writers import Summary, clock
-from models.logmel import HOP_LENGTH, LogMel
+from models.logmel import HOP_LENGTH, LogMel, mel_bank
 
 MOST_COLUMNS = 4_000  # of the picture: beyond, neighbours are merged
 CONTEXT = 5 * HOP_LENGTH  # samples around a stretch that its outer frames reach into
+FMIN, FMAX = 50.0, 14_000.0  # Hz that are drawn
 MOST_NAMES = 12  # events that are named
 TICKS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400)  # seconds between two times
 
@@ -21,8 +21,8 @@ TICKS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 
 class Overview:
     """Waveform and log-mel of a recording in a few thousand columns, however long it is."""
 
-    def __init__(self, front_end: LogMel):
-        self._front_end = replace(front_end, normalise=False, floor=1e-9)
+    def __init__(self):
+        self._front_end = LogMel(mel_bank(FMIN, FMAX), floor=1e-9, normalise=False)
         self._before = self._left = np.empty(0, np.float32)  # sound that was looked at last, and that waits
         self.frames_per_column = 1
         self._columns: list[np.ndarray] = []  # blocks of (columns, 64 mel powers, lowest and highest sample)

@@ -1,0 +1,109 @@
+"""The front end of mn04: log-mel spectrograms by Kaldi's rule, in NumPy and SciPy alone.
+
+    front_end = KaldiMel()
+    logmel = front_end(samples)     # (samples,) at 32 kHz -> (frames, 128)
+
+What EfficientAT computes before its networks: pre-emphasis, a window of 25 ms inside an FFT of 32 ms, triangles that are
+straight on Kaldi's mel scale, a logarithm and one fixed scaling. Levels are not normalised: a louder sound has larger
+values. tests/test_mn04.py holds it against the reference implementation's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from danger_safe.audio.decode import SAMPLE_RATE
+from models.logmel import HOP_LENGTH, MIN_SAMPLES, N_FFT, pad_last_axis, power_blocks
+
+WINDOW_LENGTH = 800  # samples: 25 ms
+KALDI_MEL_BINS = 128
+FMIN, FMAX = 0.0, 15_000.0  # Hz
+PRE_EMPHASIS = np.float32(0.97)
+LOG_OFFSET = np.float32(1e-5)
+MEAN, SCALE = np.float32(-4.5), np.float32(5.0)  # brings most values between -1 and 1
+BLOCK_BINS = (
+    8  # mel bins of one matrix product: a triangle spans few FFT bins, so most of a whole product would be zeros
+)
+
+
+def kaldi_mel_bank() -> np.ndarray:
+    """Triangles that are straight in mel, without normalisation of their areas: float32, (513, 128)."""
+    low, high = _mel(np.array([FMIN, FMAX]))
+    edges = np.linspace(low, high, KALDI_MEL_BINS + 2)
+    frequencies = _mel(np.arange(N_FFT // 2) * SAMPLE_RATE / N_FFT)[:, None]  # the last FFT bin has no weight
+    rising = (frequencies - edges[:-2]) / np.diff(edges)[:-1]
+    falling = (edges[2:] - frequencies) / np.diff(edges)[1:]
+    return np.pad(np.maximum(0, np.minimum(rising, falling)), [(0, 1), (0, 0)]).astype(np.float32)
+
+
+def _mel(hertz: np.ndarray) -> np.ndarray:
+    return 1127 * np.log(1 + hertz / 700)
+
+
+@dataclass(frozen=True)
+class KaldiMel:
+    """mn04's front end. Every method takes one clip, or a batch as further leading axes."""
+
+    mel_bank: np.ndarray = field(default_factory=kaldi_mel_bank)  # (513, 128)
+
+    normalise: ClassVar[bool] = False  # a louder sound has larger values
+    half_rate_suffices: ClassVar[bool] = False  # it hears up to 15 kHz
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) float32 at 32 kHz -> scaled log-mel power, (frames, 128). Short clips are padded with silence."""
+        if samples.shape[-1] < MIN_SAMPLES:
+            samples = pad_last_axis(samples, 0, MIN_SAMPLES - samples.shape[-1], "constant")
+        return np.concatenate([self._log_mel(power) for power in self._emphasised_power(samples)], axis=-2)
+
+    def power(self, samples: np.ndarray) -> np.ndarray:
+        """(samples,) -> power spectrogram up to the last mel bin's end, ((samples - 1) // 320 + 1, 480)."""
+        return np.concatenate(list(self._emphasised_power(samples)), axis=-2) / self._emphasis
+
+    def from_power(self, power: np.ndarray) -> np.ndarray:
+        """What ``power`` returned -> scaled log-mel power, (frames, 128)."""
+        return self._log_mel(power * self._emphasis)
+
+    def _emphasised_power(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """Blocks of the pre-emphasised sound's power spectrogram, each (frames, 480)."""
+        emphasised = samples[..., 1:] - PRE_EMPHASIS * samples[..., :-1]
+        padded = pad_last_axis(emphasised, WINDOW_LENGTH // 2, WINDOW_LENGTH // 2, "reflect")
+        return power_blocks(padded, self._window, N_FFT, HOP_LENGTH, self._used)
+
+    def _log_mel(self, power: np.ndarray) -> np.ndarray:
+        mel = np.empty((*power.shape[:-1], KALDI_MEL_BINS), np.float32)
+        for heard, bins, block in self._blocks:
+            mel[..., bins] = power[..., heard] @ block
+        mel += LOG_OFFSET
+        np.log(mel, out=mel)
+        mel -= MEAN
+        mel /= SCALE
+        return mel
+
+    @cached_property
+    def _window(self) -> np.ndarray:
+        return np.hanning(WINDOW_LENGTH).astype(np.float32)  # symmetric, as the reference's
+
+    @cached_property
+    def _emphasis(self) -> np.ndarray:
+        """What pre-emphasis makes of the power of each FFT bin."""
+        turn = np.exp(-2j * np.pi * np.arange(self._used) / N_FFT)
+        return (np.abs(1 - PRE_EMPHASIS * turn) ** 2).astype(np.float32)
+
+    @cached_property
+    def _used(self) -> int:
+        """FFT bins that any mel bin hears."""
+        return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
+
+    @cached_property
+    def _blocks(self) -> list[tuple[slice, slice, np.ndarray]]:
+        """(FFT bins, mel bins, weights between them): all weights that are not zero."""
+        blocks = []
+        for start in range(0, KALDI_MEL_BINS, BLOCK_BINS):
+            bins = slice(start, start + BLOCK_BINS)
+            heard = np.flatnonzero(self.mel_bank[:, bins].any(axis=1))
+            heard = slice(int(heard[0]), int(heard[-1]) + 1)
+            blocks.append((heard, bins, np.ascontiguousarray(self.mel_bank[heard, bins])))
+        return blocks
