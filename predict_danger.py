@@ -29,7 +29,6 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 import argparse
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from tqdm import tqdm
@@ -40,14 +39,13 @@ from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import list_files
-from danger_safe.detection.detector import Detector, load_ready, own_detector
+from danger_safe.detection.detector import Detector
 from danger_safe.detection.events import Event, EventFinder
+from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary, names
 from danger_safe.evaluation.thresholds import threshold_for
 from danger_safe.reports.timeline import Overview, draw_timeline
-from models.checkpoint_files import NAMES, checkpoint_here
-from models.engine import Engine, convert_for_next_time, open_engine
 from models.mnn_network import NetworkError
 
 DANGER_HEARD = 4
@@ -60,7 +58,8 @@ def main(arguments: list[str]) -> int:
     if args.plot:
         check_ours(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
-    with open_detector(args) as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
+    opened = open_detector(args.model, args.checkpoint, args.device, args.jobs, is_short(args.input))
+    with opened as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
         threshold = choose_threshold(args, detector)
         print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
         answers = FORMATS[args.format]()
@@ -96,35 +95,6 @@ def is_short(recordings: list[str]) -> bool:
     except AudioError:
         return False
     return frames / rate <= SHORT_SECONDS
-
-
-@contextmanager
-def open_detector(args) -> Iterator[tuple[Engine, Detector]]:
-    """The detector that was asked for and an engine of its checkpoint, open in a ``with`` block."""
-    saved, name = None, "compact"
-    if args.model is not None:
-        from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
-
-        saved = open_model_file(args.model)
-        name = args.checkpoint or saved["checkpoint"]["name"]
-        if args.checkpoint is None and name not in NAMES:
-            raise UserError(f"{args.model} listens through {name}: give --checkpoint with its path")
-        if args.checkpoint is None:
-            checkpoint_here(name)
-    elif args.checkpoint not in (None, "compact"):
-        raise UserError(f"the ready detector listens through compact: for {args.checkpoint}, give --model")
-    with open_engine(name, args.device, args.jobs, is_short(args.input)) as engine:
-        yield engine, own_detector(args.model, saved, engine.info, engine.head) if saved else ready_detector(engine)
-    if engine.stands_in:
-        convert_for_next_time(name)
-
-
-def ready_detector(engine: Engine) -> Detector:
-    """The repository's own. Raises UserError where it was made for another network than the engine's."""
-    detector = load_ready()
-    if detector.checkpoint_sha256 != engine.info.sha256:
-        raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
-    return detector
 
 
 def choose_threshold(args, detector: Detector) -> float:

@@ -1,0 +1,55 @@
+"""A detector, the repository's or a user's, together with an engine of the network that it listens through."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from danger_safe.core.errors import UserError
+from danger_safe.detection.detector import Detector, load_ready, own_detector
+from models.checkpoint_files import NAMES, checkpoint_here
+from models.engine import Engine, convert_for_next_time, open_engine
+
+
+@contextmanager
+def open_detector(
+    model: Path | None = None,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    cores: int = 2,
+    soon: bool = False,
+) -> Iterator[tuple[Engine, Detector]]:
+    """An engine and the detector that judges its embeddings, open in a ``with`` block.
+
+    Args:
+        model: a ``*_model.skops``, or a ``.joblib``, which can run code when it is opened; None: the ready detector.
+        checkpoint: name or file of the network; None: the one that the model was trained with.
+        device: auto, cpu or cuda.
+        cores: for the network on a CPU.
+        soon: there is little to hear, so do not convert the network first (``open_engine``).
+
+    Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
+    """
+    saved, name = None, "compact"
+    if model is not None:
+        from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
+
+        saved = open_model_file(model)
+        name = checkpoint or saved["checkpoint"]["name"]
+        if checkpoint is None and name not in NAMES:
+            raise UserError(f"{model} listens through {name}: give --checkpoint with its path")
+        if checkpoint is None:
+            checkpoint_here(name)
+    elif checkpoint not in (None, "compact"):
+        raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
+    with open_engine(name, device, cores, soon) as engine:
+        yield engine, own_detector(model, saved, engine.info, engine.head) if saved else _ready_detector(engine)
+    if engine.stands_in:
+        convert_for_next_time(name)
+
+
+def _ready_detector(engine: Engine) -> Detector:
+    """The repository's own. Raises UserError where it was made for another network than the engine's."""
+    detector = load_ready()
+    if detector.checkpoint_sha256 != engine.info.sha256:
+        raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
+    return detector

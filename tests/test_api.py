@@ -1,0 +1,41 @@
+"""The Python interface: the example of docs/api.md as it stands, and the same numbers as the scripts'."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+from danger_safe.api import AudioError, load_detector, load_embedder
+from danger_safe.embeddings.table import read_table
+
+
+def test_example_of_the_documentation_runs(sample, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.M | re.S)
+    siren = next((sample / "Danger").glob("*siren*"), None) or next((sample / "Danger").iterdir())
+    (tmp_path / "kitchen.wav").write_bytes(siren.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/api.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"5\.0 s, highest score [01]\.\d\d", lines[0])
+    assert lines[-1] == "(512,)"
+
+
+def test_paths_arrays_and_tables_agree(embeddings):
+    table = read_table(embeddings)
+    path = embeddings.parent / table.clips["file"][0]
+    samples, rate = soundfile.read(path, dtype="float32")
+    with load_embedder("compact") as embedder, load_detector() as detector:
+        embedding = embedder.embed(path)
+        np.testing.assert_allclose(embedding, table.features[0], rtol=0, atol=1e-3 * np.abs(embedding).max())
+        stereo = np.stack([samples, samples], axis=1)
+        np.testing.assert_allclose(embedder.embed(stereo, rate), embedding, rtol=0, atol=1e-4)
+        by_path, by_array = detector.detect(str(path), threshold=0.0), detector.detect(samples, rate, threshold=1.0)
+        assert by_path.score == pytest.approx(by_array.score, abs=1e-4)
+        assert by_path.events and by_path.events[0].heard and not by_array.events
+        for wrong in (samples[:0], samples * np.nan, samples.astype(int)):
+            with pytest.raises(AudioError):
+                detector.detect(wrong, rate)
+        with pytest.raises(AudioError, match="sample_rate"):
+            embedder.embed(samples)
