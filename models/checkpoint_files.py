@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from danger_safe.core.cache_folder import cache_folders
 from danger_safe.core.download import download, file_sha256
 from danger_safe.core.errors import UserError
 
 COMPACT = Path(__file__).with_name("cnn14_compact.pth")
+# Downloads lie beside the code in a checkout. An installation may be read-only, and the next one replaces it.
+DOWNLOADS = Path(__file__).parent if __package__ == "models" else cache_folders()[0]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Official:
 OFFICIAL = {
     "cnn14": Official(
         "the official Cnn14",
-        Path(__file__).with_name("Cnn14_mAP=0.431.pth"),
+        DOWNLOADS / "Cnn14_mAP=0.431.pth",
         os.environ.get(
             "DANGER_SAFE_CNN14_URL", "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1"
         ),
@@ -43,7 +46,7 @@ OFFICIAL = {
     ),
     "mn04": Official(
         "EfficientAT's mn04",
-        Path(__file__).with_name("mn04_as_mAP_432.pt"),
+        DOWNLOADS / "mn04_as_mAP_432.pt",
         os.environ.get(
             "DANGER_SAFE_MN04_URL",
             "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",

@@ -25,12 +25,12 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.core.atomic import FULL, FULL_WORDS, temporary_folder, to_disk
+from danger_safe.core.cache_folder import cache_folder, cache_folders, is_private
 from danger_safe.core.child import PROJECT, run_to_the_end
 from danger_safe.core.cores import available_cores
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular
-from models.cache import cache_folder, cache_folders, is_private
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.head import Head
 from models.kaldimel import KaldiMel

@@ -18,9 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
+from danger_safe.core.cache_folder import prepare_numba
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
-from models.cache import prepare_numba
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.head import Head

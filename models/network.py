@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from models.cache import prepare_numba
+from danger_safe.core.cache_folder import prepare_numba
 from models.head import Head
 from models.kaldimel import KaldiMel
 from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, LogMel, mel_bank

@@ -277,5 +277,5 @@ def test_steps_end_with_whoever_started_them(tmp_path):
             break
     else:
         raise AssertionError("it goes on")
-    done = run_to_the_end("import models.cache, sys; print(sys.argv[1])", "x", folder=tmp_path)
+    done = run_to_the_end("import danger_safe.core.cache_folder, sys; print(sys.argv[1])", "x", folder=tmp_path)
     assert done.stdout == "x\n" and done.returncode == 0

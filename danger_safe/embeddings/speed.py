@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from danger_safe.core.atomic import write_whole
+from danger_safe.core.cache_folder import cache_folder
 from danger_safe.core.errors import UserError
-from models.cache import cache_folder
 
 ENOUGH = 60.0  # seconds of sound: a shorter run tells nothing, loading is most of it
 

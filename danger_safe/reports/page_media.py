@@ -17,9 +17,9 @@ import soxr
 from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks, read_header
+from danger_safe.core.cache_folder import prepare_numba
 from danger_safe.core.cores import available_cores
 from danger_safe.core.paths import Place
-from models.cache import prepare_numba
 from models.logmel import LogMel
 
 PLAYED_SECONDS = 10.0
