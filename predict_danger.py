@@ -40,7 +40,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import list_files
 from danger_safe.detection.detector import Detector
-from danger_safe.detection.events import Event, EventFinder
+from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary, names
@@ -118,7 +118,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     Raises AudioError where nothing could be heard; ``summary`` says when a recording breaks off later.
     """
     live = recording == STREAM
-    finder = EventFinder(summary.threshold, args.hop, args.min_duration)
+    finder = EventFinder(EventConfig(summary.threshold, min_duration_s=args.min_duration), args.hop)
     pieces, seconds = open_pieces(recording, args)
     overview = None
     if args.plot:

@@ -24,7 +24,7 @@ from danger_safe.data.clips import Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.soundscape import LongRecording
 from danger_safe.detection.detector import load_ready
-from danger_safe.detection.events import Event, EventFinder
+from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from models.engine import open_engine
 from tools.build_detector import read_labels
@@ -52,7 +52,7 @@ def main() -> None:
         Listener(engine, detector, WINDOW, HOP) as listener,
     ):
         seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
-        finder, events = EventFinder(detector.threshold, HOP), []
+        finder, events = EventFinder(EventConfig(detector.threshold), HOP), []
         for window in listener.listen(recording.pieces()):
             events += finder.add(window)
         events += finder.finish()

@@ -18,9 +18,10 @@ import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS, AudioError, finite, mono, read_blocks, resampled
 from danger_safe.audio.stream import file_pieces
+from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector
-from danger_safe.detection.events import Event, EventFinder, Scored
+from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.model_file import open_model_file
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -38,12 +39,12 @@ class Detection:
     seconds: float
     threshold: float  # a score at or above it is danger
     events: list[Event]  # stretches of danger, in order: start, end and peak in seconds, score, heard
-    windows: list[Scored]  # every window that was judged, in order: start, end, score, unknown, silent, embedding
+    windows: list[ScoredWindow]  # every window that was judged, in order
 
     @property
     def score(self) -> float:
-        """The highest score of any window, in [0, 1]."""
-        return max(window.score for window in self.windows)
+        """The highest smoothed score of any window, in [0, 1]."""
+        return max(window.smoothed_score for window in self.windows)
 
 
 class SoundDetector:
@@ -65,7 +66,7 @@ class SoundDetector:
         Raises AudioError for what cannot be read or has no samples.
         """
         threshold = self.threshold if threshold is None else threshold
-        finder = EventFinder(threshold, HOP)
+        finder = EventFinder(EventConfig(threshold), HOP)
         windows, events = [], []
         for window in self._listener.listen(_pieces(sound, sample_rate)):
             windows.append(window)

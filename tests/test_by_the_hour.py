@@ -124,8 +124,7 @@ def test_events_are_counted_where_they_are_heard():
     clips = np.repeat([0, 1, 2, 3, 4], 20)
     start = np.concatenate([np.arange(40) / 2, np.arange(40) / 2, np.arange(20) / 2])
     stretch = np.repeat([0, 1, 2], [40, 40, 20])
-    silence = np.zeros((100, 10, 32))
-    heard = Heard(np.zeros((100, 1)), start, start + 3, silence, np.ones(100, bool), stretch, clips, np.ones(100, bool))
+    heard = Heard(np.zeros((100, 1)), start, start + 3, np.ones(100, bool), stretch, clips, np.ones(100, bool))
     alone = np.where(clips == 1, 0.5, np.where(clips == 4, 0.9, 0.0))
     trial = Trial(heard, alone, np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 2, 1]), np.arange(5))
     assert trial.events(np.full(5, 0.4)).tolist() == [0, 1, 0, 0, 1]

@@ -11,12 +11,12 @@ from tqdm import tqdm
 from danger_safe.audio.corruptions import degrade
 from danger_safe.audio.decode import read_clip
 from danger_safe.audio.room_tone import CATEGORY, quiet_room
-from danger_safe.audio.windows import Window, windows
+from danger_safe.audio.windows import ScoredWindow, Window, windows
 from danger_safe.core.cores import available_cores
 from danger_safe.data.clips import Clip
 from danger_safe.data.soundscape import LongRecording
 from danger_safe.detection.detector import ReadyDetector
-from danger_safe.detection.events import Beginning, EventFinder, Scored
+from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother, Unjudged
 from models.checkpoints import load_model
 from models.engine import open_engine
@@ -25,7 +25,7 @@ NOISY_DANGERS = 4  # one in so many dangers is heard in noise, too
 AUDIBLE = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
 
 
-def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tuple[Scored, float]]]:
+def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tuple[ScoredWindow, float]]]:
     """The windows of every clip or sound, each with its peak, as a share of the clip's."""
 
     peaks: list[list[float]] = []  # of the windows of each clip
@@ -47,13 +47,13 @@ def listen(checkpoint: str, clips: Sequence[Clip | np.ndarray]) -> list[list[tup
         return [[(next(scored), peak) for peak in of_clip] for of_clip in peaks]
 
 
-def clip_scores(detector: ReadyDetector, heard: list[list[tuple[Scored, float]]]) -> np.ndarray:
+def clip_scores(detector: ReadyDetector, heard: list[list[tuple[ScoredWindow, float]]]) -> np.ndarray:
     """Each clip's score: its most dangerous stretch, as predict_danger.py would have it."""
     smoother = Smoother(HOP)
     scores = []
     for windows_of_clip in heard:
         alone = detector.scores(np.stack([window.embedding for window, _ in windows_of_clip]))
-        alone *= [window.alone for window, _ in windows_of_clip]  # Unjudged: 0 in silence
+        alone *= [window.raw_score for window, _ in windows_of_clip]  # Unjudged: 0 in silence
         pairs = zip(windows_of_clip, alone, strict=True)
         scores.append(max(smoother.add(window.start, float(score)) for (window, _), score in pairs))
     return np.array(scores)
@@ -93,7 +93,7 @@ def from_network(
     )  # fmt: skip
 
 
-def _audible(heard: list[list[tuple[Scored, float]]]) -> tuple[np.ndarray, np.ndarray]:
+def _audible(heard: list[list[tuple[ScoredWindow, float]]]) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of the audible windows, (windows, dimensions), and the number of the clip that each is of."""
     pairs = [(w.embedding, number) for number, clip in enumerate(heard) for w, peak in clip if peak >= AUDIBLE]
     return np.stack([e for e, _ in pairs]).astype(np.float64), np.array([number for _, number in pairs])
@@ -106,7 +106,7 @@ def _room_or_not(rooms: np.ndarray, others: np.ndarray) -> LogisticRegression:
 
 
 def clip_similarities(
-    detector: ReadyDetector, heard: list[list[tuple[Scored, float]]], categories: np.ndarray
+    detector: ReadyDetector, heard: list[list[tuple[ScoredWindow, float]]], categories: np.ndarray
 ) -> np.ndarray:
     """How like each of ``categories`` each clip is, as predict_danger.py judges it: in half of its windows, (clips,
     categories). -1 for one that the detector does not have."""
@@ -128,14 +128,13 @@ def false_alarms_an_hour(
         Listener(engine, detector, WINDOW, HOP) as listener,
         tqdm(total=round(hours * 3600), desc="Hours of ordinary sound", unit="s", file=sys.stderr) as bar,
     ):
-        beginnings: dict[float, Beginning | None] = {}
-        finders = [EventFinder(threshold, HOP, beginnings=beginnings) for threshold in thresholds]
+        finders = [EventFinder(EventConfig(threshold), HOP) for threshold in thresholds]
         events = [0] * len(finders)
         for window in listener.listen(recording.pieces()):
             bar.update(round(window.end) - bar.n)
             for number, finder in enumerate(finders):
-                events[number] += len(list(finder.add(window)))
-        return [(count + len(list(finder.finish()))) / hours for count, finder in zip(events, finders, strict=True)]
+                events[number] += len(finder.add(window))
+        return [(count + len(finder.finish())) / hours for count, finder in zip(events, finders, strict=True)]
 
 
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Overlapping windows over sound that arrives in pieces."""
+"""Overlapping windows over sound that arrives in pieces, and what is known of each once it is scored."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
+
+SMOOTHING_S = 1.5  # the mean score of so many seconds of windows decides: one odd window alone is no danger
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,20 @@ class Window:
     start: float  # seconds from the beginning
     end: float
     samples: np.ndarray  # float32, mono, 32 kHz
+
+
+@dataclass(frozen=True)
+class ScoredWindow:
+    """A window with what the detector says of it."""
+
+    start: float  # seconds from the beginning
+    end: float
+    raw_score: float  # of this window by itself: tells when a sound begins and ends
+    smoothed_score: float  # mean of SMOOTHING_S of windows up to this one: decides whether there is danger
+    embedding: np.ndarray  # (dimensions,)
+    unknown: bool = False  # it sounds like nothing that the detector was taught
+    silent: bool = False  # nothing in it is loud enough to be judged
+    levels: np.ndarray | None = None  # dB, (frames, bands), of the sound that the window before did not have
 
 
 def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterator[Window]:

@@ -1,37 +1,39 @@
 """From scores of windows to events: one siren is one event, and not thirty windows.
 
-An event opens with a window whose score reaches the threshold and lasts while scores stay above a lower one (hysteresis: a
-score that hovers does not flicker); it closes when they have been below for longer than a short gap. What is shorter
-than the least duration was no event.
+First pass, window by window: hysteresis, as in pyannote's ``Binarize``. An event opens with a window whose smoothed score
+reaches the onset, lasts while scores stay above a lower offset, and outlives short gaps. So the windows of an event at a
+high threshold are among those of one at any lower threshold. A far surer sound that sets in during a doubtful one begins
+an event of its own.
 
-A window of seconds cannot say by itself where in it a sound begins. The windows around can: as they slide onto the
-sound, their embeddings turn towards that of the newest window. The sound begins about where they are half way there, and
-where its loudness rises (onset.py). Where another sound, and a surer one, follows a danger without a gap, the two are
-two events; so are two that are about as sure, where the second is heard to set in.
+Second pass, over a finished event: when did its sound begin and end (refinement.py)? That can shorten the event, but never
+past the places where its danger is surest (``_place``). They depend on the scores alone and not on the threshold.
+Therefore an event always overlaps with one at any lower threshold, and its peak is always inside it.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from danger_safe.detection.onset import onset
+from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow
+from danger_safe.detection.refinement import find_offset, find_onset
 
-LOWER = 0.6  # of the threshold: an event lasts while the score stays above
-JOIN = 2.0  # seconds: a shorter gap does not end an event
-BEFORE = 8.0  # seconds before a window in which the beginning of what it hears is looked for
-SURER = 0.02  # a window that much surer than the event so far tells anew where the sound begins
-STILL = 0.5  # of the surest window's score: so do a new event's first windows, while they hear it
-NEW = 2.0  # seconds before a window: a sound that began earlier is not new any more
-OTHER = 0.5  # similarity of embeddings (cosine) at and below which a window holds another sound
-TURNED = 0.45  # of the way from the least alike window to the newest: from there on, windows hold its sound
-EDGE = 0.47  # of a window holds the sound when its embedding has turned
-MUCH_SURER = 0.75  # of log-odds: another sound so much surer than those before is an event of its own
-RISE = 8.0  # dB: one that sets in so audibly is one where it is not so much less sure, either
-AROUND = 4.0  # seconds before the end of an event that tell where it ends
-END_EDGE = 1 / 3  # of a window holds the sound when its score is half way down
+CONTEXT_S = 8.0  # seconds before an event's first danger in which its onset is looked for
+AS_SURE = 0.7  # windows with this fraction of the surest window's raw score hear the same sound
+SHORTEST_S = 0.1  # seconds that every event lasts at least: no hop is shorter
+FAR_SURER = 2.0  # times the highest smoothed score so far: an event of its own
+
+
+@dataclass(frozen=True)
+class EventConfig:
+    """When windows are an event."""
+
+    onset: float  # smoothed score from which on a window is danger: the threshold
+    offset_ratio: float = 0.6  # of ``onset``: an event lasts while the smoothed score stays at or above it
+    max_gap_s: float = 2.0  # so many seconds below the offset do not end an event
+    min_duration_s: float = 0.0  # shorter events are dropped
 
 
 @dataclass
@@ -41,164 +43,204 @@ class Event:
     start: float
     end: float
     peak: float
-    score: float  # the highest
-    embedding: np.ndarray  # of the window at the peak
+    score: float  # the highest smoothed score
+    embedding: np.ndarray  # of the window that is surest
     heard: tuple[tuple[str, float], ...] = ()  # (category, similarity), nearest first
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A window with what the detector says of it."""
+@dataclass
+class _OpenEvent:
+    """What is kept of an event that goes on, however long it lasts. Windows have numbers from the recording's first on."""
 
-    start: float
-    end: float
-    score: float  # mean of this window and those just before it: what decides
-    alone: float  # of this window by itself: what tells when
-    embedding: np.ndarray
-    unknown: bool = False  # it sounds like nothing that the detector was taught
-    silent: bool = False  # nothing in it is loud enough to be judged: listening.AUDIBLE
-    levels: np.ndarray | None = None  # dB, (frames, bands), of what the window before had not heard: onsets.loudness
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """Of the sound that a window hears: another one than windows before it heard."""
-
-    start: float
-    rise: float  # dB: how audibly it sets in
-    before: float  # start of the first window that hears it: until then, at least, the sound before it lasted
-    score_before: float  # the highest of the windows before
+    opening: int  # number of its first window
+    head: list[ScoredWindow]  # windows around its first danger
+    first_danger: int  # place in ``head``
+    tail: list[ScoredWindow]  # windows around its last danger
+    last_danger: int  # place in ``tail``
+    last: int  # number of the last window that was above the offset
+    surest: ScoredWindow  # with the highest smoothed score
+    highest: deque[float]  # of the smoothed scores up to each of the newest windows
+    earliest: float = math.inf  # of the places of all local maxima
+    latest: float = -math.inf
+    peak: float = 0.0  # the place of the highest
+    score: float = -math.inf
+    embedding: np.ndarray | None = None
+    is_long_enough: bool = False  # however long it turns out to be
 
 
 class EventFinder:
-    """Fed window by window, in order; remembers one open event and the windows of a few seconds."""
+    """Is fed one recording's windows in order; holds at most one open event and some seconds of windows.
 
-    def __init__(
-        self,
-        threshold: float,
-        hop: float,
-        shortest: float = 0.0,
-        beginnings: dict[float, Beginning | None] | None = None,
-    ):
-        """``shortest``: seconds that an event must last. ``beginnings``: by the start of their window; finders of one
-        recording, with other thresholds, may share one."""
-        self.threshold, self.hop, self.shortest = threshold, hop, shortest
-        # an event is closed when so many windows have passed: its last one must not be forgotten by then
-        gap = math.ceil(JOIN / hop) + 1
-        self._recent: deque[Scored] = deque(maxlen=max(round(BEFORE / hop), gap) + 1)
-        self._open: Event | None = None
-        self._surest = 0.0  # window by itself, of the event
-        self._opening: Scored | None = None  # first and last window of the open event that was above
-        self._last: Scored | None = None
-        self._ended = 0.0  # when the event before did
-        self._beginnings = beginnings
+    An event is returned as soon as scores have been low for longer than ``max_gap_s``; ``open_event`` tells of it at once.
+    """
 
-    def add(self, window: Scored) -> Iterator[Event]:
-        """Events that end before this window."""
-        if self._open is not None and window.start - self._last.start > JOIN + self.hop:
-            yield from self._close()
+    def __init__(self, config: EventConfig, hop_s: float):
+        """``hop_s``: seconds from one window to the next."""
+        self.config, self.hop_s = config, hop_s
+        self._gap = int(config.max_gap_s / hop_s + 1e-6)  # in windows, as the two below
+        self._smoothing = max(1, round(SMOOTHING_S / hop_s))
+        self._context = max(round(CONTEXT_S / hop_s), 2 * self._gap + self._smoothing) + 2
+        self._recent: deque[ScoredWindow] = deque(maxlen=self._context)
+        self._count = 0  # windows so far
+        self._window_s = 0.0  # length of whole windows
+        self._maxima: deque[int] = deque()  # numbers of windows with a local maximum that are not placed yet
+        self._place_before = 0.0  # of the local maximum before
+        self._open: _OpenEvent | None = None
+        self._previous_end = 0.0  # of the event before
+
+    @property
+    def open_event(self) -> Event | None:
+        """What is known by now of the event that goes on, its end being where danger was heard last.
+
+        None where no event goes on, or it has not lasted ``min_duration_s`` yet. What was shown here is returned
+        when it has ended.
+        """
+        event = self._open
+        if event is None or not event.is_long_enough:
+            return None
+        end = event.tail[event.last_danger].end
+        start = min(max(self._onset(event), self._previous_end), end)
+        peak = min(max((event.surest.start + event.surest.end) / 2, start), end)
+        return Event(start, end, peak, event.surest.smoothed_score, event.surest.embedding)
+
+    def add(self, window: ScoredWindow) -> list[Event]:
+        """The event that has ended with this window, if one has."""
+        if not self._count:
+            self._window_s = window.end - window.start
         self._recent.append(window)
-        if window.score < self.threshold * (1.0 if self._open is None else LOWER):
-            return
-        self._last = window
+        self._count += 1
+        self._find_maximum(self._count - 2)
+        self._place_maxima(self._gap)
+        is_danger = window.smoothed_score >= self.config.onset
         if self._open is None:
-            self._open, self._surest, self._opening = self._event(window, window.start), 0.0, window
-        yield from self._begin(window)
-        self._surest = max(self._surest, window.alone)
-        if window.score > self._open.score:
-            self._open.peak, self._open.score = (window.start + window.end) / 2, window.score
-            self._open.embedding = window.embedding
+            if is_danger:
+                self._begin(self._count - 1)
+            return []
+        self._continue(self._open, window, is_danger)
+        if is_danger and window.smoothed_score >= FAR_SURER * self._open.highest[0]:
+            return self._split()
+        return self._end(False) if self._count - 1 - self._open.last > self._gap else []
 
-    def finish(self) -> Iterator[Event]:
-        """The event that is open when the recording ends."""
-        if self._open is not None:
-            yield from self._close()
+    def finish(self) -> list[Event]:
+        """The event that is open when the recording ends, if one is."""
+        self._find_maximum(self._count - 1)
+        self._place_maxima(0)
+        return self._end(True) if self._open else []
 
-    def _event(self, window: Scored, start: float) -> Event:
-        return Event(start, window.end, (window.start + window.end) / 2, window.score, window.embedding)
+    def _begin(self, opening: int) -> None:
+        """Open an event with the windows from that number on, the newest of which is a danger."""
+        recent, newest = list(self._recent), len(self._recent) - 1
+        windows = recent[newest - (self._count - 1 - opening) :]
+        first = next(w for w in windows if w.smoothed_score >= self.config.onset)
+        scores = [window.smoothed_score for window in windows]
+        self._open = _OpenEvent(
+            opening, recent, recent.index(first), recent, newest, self._count - 1,
+            surest=max(windows, key=lambda w: w.smoothed_score),
+            highest=deque(accumulate(scores, max), maxlen=self._gap + 1),
+            is_long_enough=not self.config.min_duration_s,
+        )  # fmt: skip
+        self._check_duration(self._open)
 
-    def _begin(self, window: Scored) -> Iterator[Event]:
-        """Say when the sound of this window began, and what the event was before it, where that was another sound."""
-        begun = self._beginning(window)
-        if begun is None:
-            return
-        if self._opening.end <= begun.start:  # the event was open before this sound
-            surer = log_odds(window.alone) - log_odds(begun.score_before)
-            enough = -MUCH_SURER if begun.rise >= RISE else MUCH_SURER
-            if begun.start < window.start - NEW or surer <= enough:  # and goes on
-                return
-            self._open.end = self._ended = begun.before
-            if self._open.end - self._open.start >= max(self.hop, self.shortest):
-                yield self._open
-            self._open, self._opening, self._surest = self._event(window, begun.start), window, 0.0
-        young = window.start <= self._opening.end  # still sliding onto its sound
-        if window.alone >= (STILL * self._surest if young else self._surest + SURER):
-            self._open.start = max(begun.start, self._ended)
+    def _continue(self, event: _OpenEvent, window: ScoredWindow, is_danger: bool) -> None:
+        if window.start <= event.head[event.first_danger].start + self._window_s:
+            event.head = [*event.head, window]
+        event.highest.append(max(event.highest[-1], window.smoothed_score))
+        if window.smoothed_score >= self.config.offset_ratio * self.config.onset:
+            event.last = self._count - 1
+        if is_danger:
+            event.tail, event.last_danger = list(self._recent), len(self._recent) - 1
+            if window.smoothed_score > event.surest.smoothed_score:
+                event.surest = window
+            self._check_duration(event)
+        elif window.start <= event.tail[event.last_danger].start + self._window_s:
+            event.tail = [*event.tail, window]
 
-    def _beginning(self, window: Scored) -> Beginning | None:
-        """Of the sound of the newest window; None where it was there all the time."""
-        if self._beginnings is None:
-            return beginning_of(list(self._recent), self.hop)
-        if window.start not in self._beginnings:
-            self._beginnings[window.start] = beginning_of(list(self._recent), self.hop)
-        return self._beginnings[window.start]
+    def _split(self) -> list[Event]:
+        """Where a far surer sound began after the open event did: end that, and open another one."""
+        before, opening = self._open, self._count - self._gap
+        if len(before.highest) <= self._gap or math.isinf(before.earliest):
+            return []  # it is the sound that the event opened with
+        begun = find_onset(list(self._recent), len(self._recent) - 1, self._window_s, self.hop_s)
+        # all places of the new event's maxima will be after that
+        limit = self._middle(self._at(opening)) - self.config.max_gap_s / 2
+        end = max(min(begun, limit), before.latest)
+        if begun < before.head[before.first_danger].end or end < before.earliest + SHORTEST_S:
+            return []
+        self._begin(opening)
+        return self._finished(before, end)
 
-    def _close(self) -> Iterator[Event]:
-        event, last = self._open, self._last
-        self._open = None
-        recent = list(self._recent)
-        ending = [window for window in recent if window.start >= last.start - AROUND][::-1]
-        ends = ending[turning_point(ending, sum(window.start > last.start for window in ending))]
-        event.end = ends.start + END_EDGE * (ends.end - ends.start)
-        if last is recent[-1]:  # it lasts to the end
-            event.end = last.end
-        event.end = self._ended = min(max(event.end, event.start + self.hop), last.end)
-        if event.end - event.start >= self.shortest:
-            yield event
+    def _check_duration(self, event: _OpenEvent) -> None:
+        if not event.is_long_enough:
+            middle = event.tail[event.last_danger].end - self._window_s / 2
+            event.is_long_enough = middle - self._onset(event) >= self.config.min_duration_s
 
+    def _onset(self, event: _OpenEvent) -> float:
+        return find_onset(event.head, event.first_danger, self._window_s, self.hop_s)
 
-def beginning_of(windows: Sequence[Scored], hop: float) -> Beginning | None:
-    """Of the sound that the last of those windows, next to each other, hears; None where all of them do."""
-    number = first_alike(windows)
-    if not number:
-        return None
-    first = windows[number]
-    start, rise = first.end - EDGE * (first.end - first.start), 0.0  # where the windows put it
-    whole = windows[0].end - windows[0].start - hop / 100  # the last window of a recording may be shorter
-    heard = [window for window in windows if window.levels is not None and window.end - window.start > whole]
-    if heard:
-        begin, step = heard[0].end - hop, hop / len(heard[0].levels)
-        start, rise = onset(np.concatenate([w.levels for w in heard]), step, start - begin)
-        start += begin
-    return Beginning(start, rise, first.start, max(window.alone for window in windows[:number]))
+    def _end(self, is_recording_end: bool) -> list[Event]:
+        """Close the open event."""
+        event, self._open = self._open, None
+        at_end = is_recording_end and event.tail[-1] is self._recent[-1]
+        end = find_offset(event.tail, event.last_danger, self._window_s, self.hop_s, at_end)
+        if not is_recording_end:  # any later event begins after this
+            end = min(end, self._middle(self._at(event.last)) + self.config.max_gap_s / 2)
+        return self._finished(event, min(max(end, event.latest + SHORTEST_S), self._recent[-1].end))
 
+    def _finished(self, event: _OpenEvent, end: float) -> list[Event]:
+        """The event that ends at ``end`` (seconds), unless it was too short."""
+        start = max(min(self._onset(event), event.earliest), self._previous_end)
+        if not event.is_long_enough and end - start < self.config.min_duration_s:
+            return []
+        self._previous_end = end
+        return [Event(start, end, event.peak, event.score, event.embedding)]
 
-def first_alike(windows: Sequence[Scored]) -> int:
-    """The first of those windows, next to each other, that hears what the last one does: whose embedding has TURNED to
-    it from the least alike of them. 0 where none of them hears another sound."""
-    alike = similarity(np.stack([window.embedding for window in windows]), windows[-1].embedding)
-    least = alike.min()
-    if least > OTHER or alike[-1] < OTHER:  # or an embedding of nothing, which is not even like itself
-        return 0
-    return int(np.flatnonzero(alike < least + (1 - least) * TURNED)[-1]) + 1
+    def _at(self, number: int) -> ScoredWindow | None:
+        """The window of that number; None where there is none, or it was forgotten."""
+        place = number - self._count + len(self._recent)
+        return self._recent[place] if 0 <= place < len(self._recent) else None
 
+    def _middle(self, window: ScoredWindow) -> float:
+        """Of all the windows whose mean is the smoothed score of this one (seconds)."""
+        return window.start + self._window_s / 2 - (self._smoothing - 1) / 2 * self.hop_s
 
-def log_odds(score: float) -> float:
-    """Of a score in [0, 1]."""
-    score = min(max(score, 1e-4), 1 - 1e-4)
-    return math.log(score / (1 - score))
+    def _find_maximum(self, number: int) -> None:
+        """Note whether the smoothed score has a local maximum at the window of that number."""
+        window, before, after = (self._at(n) for n in (number, number - 1, number + 1))
+        rises = window is not None and (before is None or window.smoothed_score > before.smoothed_score)
+        if rises and (after is None or window.smoothed_score >= after.smoothed_score):
+            self._maxima.append(number)
 
+    def _place_maxima(self, windows_after: int) -> None:
+        """Place those local maxima that have so many windows after them, in their order, for the open event."""
+        while self._maxima and self._maxima[0] + windows_after < self._count:
+            number = self._maxima.popleft()
+            time, surest = self._place(number)
+            time = self._place_before = max(time, self._place_before)
+            event, score = self._open, self._at(number).smoothed_score
+            if event is None or number < event.opening or score < self.config.onset:
+                continue
+            event.earliest, event.latest = min(event.earliest, time), max(event.latest, time)
+            if score > event.score:
+                event.score, event.peak, event.embedding = score, time, surest.embedding
 
-def similarity(embeddings: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosine similarity of embeddings, (…, dimensions), with another, (dimensions,): (…,)."""
-    lengths = np.linalg.norm(embeddings, axis=-1) * np.linalg.norm(other)
-    return embeddings @ other / np.maximum(lengths, 1e-9)
+    def _place(self, number: int) -> tuple[float, ScoredWindow]:
+        """When the danger was that the window of that number, a local maximum, is sure of; and the window surest of it.
 
-
-def turning_point(windows: Sequence[Scored], inside: int) -> int:
-    """The first of those windows, next to each other, that is half way up to the event; ``inside`` is one of it."""
-    scores = [window.alone for window in windows]
-    before = scores[: inside + 1]
-    lowest = inside - int(np.argmin(before[::-1]))  # the last of them
-    half = (scores[lowest] + max(scores[inside:])) / 2
-    return next(number for number in range(lowest, len(scores)) if scores[number] >= half)
+        All windows around that are about as sure hear the same sound: it is where they overlap or, where they are too
+        many for that, between the first and the last of them. The result stays within half a gap of the middle of the
+        windows that were averaged, and so before those of any later event.
+        """
+        averaged = [n for n in range(number - self._smoothing + 1, number + 1) if self._at(n)]
+        surest = max(averaged, key=lambda n: self._at(n).raw_score)
+        enough = AS_SURE * self._at(surest).raw_score
+        first = last = surest
+        while first > number - self._gap and self._at(first - 1) and self._at(first - 1).raw_score >= enough:
+            first -= 1
+        while last < number + self._gap and self._at(last + 1) and self._at(last + 1).raw_score >= enough:
+            last += 1
+        window, reach = self._at(number), self.config.max_gap_s / 2
+        since, until = self._at(last).start, self._at(first).end  # where all of them overlap, or what lies between them
+        middle = self._middle(window)
+        time = (since + until) / 2 if since <= until else min(max(middle, until), since)
+        latest = min(middle + reach, max(window.end - SHORTEST_S, window.start))
+        return min(max(time, middle - reach, window.start), latest), self._at(surest)

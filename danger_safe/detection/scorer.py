@@ -9,14 +9,12 @@ from itertools import groupby, islice
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
-from danger_safe.audio.windows import Window, windows
+from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow, Window, windows
 from danger_safe.detection.detector import Detector
-from danger_safe.detection.events import Scored
-from danger_safe.detection.onset import frames_in, loudness
+from danger_safe.detection.onset import frames_per_hop, loudness
 from models.engine import Engine
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
-SMOOTHING = 1.5  # seconds of windows whose mean score decides: one odd window is no danger
 AUDIBLE = (
     1e-3  # of full scale, -60 dB: what never gets louder, 33 steps of 16 bits, is silence (benchmarks/detector.md)
 )
@@ -24,10 +22,10 @@ BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
 class Smoother:
-    """The running mean of a recording's window scores over SMOOTHING seconds; it starts anew with each recording."""
+    """The running mean of a recording's window scores over SMOOTHING_S; it starts anew with each recording."""
 
     def __init__(self, hop: float):
-        self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING / hop)))
+        self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING_S / hop)))
 
     def add(self, start: float, score: float) -> float:
         """The mean at the window that begins at ``start`` seconds, whose own score is ``score``."""
@@ -57,7 +55,6 @@ class Listener:
     def __init__(self, engine: Engine, detector: Detector, window: float, hop: float):
         """``window`` and ``hop`` are in seconds."""
         self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
-        self._new_samples = max(1, round(hop * SAMPLE_RATE))  # of a window, that the one before does not have
         self._smoother = Smoother(hop)
         self._pool = ThreadPoolExecutor(engine.lanes)
         self._lanes = ThreadPoolExecutor(engine.lanes)
@@ -73,7 +70,7 @@ class Listener:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def listen(self, pieces: Iterable[np.ndarray], live: bool = False) -> Iterator[Scored]:
+    def listen(self, pieces: Iterable[np.ndarray], live: bool = False) -> Iterator[ScoredWindow]:
         """The scored windows of a recording. ``live``: each as soon as it is heard, else many at a time."""
         cut = windows(pieces, self.window, self.hop)
         if not live:
@@ -82,7 +79,7 @@ class Listener:
         for window in cut:
             yield from self._smooth(self._score([window], [self.engine.front_end(window.samples)]))
 
-    def score(self, cut: Iterable[Window]) -> Iterator[Scored]:
+    def score(self, cut: Iterable[Window]) -> Iterator[ScoredWindow]:
         """Windows of any recordings, one after another, with their scores, in the same order, many at a time.
 
         Raises AudioError where a recording breaks off, after the windows before it.
@@ -107,15 +104,15 @@ class Listener:
         if broken:
             raise broken
 
-    def _smooth(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+    def _smooth(self, scored: Iterable[ScoredWindow]) -> Iterator[ScoredWindow]:
         for window in scored:
-            yield replace(window, score=self._smoother.add(window.start, window.alone))
+            yield replace(window, smoothed_score=self._smoother.add(window.start, window.raw_score))
 
-    def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[Scored]:
+    def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[ScoredWindow]:
         return self._score(batch, [logmel.result() for logmel in logmels])
 
-    def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[Scored]:
-        scored: list[Scored | None] = [None] * len(batch)
+    def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[ScoredWindow]:
+        scored: list[ScoredWindow | None] = [None] * len(batch)
         by_length = sorted(range(len(batch)), key=lambda i: len(logmels[i]))
         for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
             same = list(same)
@@ -123,8 +120,13 @@ class Listener:
             scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
             for i, score, new, embedding in zip(same, scores, strange, embeddings, strict=True):
                 silent = bool(np.ptp(batch[i].samples) < 2 * AUDIBLE)  # or one value all along
-                alone = 0.0 if silent else float(score)
-                levels = loudness(batch[i].samples[-self._new_samples :], frames_in(self.hop))
-                unknown = bool(new) and not silent
-                scored[i] = Scored(batch[i].start, batch[i].end, alone, alone, embedding, unknown, silent, levels)
+                raw = 0.0 if silent else float(score)
+                unknown, levels = bool(new) and not silent, self._new_levels(batch[i])
+                scored[i] = ScoredWindow(batch[i].start, batch[i].end, raw, raw, embedding, unknown, silent, levels)
         return scored
+
+    def _new_levels(self, window: Window) -> np.ndarray:
+        """Loudness, dB, (frames, bands), of what the window before did not have: all of the first one, the rest of the last."""
+        whole, hop = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (self.window, self.hop))
+        new = window.samples if window.start == 0 else window.samples[max(0, whole - hop) :]
+        return loudness(new, round(len(new) / hop * frames_per_hop(self.hop)))

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import csv_line
 from danger_safe.core.cli import one_json_line, one_line
-from danger_safe.detection.events import Event, Scored
+from danger_safe.detection.events import Event
 from danger_safe.detection.scorer import AUDIBLE
 
 SILENCE = 20 * math.log10(AUDIBLE)  # dB of full scale
@@ -46,10 +47,10 @@ class Summary:
             return "Danger"
         return "Unknown" if self.unknown >= MOSTLY else "Safe"
 
-    def add(self, window: Scored) -> None:
+    def add(self, window: ScoredWindow) -> None:
         """Take a window into account."""
         self.seconds = window.end
-        self.score = max(self.score, window.score)
+        self.score = max(self.score, window.smoothed_score)
         self.windows += 1
         self.unknown_windows += window.unknown
         self.silent_windows += window.silent
@@ -58,11 +59,11 @@ class Summary:
 class Table:
     """For reading. ``live`` recordings get a line a window, as it is heard."""
 
-    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
         if live:
             quiet = "unknown" if window.unknown else "safe"
-            word = "DANGER" if window.score >= summary.threshold else quiet
-            print(f"{clock(window.end)}  {window.score:.2f}  {word:<7}  {heard}", flush=True)
+            word = "DANGER" if window.smoothed_score >= summary.threshold else quiet
+            print(f"{clock(window.end)}  {window.smoothed_score:.2f}  {word:<7}  {heard}", flush=True)
 
     def done(self, summary: Summary) -> None:
         verdict = "DANGER" if summary.events else summary.verdict
@@ -82,10 +83,10 @@ class Csv:
     def __init__(self) -> None:
         print("file,start,end,score,danger,unknown")
 
-    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
-        danger = int(window.score >= summary.threshold)
+    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
+        danger = int(window.smoothed_score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
-        print(csv_line((summary.file, *times, f"{window.score:.6f}", danger, int(window.unknown))))
+        print(csv_line((summary.file, *times, f"{window.smoothed_score:.6f}", danger, int(window.unknown))))
         if live:
             sys.stdout.flush()
 
@@ -96,7 +97,7 @@ class Csv:
 class Json:
     """A line a file, at its end."""
 
-    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
         pass
 
     def done(self, summary: Summary) -> None:
@@ -120,7 +121,7 @@ class Json:
 class Audacity:
     """A label track: File > Import > Labels."""
 
-    def window(self, summary: Summary, window: Scored, heard: str, live: bool) -> None:
+    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
         pass
 
     def done(self, summary: Summary) -> None:

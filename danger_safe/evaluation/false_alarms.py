@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from danger_safe.detection.events import Beginning, EventFinder, Scored
+from danger_safe.audio.windows import ScoredWindow
+from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, Smoother
 from danger_safe.evaluation.intervals import rate_with_interval, share_with_interval
 from danger_safe.evaluation.window_table import Heard
@@ -30,21 +31,16 @@ class Trial:
     sources: np.ndarray
 
     @cached_property
-    def stretches(self) -> list[list[Scored]]:
+    def stretches(self) -> list[list[ScoredWindow]]:
         """The windows, scored as predict_danger.py does."""
         smoother = Smoother(HOP)
-        stretches: list[list[Scored]] = [[] for _ in range(int(self.heard.stretch.max()) + 1)]
-        for number, start, end, alone, embedding, levels in zip(
+        stretches: list[list[ScoredWindow]] = [[] for _ in range(int(self.heard.stretch.max()) + 1)]
+        for number, start, end, alone, embedding in zip(
             self.heard.stretch.tolist(), self.heard.start.tolist(), self.heard.end.tolist(), self.alone.tolist(),
-            self.heard.embeddings, self.heard.levels, strict=True,
+            self.heard.embeddings, strict=True,
         ):  # fmt: skip
-            stretches[number].append(Scored(start, end, smoother.add(start, alone), alone, embedding, levels=levels))
+            stretches[number].append(ScoredWindow(start, end, alone, smoother.add(start, alone), embedding))
         return stretches
-
-    @cached_property
-    def _beginnings(self) -> list[dict[float, Beginning | None]]:
-        """Of each stretch, what event finders found out about its windows: many thresholds are tried on the same."""
-        return [{} for _ in self.stretches]
 
     @cached_property
     def seconds(self) -> np.ndarray:
@@ -60,13 +56,13 @@ class Trial:
         """Events with their peak in each clip, (clips,), at a ``threshold`` for each fold's stretches, (clips,)."""
         counts = np.zeros(len(self.labels), int)
         first = 0
-        for windows, beginnings in zip(self.stretches, self._beginnings, strict=True):
+        for windows in self.stretches:
             clips = self.heard.clip[first : first + len(windows)]
             first += len(windows)
             if not len(windows):
                 continue
-            finder = EventFinder(float(threshold[clips[0]]), HOP, beginnings=beginnings)
-            found = [event for window in windows for event in finder.add(window)] + list(finder.finish())
+            finder = EventFinder(EventConfig(float(threshold[clips[0]])), HOP)
+            found = [event for window in windows for event in finder.add(window)] + finder.finish()
             middles = np.array([(window.start + window.end) / 2 for window in windows])
             for event in found:
                 counts[clips[np.searchsorted(middles, event.peak)]] += 1

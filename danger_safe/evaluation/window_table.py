@@ -40,7 +40,6 @@ class Heard:
     embeddings: np.ndarray  # float32, (windows, dimensions)
     start: np.ndarray  # seconds from the beginning of its stretch
     end: np.ndarray
-    levels: np.ndarray  # dB, (windows, frames, bands), of what the window before had not heard: onsets.loudness
     audible: np.ndarray  # whether anything was recorded
     stretch: np.ndarray  # number of the stretch that it is of
     clip: np.ndarray  # row in the table of the clip in its middle
@@ -135,7 +134,7 @@ def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[st
         begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
         whole = window.start >= begin and window.end <= end
         times, row = (window.start, window.end), int(clip.file)
-        rows.append((window.embedding, *times, window.levels, not window.silent, stretch, row, whole))
+        rows.append((window.embedding, *times, not window.silent, stretch, row, whole))
     return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
 
 

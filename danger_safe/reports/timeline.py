@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
-from danger_safe.detection.events import Scored
 from danger_safe.detection.writers import Summary, clock
 from models.logmel import HOP_LENGTH, LogMel, mel_bank
 
@@ -61,9 +61,9 @@ class Overview:
         self._columns.append(np.concatenate([mel, wave.min(axis=1)[:, None], wave.max(axis=1)[:, None]], axis=1))
         self._before = samples[-CONTEXT:]
 
-    def add_score(self, window: Scored) -> None:
+    def add_score(self, window: ScoredWindow) -> None:
         """Remember a window's score."""
-        self.scores.append(((window.start + window.end) / 2, window.score))
+        self.scores.append(((window.start + window.end) / 2, window.smoothed_score))
 
     def finish(self) -> np.ndarray:
         """All columns: (columns, 64 mel powers, lowest and highest sample)."""
