@@ -99,7 +99,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Where the disk is full, OSError (ENOSPC) names ``path``, whatever the library that wrote made of it.
     """
     path = Path(path)
-    check_ours(path)
     make_folder(path.parent)
     part = _new_file(path)
     _writing.add(part)
@@ -123,7 +122,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; it takes the place of ``path`` when the block ends without error."""
     path = Path(path)
-    check_ours(path)
     make_folder(path.parent)
     with temporary_folder(path.parent, path.name) as part:
         old = part.with_suffix(".old")

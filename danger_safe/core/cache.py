@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import is_regular, mark_zip
+from danger_safe.core.ownership import check_ours, is_regular, mark_zip
 
 
 def read_kept(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
@@ -46,6 +46,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def keep(path: Path, key: str, arrays: dict[str, np.ndarray], otherwise: str) -> None:
     """Write the arrays, whole or not at all; where they cannot be, warn: the next training will have to ``otherwise``."""
     try:
+        check_ours(path)
         with whole_file(path) as part:
             with open(part, "wb") as file:
                 np.savez(file, key=np.array(key), **arrays)

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import MADE_BY, mark_zip
+from danger_safe.core.ownership import MADE_BY, check_ours, mark_zip
 
 KEYS = ("pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions")
 TRUSTED = [  # what our pipelines hold besides what skops trusts itself
@@ -35,10 +35,11 @@ SMALL = 64 << 20  # bytes, which any may have
 
 def save_model_files(path: Path, content: dict) -> list[Path]:
     """Write a model as ``path`` (.joblib) and beside it as .skops, each whole or not at all; their paths."""
-    content = MADE_BY | content
+    content, safe = MADE_BY | content, path.with_suffix(".skops")
+    check_ours(path)
+    check_ours(safe)
     with whole_file(path) as part:
         joblib.dump(content, part, compress=3)
-    safe = path.with_suffix(".skops")
     import skops.io  # it takes a while to load
 
     with whole_file(safe) as part:

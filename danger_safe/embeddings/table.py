@@ -17,6 +17,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.clips import MOST_FOLDS, one_name
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
 
+MAX_INFO_BYTES = 10 << 20  # of audio_embeddings.json
 TEXTS = ("file", "category", "source")
 
 
@@ -187,6 +188,8 @@ def _read_info(path: Path, dimensions: int) -> dict:
     file = side_file(path, ".json")
     if not file.is_file():
         return {}
+    if file.stat().st_size > MAX_INFO_BYTES:
+        raise UserError(f"{file}: too large for what an extraction writes. Extract again")
     try:
         info = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:

@@ -38,7 +38,7 @@ def write_table(
     ``rows_per_part`` makes a Parquet table a folder of parts, which pandas, PyArrow and Dask read as one.
     """
     if path.is_dir() and not rows_per_part:
-        raise UserError(f"{path} is a folder: remove it, or give --rows-per-part again")
+        raise UserError(f"{path} is a folder: move it away, or give --rows-per-part again")
     if path.suffix == ".csv":
         _write_csv(path, rows, embeddings, dimensions)
         return

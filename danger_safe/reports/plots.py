@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from danger_safe.core.atomic import whole_file
-from danger_safe.core.ownership import MARK
+from danger_safe.core.ownership import MARK, check_ours
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.evaluation.calibration import BINS
 from danger_safe.evaluation.cross_validation import Evaluation
@@ -24,6 +24,7 @@ STYLES = ("-", "--", "-.", ":")
 
 def save(figure: plt.Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
+    check_ours(path)
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=120, metadata={"Software": MARK})
     plt.close(figure)
