@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from test_hostile_models import Evil, model
 from test_train import make_table
 
+from danger_safe.core import cache_folder as cache
 from danger_safe.core import cli
 from danger_safe.core.atomic import csv_line, with_formula, write_csv
 from danger_safe.core.child import run_to_the_end
@@ -37,7 +38,7 @@ from danger_safe.embeddings.plan import Task
 from danger_safe.embeddings.table import read_table
 from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
 from danger_safe.embeddings.table_writer import write_table
-from models import cache, checkpoint_files
+from models import checkpoint_files
 from models.checkpoints import load_model
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and owners are POSIX")

@@ -11,12 +11,12 @@ import pytest
 from conftest import ROOT
 from hostile_files import encoded, noise
 
+from danger_safe.core import cache_folder as cache
 from danger_safe.core.child import module_command
 from danger_safe.core.cores import available_cores, quota
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import read_clips
 from danger_safe.detection import audioset
-from models import cache
 
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if "cli.run(main)" in path.read_text(encoding="utf-8"))
 
