@@ -7,6 +7,7 @@
 In:   audio_embeddings.csv and the *_model.skops files trained on it
 Out:  model_comparison.png  ROC and precision–recall curves, the chosen thresholds as dots
       model_comparison.csv  one row a model, with its learning time, size and speed
+      model_confusion_matrices.png  what each gets wrong, side by side
       mistakes.html, .csv   every clip that a model gets wrong, worst first, to be heard and seen
       embedding_map.png, .csv  all clips in two dimensions, mistakes ringed
       on the terminal also how sure the differences are, and which model to use
@@ -42,8 +43,8 @@ from danger_safe.evaluation.model_comparison import auc_differences, recommend
 from danger_safe.training import hear_by_the_hour
 
 OUTPUTS = {  # and how the tables among them begin
-    "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "mistakes.html": (),
-    "mistakes.csv": ("file", "label"), "embedding_map.png": (), "embedding_map.csv": ("file", "x"),
+    "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "model_confusion_matrices.png": (),
+    "mistakes.html": (), "mistakes.csv": ("file", "label"), "embedding_map.png": (), "embedding_map.csv": ("file", "x"),
 }  # fmt: skip
 
 
@@ -102,10 +103,12 @@ def main(arguments: list[str]) -> int:
     with whole_file(table_file) as part:
         comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
     # with matplotlib, which takes a second to load
+    from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
     from danger_safe.reports.mistakes_page import write_mistakes
-    from danger_safe.reports.plots import draw_comparison
 
+    matrices = args.output_dir / "model_confusion_matrices.png"
     draw_comparison(picture, describe_data(table), results)
+    draw_confusions(matrices, describe_data(table), results)
     shown = comparison.drop(columns=["file"]).set_index("model").T  # measures down, models across
     print(shown.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
     best = comparison[comparison["file"] != ""]["model"].iloc[0]
@@ -118,7 +121,7 @@ def main(arguments: list[str]) -> int:
     print(f"majority baseline: {summary['majority_baseline']:.1%} accuracy")
     own = [title for title, speed in speeds.items() if math.isfinite(speed)]
     further = write_mistakes(args.output_dir, table, results, own, args.dataset)
-    print(f"Wrote {', '.join(map(str, [picture, table_file, *further]))}")
+    print(f"Wrote {', '.join(map(str, [picture, table_file, matrices, *further]))}")
     for name in sorted({file.stem.removesuffix("_model") for file in files}):
         matrix = args.output_dir / f"{name}_confusion_matrix.png"
         if matrix.is_file():

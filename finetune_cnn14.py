@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> int:
         args.output, network.to("cpu"), categories=classes, fingerprints=fingerprints,
         licence=args.licence, training=run.describe() | {"started_from": Path(args.checkpoint).name},
     )  # fmt: skip
-    draw_learning(picture, run.history, run.best_epoch)
+    draw_learning(picture, run.history, run.best_epoch, len(classes))
     state_file.unlink(missing_ok=True)
     failures = store.failures + held_out_store.failures
     for file, reason in failures:

@@ -45,7 +45,6 @@ from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary, names
 from danger_safe.evaluation.thresholds import threshold_for
-from danger_safe.reports.timeline import Overview, draw_timeline
 from models.mnn_network import NetworkError
 
 DANGER_HEARD = 4
@@ -122,6 +121,8 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     pieces, seconds = open_pieces(recording, args)
     overview = None
     if args.plot:
+        from danger_safe.reports.timeline import Overview, draw_timeline  # matplotlib takes a second to load
+
         overview = Overview()
         pieces = overview.watch(pieces)
 

@@ -19,12 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import psutil
+from matplotlib.figure import Figure
 from parts import PARTS, measure_parts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,7 +194,8 @@ def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared:
 
 
 def draw(output: Path, clips: int, runs, parts, growth) -> None:
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")  # not pyplot, which needs a backend
+    left, middle, right = figure.subplots(1, 3)
     names = {
         "panns-inference": "panns-inference",
         "ours": "ours, Cnn14",

@@ -19,7 +19,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from judge_network import classifier, embed
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.data.clips import Clip, read_clips
-from danger_safe.reports.plots import COLOURS, save
+from danger_safe.reports.canvas import COLOURS, new_figure, save
 from models.engine import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,7 +113,8 @@ def finetune(checkpoint: str, clips: list[Clip], learn: np.ndarray, epochs: int)
 
 
 def draw(report: dict, path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained", sharex=True)
+    figure = new_figure(5, 11)
+    axes = figure.subplots(1, 2, sharex=True)
     known = report["categories the network was trained on"]
     novelty = f"{len(known)} of them known to the network" if known else "none of which the network ever heard"
     figure.suptitle(f"How many clips do my own sounds need?\n{len(report['categories'])} categories, {novelty}")

@@ -246,7 +246,7 @@ def attack_all(work: Path, names: list[str], moments: int) -> list[str]:
     """Kill several cases (all where none is named); returns what was wrong."""
     heavy = ["numpy", "scipy.signal"]
     if not names or set(names) - LIGHT:
-        heavy += ["torch", "pandas", "matplotlib.pyplot", "sklearn.ensemble", "sklearn.neural_network"]
+        heavy += ["torch", "pandas", "matplotlib.figure", "sklearn.ensemble", "sklearn.neural_network"]
     for name in heavy:
         importlib.import_module(name)
     os.environ.setdefault("DANGER_SAFE_CACHE", str(work / "cache"))

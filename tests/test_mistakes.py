@@ -18,7 +18,7 @@ from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.cross_validation import Evaluation, Rule
 from danger_safe.reports import mistakes_page
-from danger_safe.reports.embedding_map import lay_out, write_map
+from danger_safe.reports.embedding_map import SHADES, lay_out, write_map
 from danger_safe.reports.mistakes import find_mistakes, names_of, nearest
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_all
 
@@ -69,7 +69,7 @@ def test_page_holds_whatever_names_hold(compared):
     folder, table, _ = compared
     page = (folder / "mistakes.html").read_text(encoding="utf-8")
     assert page.count("<script") == 2 and "alert(1)</script>" not in page and "alert(2)</script>" not in page
-    assert html.escape(table["file"][4]) in page
+    assert table["file"][4] not in page and table["file"][4] in html.unescape(page)
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     assert len(json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])) == 59
 
@@ -109,7 +109,7 @@ def test_neighbours_are_of_other_recordings():
 @pytest.mark.parametrize(("clips", "dimensions"), [(2, 3), (9, 1), (12, 4)])
 def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
     features = np.random.default_rng(0).standard_normal((clips, dimensions)).astype(np.float32)
-    plan = lay_out(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]))
+    plan = lay_out(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]), 0.5, 0)
     assert plan.method == ("t-SNE" if clips > 10 else "PCA")
     assert (plan.places >= 0).all() and (plan.places <= (1000, 700)).all()
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
@@ -183,6 +183,8 @@ def test_page_in_a_browser(compared, browser):
         before = page.evaluate("document.activeElement.dataset.point")
         page.keyboard.press("PageDown")
         assert page.evaluate("document.activeElement.dataset.point") != before
+    name = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert page.locator("#focused").text_content() == name  # for eyes, too
     page.keyboard.press("Enter")
     assert_plays()
     page.locator("[data-point='59']").dispatch_event("click", {"clientX": -99, "clientY": -99, "bubbles": True})
@@ -202,6 +204,12 @@ def test_page_in_a_browser(compared, browser):
     )
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    cut = "tables => tables.filter(t => t.scrollWidth > t.clientWidth + 1 || t.getBoundingClientRect().right > 360)"
+    assert page.locator("table").evaluate_all(cut + ".length") == 0
+    colour = "() => getComputedStyle(document.body).backgroundColor"
+    bright = page.evaluate(colour)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(colour) != bright
     assert not problems
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     page.close()
@@ -215,3 +223,25 @@ def test_clips_without_a_category_are_named_by_their_label(tmp_path):
     ]
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     assert names_of(read_table(tmp_path / "t.csv")) == (["a", "b"], ["Danger", "rain"])
+
+
+def test_page_says_so_where_there_are_no_mistakes(tmp_path):
+    make_table(tmp_path / "t.csv", clips=12)
+    table = read_table(tmp_path / "t.csv")
+    labels, sources = table.labels, table.clips["source"].to_numpy()
+    results = {"own": Evaluation(labels, labels * 1.0, labels * 1.0, labels, sources, Rule(), 0.5, "")}
+    mistakes_page.write_mistakes(tmp_path, table, results, ["own"], None)
+    page = (tmp_path / "mistakes.html").read_text(encoding="utf-8")
+    assert page.count("No mistakes") == 2 and 'id="list"' not in page and 'id="filter"' not in page
+    assert len((tmp_path / "mistakes.csv").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_page_has_the_colours_of_the_map():
+    """They stand in its style, which may not be filled in: the page's policy names it by its hash."""
+    style = mistakes_page.TEMPLATE.read_text(encoding="utf-8").partition("</style>")[0]
+    assert "{{" not in style.partition("<style>")[2]
+    bright, dark = style.split("prefers-color-scheme: dark")
+    for side, shades in zip("sd", SHADES, strict=True):
+        for number, (on_white, on_black) in enumerate(shades):
+            assert f"--{side}{number}: {on_white};" in bright and f"--{side}{number}: {on_black};" in dark
+            assert f".{side}{number} {{ fill: var(--{side}{number}); }}" in style

@@ -8,23 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from tqdm import tqdm
 
 from danger_safe.core.atomic import write_csv
 from danger_safe.data.clips import DANGER, LABEL_NAMES
-from danger_safe.reports.plots import save
+from danger_safe.reports.canvas import frame, new_figure, save, styled
+from danger_safe.reports.map_names import Name, place_names
 
-FEWEST = 10  # clips: below, t-SNE has nothing to arrange
-MOST_POINTS = 4_000  # of one map: more can neither be told apart nor drawn by a browser
+MIN_TSNE_CLIPS = 10  # below, t-SNE has nothing to arrange
+MAX_POINTS = 4_000  # of one map: more can neither be told apart nor drawn by a browser
 PCA_DIMENSIONS = 50
 PERPLEXITY = 30.0  # how many neighbours a clip minds; scikit-learn's default
 WIDTH, HEIGHT = 1000, 700  # of the map, in the page's units
-MOST_NAMES = 60  # categories that are named on the map
-NAME_HEIGHT, LETTER_WIDTH = 17.0, 7.2  # of a name, in the page's units
+MAX_NAMES = 60  # categories that are named on the map
+RING = 1.6  # of a point's radius: that of the ring around a mistake
 
-# Seven colours that differ in lightness too, all at least 3:1 on white; shapes tell further categories apart.
-# Dangers have pointed shapes, safe sounds blunt ones: matplotlib's marker and the page's path of each.
-COLOURS = ("#0072B2", "#D55E00", "#00795A", "#B0508A", "#8A6A00", "#222222", "#5A5FC0")
+# Dangers are warm and pointed, safe sounds cool and blunt: whether the two lie apart is seen at once, also by the
+# colour-blind. Shades and shapes tell the categories of a side apart. All shades have a contrast of 3:1 on white; the
+# second of each pair is for a dark page.
+WARM = (
+    ("#C14400", "#FF9A5C"),
+    ("#6E1A00", "#FFC9B0"),
+    ("#B07400", "#FFD05C"),
+    ("#4A3000", "#D9B27C"),
+    ("#E0572B", "#FF7A4D"),
+)
+COOL = (
+    ("#0072B2", "#57B4F0"), ("#00335E", "#B5DAFF"), ("#5A5FC0", "#A9ADFF"), ("#1F7A7A", "#6FD0D0"),
+    ("#5E6B7A", "#B4C0CE"), ("#3D8FCB", "#8CCBFF"),
+)  # fmt: skip
+SHADES = (COOL, WARM)  # by label
+# matplotlib's marker and the page's path of each
 SHAPES = {
     "^": "M0-6.5 5.8 4.5H-5.8z",
     "v": "M0 6.5 5.8-4.5H-5.8z",
@@ -36,7 +51,7 @@ SHAPES = {
     "P": "M-2-5.5h4v3.5h3.5v4H2v3.5h-4V2h-3.5v-4H-2z",
     "p": "M0-5.5 5.2-1.7 3.2 4.5H-3.2L-5.2-1.7z",
 }
-POINTED, BLUNT = tuple("^vD*"), tuple("oshPp")
+BLUNT, POINTED = tuple("oshPp"), tuple("^vD*")
 
 
 @dataclass(frozen=True)
@@ -46,9 +61,14 @@ class Group:
     label: int
     category: str
     rows: np.ndarray
-    colour: str
+    shade: int  # of SHADES[label]
     shape: str  # a key of SHAPES
-    name_at: tuple[float, float] | None  # middle of its name, in the page's units; None: not named
+    name: Name | None  # where its name stands; None: not named
+
+    @property
+    def colour(self) -> str:
+        """On white."""
+        return SHADES[self.label][self.shade][0]
 
 
 @dataclass(frozen=True)
@@ -60,30 +80,46 @@ class MapPlan:
     groups: list[Group]
     mistaken: set[int]  # rows to be ringed
     clips: int  # in the table
+    seen: int  # of them, in the training of the network that the embeddings are of
+    same_side: float  # fraction of clips whose nearest clip of another recording has their label
     method: str
 
+    @property
+    def radius(self) -> float:
+        """Of a point, in the page's units."""
+        return radius_of(len(self.rows))
 
-def lay_out(features: np.ndarray, labels: np.ndarray, categories: list[str], mistakes: np.ndarray) -> MapPlan:
-    """The map of standardised ``features``, (clips, dimensions). ``mistakes``: rows, worst first."""
+
+def radius_of(points: int) -> float:
+    """Few points are large, thousands small."""
+    return float(np.clip(70 / np.sqrt(points), 2.6, 7.5))
+
+
+def lay_out(
+    features: np.ndarray, labels: np.ndarray, categories: list[str], mistakes: np.ndarray, same_side: float, seen: int
+) -> MapPlan:
+    """The map of standardised ``features``, (clips, dimensions).
+
+    ``mistakes``: rows, worst first. ``same_side`` and ``seen``: see MapPlan.
+    """
     rows = _choose(len(features), mistakes)
     with tqdm(total=1, desc="Embedding map", unit="map") as bar:  # t-SNE does not say how far it is
         raw, method = _two_dimensions(features[rows])
         bar.update()
     spread = np.maximum(raw.max(axis=0) - raw.min(axis=0), 1e-9)
-    shares = (raw - raw.min(axis=0)) / spread
-    places = np.round(25 + shares * (WIDTH - 50, HEIGHT - 50), 1)
-    return MapPlan(
-        rows, places, _groups(rows, places, labels, categories), set(mistakes.tolist()), len(features), method
-    )
+    fractions = (raw - raw.min(axis=0)) / spread
+    places = np.round(25 + fractions * (WIDTH - 50, HEIGHT - 50), 1)
+    groups = _groups(rows, places, labels, categories)
+    return MapPlan(rows, places, groups, set(mistakes.tolist()), len(features), seen, same_side, method)
 
 
 def _choose(clips: int, mistakes: np.ndarray) -> np.ndarray:
     """All rows; of more than a map can hold, the worst mistakes for half of it, and others at even distances."""
-    if clips <= MOST_POINTS:
+    if clips <= MAX_POINTS:
         return np.arange(clips)
-    worst = mistakes[: MOST_POINTS // 2]
+    worst = mistakes[: MAX_POINTS // 2]
     others = np.setdiff1d(np.arange(clips), worst)
-    even = others[np.linspace(0, len(others) - 1, MOST_POINTS - len(worst)).astype(int)]
+    even = others[np.linspace(0, len(others) - 1, MAX_POINTS - len(worst)).astype(int)]
     return np.sort(np.concatenate([worst, even]))
 
 
@@ -91,7 +127,7 @@ def _two_dimensions(features: np.ndarray) -> tuple[np.ndarray, str]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    few = len(features) < FEWEST
+    few = len(features) < MIN_TSNE_CLIPS
     dimensions = min(2 if few else PCA_DIMENSIONS, *features.shape)
     reduced = PCA(dimensions, random_state=0).fit_transform(features)
     if dimensions < 2:
@@ -107,42 +143,20 @@ def _groups(rows: np.ndarray, places: np.ndarray, labels: np.ndarray, categories
     for point, row in enumerate(rows):
         members.setdefault((int(labels[row]), categories[row]), []).append(point)
     keys = sorted(members)
-    common = sorted(keys, key=lambda key: -len(members[key]))[:MOST_NAMES]
-    names = [key for key in keys if key in common]
-    middles = np.array([np.median(places[members[key]], axis=0) for key in names])
-    spots = dict(zip(names, _without_overlap(middles, [key[1] for key in names]), strict=True))
+    common = sorted(keys, key=lambda key: -len(members[key]))[:MAX_NAMES]
+    named = [(category.replace("_", " "), label == DANGER, members[label, category]) for label, category in common]
+    names = dict(zip(common, place_names(named, places, RING * radius_of(len(rows)), (WIDTH, HEIGHT)), strict=True))
     groups, counts = [], [0, 0]
     for label, category in keys:
-        shapes, number = (POINTED if label == DANGER else BLUNT), counts[label]
+        shapes, shades, number = (POINTED if label == DANGER else BLUNT), SHADES[label], counts[label]
         counts[label] += 1
         groups.append(
             Group(
-                label, category, rows[members[label, category]], COLOURS[number % len(COLOURS)],
-                shapes[number // len(COLOURS) % len(shapes)], spots.get((label, category)),
+                label, category, rows[members[label, category]], number % len(shades),
+                shapes[number // len(shades) % len(shapes)], names.get((label, category)),
             )
         )  # fmt: skip
     return groups
-
-
-def _without_overlap(middles: np.ndarray, names: list[str]) -> list[tuple[float, float]]:
-    """Names moved apart, upwards and downwards, until none covers another, or two hundred rounds have passed."""
-    spots = middles.copy()
-    half = np.array([len(name) * LETTER_WIDTH / 2 for name in names])
-    spots[:, 0] = np.clip(spots[:, 0], half, np.maximum(WIDTH - half, half))
-    for _ in range(200):
-        moved = False
-        for a in range(len(spots)):
-            for b in range(a + 1, len(spots)):
-                apart = spots[b] - spots[a]
-                lacking = NAME_HEIGHT - abs(apart[1])
-                if abs(apart[0]) < half[a] + half[b] and lacking > 0.1:
-                    push = lacking / 2 * (1 if apart[1] >= 0 else -1)
-                    spots[a, 1], spots[b, 1] = spots[a, 1] - push, spots[b, 1] + push
-                    moved = True
-        spots[:, 1] = np.clip(spots[:, 1], NAME_HEIGHT, HEIGHT - NAME_HEIGHT)
-        if not moved:
-            break
-    return [(round(float(x), 1), round(float(y), 1)) for x, y in spots]
 
 
 def write_map(picture: Path, listing: Path, files: list[str], plan: MapPlan) -> None:
@@ -154,40 +168,58 @@ def write_map(picture: Path, listing: Path, files: list[str], plan: MapPlan) -> 
         place = (f"{x / WIDTH:.4f}", f"{1 - y / HEIGHT:.4f}")
         lines.append((files[row], *place, group.label, group.category, int(row in plan.mistaken)))
     write_csv(listing, ("file", "x", "y", "label", "category", "mistake"), lines)
-    _draw(picture, plan)
+    draw_map(picture, plan)
 
 
-def _draw(path: Path, plan: MapPlan) -> None:
-    import matplotlib.pyplot as plt
-    from matplotlib.patheffects import withStroke
-
-    figure, axis = plt.subplots(figsize=(14, 10.6), layout="constrained")
+@styled
+def draw_map(path: Path, plan: MapPlan) -> None:
+    """The map as a PNG."""
+    figure = new_figure(HEIGHT / 100)
+    counts = [sum(len(group.rows) for group in plan.groups if group.label == label) for label in (0, 1)]
     where = dict(zip(plan.rows.tolist(), plan.places, strict=True))
+    ringed = np.array([where[row] for row in sorted(plan.mistaken & set(where))]).reshape(-1, 2)
+    frame(
+        figure,
+        "Embedding map: does the network hear Danger apart from Safe?",
+        [answer(plan)],
+        [
+            f"{counts[DANGER]} {LABEL_NAMES[DANGER]}: warm colours, pointed marks, bold names. "
+            f"{counts[0]} {LABEL_NAMES[0]}: cool colours, blunt marks. "
+            f"{len(ringed)} ringed: a model gets them wrong.",
+            f"{plan.method}. {in_words(plan)}",
+        ],
+    )
+    axis = figure.subplots()
+    size = (plan.radius * 0.72 * 2) ** 2  # points: a unit of the map is 0.72 of them
     for group in plan.groups:
         x, y = np.array([where[row] for row in group.rows.tolist()]).T
-        axis.scatter(x, y, s=34, c=group.colour, marker=group.shape, linewidths=0, alpha=0.75)
-    ringed = np.array([where[row] for row in sorted(plan.mistaken & set(where))]).reshape(-1, 2)
-    axis.scatter(*ringed.T, s=120, facecolors="none", edgecolors="black", linewidths=1.2)
+        axis.scatter(x, y, s=size, c=group.colour, marker=group.shape, linewidths=0.5, edgecolors="white", alpha=0.85)
+    axis.scatter(*ringed.T, s=RING**2 * size, facecolors="none", edgecolors="black", linewidths=1.1)
     for group in plan.groups:
-        if group.name_at:
+        if group.name:
+            if group.name.line_to:
+                ends = zip(group.name.at, group.name.line_to, strict=True)
+                axis.plot(*ends, color=group.colour, linewidth=0.8)
             axis.text(
-                *group.name_at, group.category.replace("_", " "), ha="center", va="center",
-                fontsize=11, weight="bold" if group.label == DANGER else "normal", color=group.colour,
-                path_effects=[withStroke(linewidth=4, foreground="white")],
+                *group.name.at, group.name.text, ha="center", va="center", fontsize=10,
+                weight="bold" if group.label == DANGER else "normal", color=group.colour,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
             )  # fmt: skip
-    counts = [sum(len(group.rows) for group in plan.groups if group.label == label) for label in (0, 1)]
-    axis.set_title(
-        f"Embedding map ({plan.method}): {counts[1]} {LABEL_NAMES[1]} (pointed, bold), {counts[0]} {LABEL_NAMES[0]} "
-        f"(blunt); {len(ringed)} ringed: a model gets them wrong\n" + in_words(plan),
-        fontsize=13,
-    )
     axis.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), xticks=(), yticks=())
+    axis.spines[:].set(visible=True, color="#aaaaaa")
     save(figure, path)
+
+
+def answer(plan: MapPlan) -> str:
+    """Whether Danger and Safe lie apart, in the embeddings themselves and not only on the map."""
+    return f"For {plan.same_side:.0%} of the clips, the nearest clip of another recording is on the same side."
 
 
 def in_words(plan: MapPlan) -> str:
     """What may be read from the map."""
     words = "Clips that the network hears alike lie near each other; distances between far groups mean nothing."
+    if plan.seen:
+        words += f" The network was trained on {plan.seen:,} of the {plan.clips:,} clips: groups of new sounds are less tidy."
     if len(plan.rows) < plan.clips:
         words += f" {len(plan.rows):,} of {plan.clips:,} clips: the worst mistakes, and others at even distances."
     return words

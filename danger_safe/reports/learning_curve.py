@@ -1,29 +1,47 @@
-"""The picture of a training: loss and held-out score, pass by pass."""
+"""The picture of a fine-tuning: held-out score and loss, epoch by epoch."""
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from danger_safe.reports.plots import save
+from danger_safe.reports.canvas import BLUE, GREY, VERMILION, frame, new_figure, percent, save, styled
 
 
-def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int) -> None:
-    """``history`` is Training.history; ``best_epoch`` is marked where clips were held out (0: none were)."""
-    passes = [entry["epoch"] for entry in history]
-    figure, loss = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    loss.plot(passes, [entry["loss"] for entry in history], color="#9a9a9a", label="loss, training (with augmentation)")
-    loss.set(xlabel="pass", ylabel="loss", title="Learning curve")
-    loss.set_ylim(bottom=0)
+@styled
+def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int, classes: int) -> None:
+    """``history`` is Training.history; ``best_epoch`` is marked if clips were held out (0: none were)."""
+    epochs = [entry["epoch"] for entry in history]
+    dots = {"marker": "o", "markersize": 4} if len(epochs) < 40 else {}
+    figure = new_figure(6.0 if best_epoch else 3.6)
     if best_epoch:
-        loss.plot(passes, [entry["held_out_loss"] for entry in history], color="#c2571a", label="loss, held out")
-        score = loss.twinx()
-        values = [entry["held_out_balanced_accuracy"] for entry in history]
-        score.plot(passes, values, color="#1f6fb2", label="balanced accuracy, held out (right)")
-        score.plot(best_epoch, values[best_epoch - 1], "o", color="#1f6fb2")
-        score.annotate(
-            f"kept: pass {best_epoch}, {values[best_epoch - 1]:.1%}", (best_epoch, values[best_epoch - 1]),
-            xytext=(0, -16), textcoords="offset points", ha="center", color="#1f6fb2",
-        )  # fmt: skip
-        score.set(ylabel="balanced accuracy", ylim=(0, 1.05))
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        scores = [entry["held_out_balanced_accuracy"] for entry in history]
+        best = scores[best_epoch - 1]
+        answer = (
+            f"Kept: epoch {best_epoch} of {len(epochs)}, with a balanced accuracy of {percent(best)} on recordings that it "
+            f"had not learnt from (guessing: {percent(1 / classes)})."
+        )
+    else:
+        answer = "No recordings were held out: how well it hears new ones is not known."
+    frame(figure, "Learning curve: did the network learn?", [answer], [
+        "Training loss counts sounds that were mixed and made worse on purpose, so it may stay above the held-out loss. "
+        "A held-out loss that rises again means that the network learns its clips by heart.",
+    ])  # fmt: skip
+    *above, loss = figure.subplots(2 if best_epoch else 1, 1, sharex=True, squeeze=False)[:, 0]
+    for axis in above:
+        axis.plot(epochs, scores, color=BLUE, linewidth=2, **dots)
+        axis.plot(best_epoch, best, "o", color=BLUE, markersize=11, mec="black", label="kept")
+        axis.axhline(1 / classes, color=GREY, linestyle=":", label="guessing")
+        axis.set(ylabel="balanced accuracy,\nheld-out recordings", ylim=(-0.02, 1.05))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    loss.plot(epochs, [entry["loss"] for entry in history], "--", color=GREY, linewidth=2, label="training", **dots)
+    if best_epoch:
+        held_out = [entry["held_out_loss"] for entry in history]
+        loss.plot(epochs, held_out, color=VERMILION, linewidth=2, label="held-out recordings", **dots)
+    loss.set(xlabel="epoch (once through the clips)", ylabel="loss")
+    loss.set_ylim(bottom=0)
+    loss.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    loss.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
+    for axis in (*above, loss):
+        axis.grid()
+        axis.legend()
     save(figure, path)

@@ -73,6 +73,17 @@ def nearest(features: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> list
     return found
 
 
+def same_side(features: np.ndarray, sources: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of clips whose nearest clip of another recording has their label; ``features`` as in ``nearest``."""
+    everything = np.arange(len(features))
+    same = [
+        labels[near[0][0]] == labels[row]
+        for row, near in zip(everything, nearest(features, sources, everything), strict=True)
+        if near
+    ]
+    return float(np.mean(same)) if same else 0.0
+
+
 def title_in_words(mistakes: Mistakes, title: str) -> str:
     """A model's title as columns have it."""
     return f"{title} (baseline)" if title in mistakes.baselines else title

@@ -6,25 +6,33 @@ Whatever comes from the data is escaped; the page's policy lets only its own scr
 
 import base64
 import hashlib
-import html
-import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sklearn.preprocessing import StandardScaler
 
 from danger_safe.core import cli
 from danger_safe.core.atomic import write_whole
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place
-from danger_safe.data.clips import LABEL_NAMES
+from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.embeddings.table_sounds import find_sounds
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.reports.embedding_map import SHAPES, MapPlan, in_words, lay_out, write_map
-from danger_safe.reports.mistakes import KINDS, Mistakes, find_mistakes, names_of, nearest, title_in_words, write_list
+from danger_safe.reports.embedding_map import RING, SHAPES, MapPlan, answer, in_words, lay_out, write_map
+from danger_safe.reports.mistakes import (
+    KINDS,
+    Mistakes,
+    find_mistakes,
+    names_of,
+    nearest,
+    same_side,
+    title_in_words,
+    write_list,
+)
 from danger_safe.reports.page_media import PLAYED_SECONDS, draw_all, encode_all
 
 MOST_BYTES = 20_000_000  # of the page
@@ -43,8 +51,6 @@ class _Page:
     files: list[str]
     categories: list[str]
     pictures: dict[int, tuple[str, float]]  # PNG in base64, seconds
-    sounds: dict[int, str]  # Ogg in base64
-    notes: list[str] = field(default_factory=list)  # what is missing
 
 
 def write_mistakes(
@@ -66,7 +72,9 @@ def write_mistakes(
     paths = [folder / name for name in ("mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv")]
     page, listing, picture, places = paths
     write_list(listing, table, mistakes, neighbours)
-    plan = lay_out(standardised, mistakes.labels, names_of(table)[1], mistakes.rows)
+    seen = int(table.clips["seen"].sum())
+    same = same_side(standardised, results[own[0]].sources, mistakes.labels)
+    plan = lay_out(standardised, mistakes.labels, names_of(table)[1], mistakes.rows, same, seen)
     write_map(picture, places, names_of(table)[0], plan)
     for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
         cli.warn(problem)
@@ -82,7 +90,7 @@ def write_page(
     important = listed + [row for near in neighbours[:MOST_ROWS] for row, _ in near] + plan.rows.tolist()
     important = list(dict.fromkeys(important))  # each once, in this order
     pictures = draw_all({row: sounds[row] for row in listed}) if sounds and listed else {}
-    page = _Page(table, mistakes, neighbours, plan, files, categories, pictures, {})
+    page = _Page(table, mistakes, neighbours, plan, files, categories, pictures)
     if sounds is None:
         notes = ["The sounds were not found: no players, no log-mel pictures."]
         write_whole(path, _render(page, {}, notes))
@@ -102,149 +110,103 @@ def write_page(
 
 
 def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
-    page = _Page(**{**vars(page), "sounds": sounds, "notes": notes})
-    mistakes = page.mistakes
-    template = TEMPLATE.read_text(encoding="utf-8")
-    titles = [_text(title_in_words(mistakes, title)) for title in mistakes.titles]
-    own = titles[: len(titles) - len(mistakes.baselines)]
-    if seen := int(page.table.seen.sum()):
+    mistakes, table = page.mistakes, page.table
+    if seen := int(table.seen.sum()):
         notes = [f"Too good to be true: the network was trained on {seen} of these clips (column seen).", *notes]
     if len(mistakes.rows) > MOST_ROWS:
         notes = [*notes, f"The {MOST_ROWS} worst of {len(mistakes.rows)} mistakes; mistakes.csv has them all."]
-    missed = int(mistakes.labels[mistakes.rows].sum())
-    parts = {
-        "style_hash": _hash(template, "style"),
-        "script_hash": _hash(template, "script"),
-        "data": _text(describe_data(page.table)),
-        "clips": len(mistakes.labels),
-        "mistakes": len(mistakes.rows),
-        "missed": missed,
-        "false_alarms": len(mistakes.rows) - missed,
-        "notes": "".join(f'<p class="note">{_text(note)}</p>\n' for note in notes),
-        "models": "\n".join(map(_model, [mistakes] * len(titles), range(len(titles)))),
-        "model_options": "".join(f'<option value="{number}">{title}</option>' for number, title in enumerate(own)),
-        "model_headings": "".join(
-            f'<th scope="col" role="columnheader">{title}<br><small>threshold {threshold:.3f}</small></th>'
-            for title, threshold in zip(titles, mistakes.thresholds, strict=True)
-        ),
-        "rows": "\n".join(map(_row, [page] * MOST_ROWS, range(min(len(mistakes.rows), MOST_ROWS)))),
-        "map_words": _text(in_words(page.plan)),
-        "points": _points(page),
-        "names": _names(page.plan),
-        "seconds": f"{PLAYED_SECONDS:.0f}",
-        "sounds": json.dumps(sounds),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: str(parts[match[1]]), template)
+    source = TEMPLATE.read_text(encoding="utf-8")
+    return _ENVIRONMENT.get_template(TEMPLATE.name).render(
+        style_hash=_hash(source, "style"),
+        script_hash=_hash(source, "script"),
+        data=describe_data(table),
+        clips=len(mistakes.labels),
+        dangers=int(mistakes.labels.sum()),
+        mistakes=len(mistakes.rows),
+        missed=int(mistakes.labels[mistakes.rows].sum()),
+        notes=notes,
+        models=_models(mistakes),
+        rows=[_row(page, sounds, rank) for rank in range(min(len(mistakes.rows), MOST_ROWS))],
+        map_answer=answer(page.plan),
+        map_words=in_words(page.plan),
+        seconds=f"{PLAYED_SECONDS:.0f}",
+        sounds={str(row): sound for row, sound in sounds.items()},
+        **_map(page, sounds),
+    )
 
 
-def _text(text: str) -> str:
-    """Text for HTML, also inside quotes. Characters that HTML cannot hold become a question mark."""
-    return html.escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)).replace("\n", " ")
+def _clean(value: object) -> object:
+    """Whatever a template shows: characters that HTML cannot hold become a question mark, line ends a space."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", value).replace("\n", " ")
+    return value
+
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, finalize=_clean,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
 
 
 def _hash(template: str, tag: str) -> str:
-    """How the policy names the template's own script or style: no other runs."""
+    """How the policy names the template's own script or style: no other runs. Nothing is filled into either."""
     content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _model(mistakes: Mistakes, number: int) -> str:
-    """A line of the models' table."""
-    wrong, dangers = mistakes.wrong[number], mistakes.labels == 1
-    cells = (
-        f"{mistakes.thresholds[number]:.3f}",
-        f"{(wrong & dangers).sum()} of {dangers.sum()}",
-        f"{(wrong & ~dangers).sum()} of {(~dangers).sum()}",
-    )
-    title = _text(title_in_words(mistakes, mistakes.titles[number]))
-    return f'<tr><th scope="row">{title}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+def _models(mistakes: Mistakes) -> list[dict]:
+    dangers = mistakes.labels == DANGER
+    return [
+        {
+            "title": title_in_words(mistakes, title), "threshold": threshold, "baseline": title in mistakes.baselines,
+            "missed": int((wrong & dangers).sum()), "false_alarms": int((wrong & ~dangers).sum()),
+        }
+        for title, threshold, wrong in zip(mistakes.titles, mistakes.thresholds, mistakes.wrong, strict=True)
+    ]  # fmt: skip
 
 
-def _row(page: _Page, rank: int) -> str:
+def _row(page: _Page, sounds: dict[int, str], rank: int) -> dict:
     """A line of the list of mistakes."""
     mistakes, row = page.mistakes, int(page.mistakes.rows[rank])
-    label, file, category = mistakes.labels[row], _text(page.files[row]), _text(page.categories[row])
-    wrong = " ".join(str(number) for number in np.flatnonzero(mistakes.wrong[:, row]))
-    far = " ".join(f"{value:.4f}" for value in mistakes.far[:, row])
-    cells = [
-        f'<th scope="row" role="rowheader"><span class="rank">{rank + 1}.</span> <span class="file">{file}</span>'
-        f"{_button(page, row, 'Play')}</th>",
-        _cell("Mistake", f'<strong class="kind">{KINDS[label]}</strong><br>{category} ({LABEL_NAMES[label]})'),
-        _cell("Log-mel", _picture(page, row)),
-    ]
-    for number, title in enumerate(mistakes.titles):
-        score = f"{mistakes.scores[number, row]:.3f}"
-        mark = '<br> <strong class="wrong">✗ wrong</strong>' if mistakes.wrong[number, row] else "<br> right"
-        cells.append(_cell(_text(title_in_words(mistakes, title)), score + mark))
-    near = "".join(
-        f"<li>{_button(page, other, f'{page.categories[other]} ({LABEL_NAMES[mistakes.labels[other]]})')}"
-        f" {similarity:.2f}</li>"
-        for other, similarity in page.neighbours[rank]
-    )
-    cells.append(_cell("Nearest neighbours", f"<ol>{near}</ol>"))
-    return (
-        f'<tr role="row" data-rank="{rank}" data-kind="{label}" data-wrong="{wrong}" data-far="{far}" '
-        f'data-category="{category}">{"".join(cells)}</tr>'
-    )
+    label = int(mistakes.labels[row])
+
+    def clip(number: int) -> dict:
+        return {"row": number, "file": page.files[number], "playable": number in sounds}
+
+    return {
+        "clip": clip(row), "label": label, "kind": KINDS[label], "category": page.categories[row],
+        "side": LABEL_NAMES[label], "picture": page.pictures.get(row),
+        "wrong": " ".join(map(str, np.flatnonzero(mistakes.wrong[:, row]))),
+        "far": " ".join(f"{value:.4f}" for value in mistakes.far[:, row]),
+        "scores": list(zip(mistakes.scores[:, row], mistakes.wrong[:, row], strict=True)),
+        "neighbours": [
+            {
+                "clip": clip(other), "similarity": similarity,
+                "words": f"{page.categories[other]} ({LABEL_NAMES[mistakes.labels[other]]})",
+            }
+            for other, similarity in page.neighbours[rank]
+        ],
+    }  # fmt: skip
 
 
-def _cell(heading: str, content: str) -> str:
-    """A cell that knows its heading: narrow screens show it beside the content."""
-    return f'<td role="cell" data-heading="{heading}">{content}</td>'
-
-
-def _button(page: _Page, row: int, words: str) -> str:
-    if row not in page.sounds:
-        return f'<span class="silent">{_text(words if words != "Play" else "no player")}</span>'
-    name = _text(f"{words}: {page.files[row]}" if words == "Play" else f"Play neighbour: {words}, {page.files[row]}")
-    return (
-        f'<button type="button" data-clip="{row}" aria-label="{name}" title="{_text(page.files[row])}">'
-        f'<span aria-hidden="true">▶</span> {_text(words)}</button>'
-    )
-
-
-def _picture(page: _Page, row: int) -> str:
-    if row not in page.pictures:
-        return "none"
-    image, seconds = page.pictures[row]
-    words = f"Log-mel picture of {page.files[row]}: {seconds:.1f} s to the right, 50 Hz to 14 kHz upwards"
-    return (
-        f'<img src="data:image/png;base64,{image}" alt="{_text(words)}" width="200" height="64" loading="lazy" '
-        f'decoding="async"><br><small>0 – {seconds:.1f} s</small>'
-    )
-
-
-def _points(page: _Page) -> str:
-    """The map's points: rings first, so that no ring covers a point."""
-    where = dict(zip(page.plan.rows.tolist(), page.plan.places.tolist(), strict=True))
-    rings = [
-        f'<circle class="ring" cx="{where[row][0]}" cy="{where[row][1]}" r="8"/>'
-        for row in page.plan.rows.tolist()
-        if row in page.plan.mistaken
-    ]
-    points = []
-    for group in page.plan.groups:
+def _map(page: _Page, sounds: dict[int, str]) -> dict:
+    """The map's rings, points and names. Rings are drawn first, so that none covers a point."""
+    plan = page.plan
+    where = dict(zip(plan.rows.tolist(), plan.places.tolist(), strict=True))
+    points, names = [], []
+    for group in plan.groups:
+        shade = f"{'sd'[group.label]}{group.shade}"
         for row in group.rows.tolist():
-            x, y = where[row]
-            mistake = f", mistake: {KINDS[group.label]}" if row in page.plan.mistaken else ""
+            mistake = f", mistake: {KINDS[group.label]}" if row in plan.mistaken else ""
             words = f"{group.category}, {LABEL_NAMES[group.label]}{mistake}, {page.files[row]}"
-            words += "" if row in page.sounds else ", no player"
-            points.append(
-                f'<path role="option" aria-selected="false" tabindex="-1" data-point="{row}" '
-                f'transform="translate({x} {y}) scale(.75)" fill="{group.colour}" d="{SHAPES[group.shape]}" '
-                f'aria-label="{_text(words)}"/>'
-            )
-    return "\n".join(
-        ['<g aria-hidden="true">', *rings, "</g>", '<g id="points" role="listbox" aria-labelledby="map-title" '
-         'aria-describedby="map-keys">', *points, "</g>"]
-    )  # fmt: skip
-
-
-def _names(plan: MapPlan) -> str:
-    """The categories' names on the map."""
-    return "\n".join(
-        f'<text x="{group.name_at[0]}" y="{group.name_at[1]}" fill="{group.colour}"'
-        f"{' class=danger' if group.label else ''}>{_text(group.category.replace('_', ' '))}</text>"
-        for group in plan.groups
-        if group.name_at
-    )
+            words += "" if row in sounds else ", no player"
+            (x, y), shape = where[row], SHAPES[group.shape]
+            points.append({"row": row, "x": x, "y": y, "shape": shape, "shade": shade, "words": words})
+        if group.name:
+            (x, y), danger = group.name.at, group.label == DANGER
+            line = group.name.line_to
+            names.append({"text": group.name.text, "x": x, "y": y, "line": line, "shade": shade, "danger": danger})
+    return {
+        "points": points, "names": names, "rings": [where[row] for row in where if row in plan.mistaken],
+        "scale": f"{plan.radius / 6:.2f}", "ring": f"{RING * plan.radius:.1f}",
+    }  # fmt: skip

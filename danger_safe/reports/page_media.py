@@ -137,8 +137,9 @@ def _draw(sound: Place, front_end: LogMel) -> tuple[str, float]:
 
 def picture(logmel: np.ndarray) -> bytes:
     """(frames, 64) in dB -> a palette PNG of 200 x 64 pixels, time to the right, frequency upwards."""
-    from matplotlib import colormaps
-    from PIL import Image  # comes with matplotlib
+    from PIL import Image  # comes with matplotlib, which takes a second to load
+
+    from danger_safe.reports.canvas import palette
 
     edges = np.linspace(0, len(logmel), PICTURE_WIDTH + 1)
     spans = zip(edges[:-1].astype(int), np.ceil(edges[1:]).astype(int), strict=True)
@@ -146,8 +147,7 @@ def picture(logmel: np.ndarray) -> bytes:
     top = max(columns.max(), -30.0)  # dB: near silence stays dark
     share = np.clip((columns - top) / PICTURE_DECIBELS + 1, 0, 1)
     image = Image.fromarray(np.rint(share.T[::-1] * (PICTURE_COLOURS - 1)).astype(np.uint8), "P")
-    colours = colormaps["magma"](np.linspace(0, 1, PICTURE_COLOURS))[:, :3]
-    image.putpalette((colours * 255).astype(np.uint8).tobytes())
+    image.putpalette((palette("magma", PICTURE_COLOURS) * 255).astype(np.uint8).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", bits=4, optimize=True)
     return file.getvalue()

@@ -4,17 +4,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
+from danger_safe.detection.events import Event
 from danger_safe.detection.writers import Summary, clock
+from danger_safe.reports.canvas import BLUE, VERMILION, frame, new_figure, save, styled, text_width
 from models.logmel import HOP_LENGTH, LogMel, mel_bank
 
 MOST_COLUMNS = 4_000  # of the picture: beyond, neighbours are merged
 CONTEXT = 5 * HOP_LENGTH  # samples around a stretch that its outer frames reach into
 FMIN, FMAX = 50.0, 14_000.0  # Hz that are drawn
-MOST_NAMES = 12  # events that are named
+HERTZ = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)  # frequencies that are named
+NAME_PT, NAME_GAP_IN = 10.5, 0.06  # of events' names, and between two of them
+NAME_ROWS, ROW = 2, 0.17  # above a score of 1, and the height of each on its axis
 TICKS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400)  # seconds between two times
 
 
@@ -65,6 +70,11 @@ class Overview:
         """Remember a window's score."""
         self.scores.append(((window.start + window.end) / 2, window.smoothed_score))
 
+    def band_centres(self) -> np.ndarray:
+        """Frequency of each mel band, in Hz: (bands,)."""
+        bank = self._front_end.mel_bank
+        return np.fft.rfftfreq(2 * (len(bank) - 1), 1 / SAMPLE_RATE) @ bank / bank.sum(axis=0)
+
     def finish(self) -> np.ndarray:
         """All columns: (columns, 64 mel powers, lowest and highest sample)."""
         step = HOP_LENGTH * self.frames_per_column
@@ -75,63 +85,89 @@ class Overview:
         return np.concatenate(self._columns)
 
 
+@styled
 def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
     """Write the picture as PNG."""
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, MultipleLocator
-
-    from danger_safe.reports.plots import COLOURS, save  # matplotlib takes a second to load
-
     columns = overview.finish()
     seconds = max(summary.seconds, 0.1)
     middles = (np.arange(len(columns)) + 0.5) * overview.frames_per_column * HOP_LENGTH / SAMPLE_RATE
-    figure, (wave, mel, score) = plt.subplots(
-        3, 1, figsize=(14, 7.5), layout="constrained", sharex=True, height_ratios=(1, 1.6, 1.4)
-    )
-    count = f"{len(summary.events)} event" + ("s" if len(summary.events) > 1 else "")
-    verdict = {
-        "Danger": f"DANGER: {count}",
-        "Safe": "Safe: no danger heard",
-        "Unknown": "Unknown: like nothing in training",
-    }
-    figure.suptitle(f"{one_line(Path(summary.file).name)} – {verdict[summary.verdict]}", fontsize=15)
-    wave.fill_between(middles, columns[:, 64], columns[:, 65], color="#444444", linewidth=0.5)
-    wave.set(ylabel="waveform", ylim=(-1.05, 1.05))
-    decibels = 10 * np.log10(columns[:, :64].T + 1e-9)
+    figure = new_figure(6.6)
+    frame(figure, *headline(summary))
+    wave, mel, score = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1.7, 1.5))
+    wave.fill_between(middles, columns[:, -2], columns[:, -1], color="#444444", linewidth=0.5)
+    wave.set(ylabel="waveform", ylim=(-1.05, 1.05), yticks=(-1, 0, 1))
+    bands = columns.shape[1] - 2
+    decibels = 10 * np.log10(columns[:, :bands].T + 1e-9)
     top = decibels.max()
     mel.imshow(
         decibels, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top,
-        extent=(0, len(columns) * overview.frames_per_column * HOP_LENGTH / SAMPLE_RATE, 0, 64),
+        extent=(0, len(columns) * overview.frames_per_column * HOP_LENGTH / SAMPLE_RATE, 0, bands),
     )  # fmt: skip
-    mel.set(ylabel="log-mel bin", ylim=(0, 64))
+    centres = overview.band_centres()
+    shown = [hertz for hertz in HERTZ if centres[0] <= hertz <= centres[-1]]
+    names = [f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz in shown]
+    mel.set_yticks(np.interp(shown, centres, np.arange(bands) + 0.5), names)
+    mel.set(ylabel="frequency (mel)", ylim=(0, bands))
     times, scores = np.array(overview.scores).T
     times[0], times[-1] = (0, seconds) if len(times) > 1 else (times[0], times[0])  # the outer windows reach the ends
-    score.plot(times, scores, color=COLOURS[0], linewidth=1.2, marker="." if len(times) < 60 else "")
+    score.plot(times, scores, color=BLUE, linewidth=1.5, marker="." if len(times) < 60 else "")
     score.axhline(summary.threshold, color="black", linestyle="--", linewidth=1)
-    score.text(seconds, summary.threshold, f" threshold {summary.threshold:.2f}", va="bottom", ha="right", fontsize=10)
-    score.set(ylabel="danger score", ylim=(0, 1.28), yticks=(0, 0.25, 0.5, 0.75, 1), xlabel="time")
+    score.set(ylabel="danger score", ylim=(0, 1.02 + NAME_ROWS * ROW), yticks=(0, 0.25, 0.5, 0.75, 1), xlabel="time")
     least = seconds / 400  # narrower would not be seen
     for event in summary.events:
         middle, half = (event.start + event.end) / 2, max(event.end - event.start, least) / 2
         for axis in (wave, score):
-            axis.axvspan(middle - half, middle + half, color=COLOURS[1], alpha=0.3, linewidth=0, zorder=0)
-        mel.plot((middle - half, middle + half), (63, 63), color=COLOURS[1], linewidth=5, solid_capstyle="butt")
-    _name_events(score, summary, seconds, COLOURS[1])
+            axis.axvspan(middle - half, middle + half, color=VERMILION, alpha=0.3, linewidth=0, zorder=0)
+        mel.plot(
+            (middle - half, middle + half), (bands - 1, bands - 1), color=VERMILION, linewidth=6, solid_capstyle="butt"
+        )
     score.set_xlim(0, seconds)
-    score.xaxis.set_major_locator(MultipleLocator(next((t for t in TICKS if seconds / t <= 12), TICKS[-1])))
+    score.xaxis.set_major_locator(MultipleLocator(next((t for t in TICKS if seconds / t <= 9), TICKS[-1])))
     score.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value).removesuffix(".0")))
+    figure.draw_without_rendering()  # now the axes have their width, and names can be measured
+    for at, row, text in place_event_names(summary.events, seconds, score.bbox.width / figure.dpi):
+        score.text(
+            at, 1.03 + ROW * row, text, ha="center", va="bottom", fontsize=NAME_PT, color="#A84300", weight="bold"
+        )
     save(figure, path)
 
 
-def _name_events(axis, summary: Summary, seconds: float, colour: str) -> None:
-    """Names above the surest events, as many as fit beside each other in two rows."""
-    taken: list[tuple[float, int]] = []
-    for event in sorted(summary.events, key=lambda e: -e.score)[:MOST_NAMES]:
+def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
+    """Title, lines and notes: the verdict, what it rests on, and what may be read from the picture."""
+    count = f"{len(summary.events)} event" + ("s" if len(summary.events) > 1 else "")
+    verdict = {
+        "Danger": f"DANGER, {count}",
+        "Safe": "Safe: no danger heard",
+        "Unknown": "Unknown: like nothing in training",
+    }[summary.verdict]
+    if summary.broke_off and not summary.events:
+        verdict = f"no danger heard until it breaks off at {clock(summary.seconds)}"
+    elif summary.silent == 1:
+        verdict = "silence: there is nothing to be judged"
+    side = "at or above" if summary.score >= summary.threshold else "below"
+    lines = [f"Highest score {summary.score:.2f}, {side} the threshold {summary.threshold:.2f} (dashed line)."]
+    if summary.broke_off:
+        lines.append(f"INCOMPLETE: the recording {summary.broke_off}.")
+    notes = ["Shaded and marked: danger."] if summary.events else []
+    return f"{one_line(Path(summary.file).name)}: {verdict}", lines, notes
+
+
+def place_event_names(events: list[Event], seconds: float, inches: float) -> list[tuple[float, int, str]]:
+    """(time, row, name) of the surest events' names, as many as can be read: inside the axis, none on another."""
+    per_inch = seconds / inches
+    taken: list[tuple[float, float, int]] = []
+    placed = []
+    for event in sorted(events, key=lambda e: -e.score):
         if not event.heard:
             continue
-        at = min(max(event.peak, 0.05 * seconds), 0.95 * seconds)
-        row = next((r for r in (0, 1) if all(r != row or abs(at - t) > 0.1 * seconds for t, row in taken)), None)
-        if row is not None:
-            taken.append((at, row))
-            text = event.heard[0][0].replace("_", " ")
-            axis.text(at, 1.05 + 0.11 * row, text, ha="center", va="bottom", fontsize=10, color=colour, weight="bold")
+        text = event.heard[0][0].replace("_", " ")
+        half = (text_width(text, NAME_PT, "bold") / 2 + NAME_GAP_IN) * per_inch
+        if 2 * half > seconds:
+            continue
+        at = min(max(event.peak, half), seconds - half)
+        for row in range(NAME_ROWS):
+            if all(other != row or at + half <= low or high <= at - half for low, high, other in taken):
+                taken.append((at - half, at + half, row))
+                placed.append((at, row, text))
+                break
+    return placed

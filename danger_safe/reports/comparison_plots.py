@@ -1,0 +1,138 @@
+"""The comparison's pictures: all models' curves in one, all their confusion matrices in another."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from danger_safe.evaluation.cross_validation import Evaluation, confusion
+from danger_safe.reports.canvas import COLOURS, GREY, WIDTH, frame, new_figure, percent, save, styled, wrap
+from danger_safe.reports.plots import draw_matrix, in_words
+
+LINES, MARKERS = ("-", "--", "-.", ":"), "osD^vP"  # so that neither colour nor line is needed to tell models apart
+COLUMNS = 3  # matrices beside each other
+INSET = (0.36, 0.1, 0.58, 0.6)  # of an axis: left, bottom, width, height
+EDGE = 0.04  # of an axis, between a curve and the inset
+
+
+@styled
+def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> None:
+    """ROC and precision–recall curves of several models, by title, with a zoom into the corner that matters."""
+    names = {title: _numbers(title, result) for title, result in results.items()}
+    legend_in = 0.22 * (2 + sum(name.count("\n") + 1 for name in names.values()))
+    figure = new_figure(5.4 + legend_in)
+    frame(
+        figure,
+        "Which model tells Danger from Safe best?",
+        ["The nearer a curve comes to the star, the better. The mark on it is the model's chosen threshold."],
+        [f"{data}. Scores are out of fold: by models that had not learnt from the clip's recording."],
+    )
+    axes = figure.subplot_mosaic([["roc", "pr"], ["names", "names"]], height_ratios=(5.4, legend_in))
+    roc, pr = axes["roc"], axes["pr"]
+    curves: dict[Axes, list[tuple[np.ndarray, np.ndarray, dict]]] = {roc: [], pr: []}
+    for number, (title, result) in enumerate(results.items()):
+        labels, scores = result.labels, result.scores
+        look = {
+            "color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)], "linewidth": 2,
+            "marker": MARKERS[number % len(MARKERS)], "markersize": 10, "markeredgecolor": "black",
+            "label": names[title],
+        }  # fmt: skip
+        x, y, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+        look["markevery"] = [int(np.flatnonzero(thresholds >= result.threshold)[-1])]
+        curves[roc].append((x, y, look))
+        y, x, thresholds = precision_recall_curve(labels, scores)
+        curves[pr].append((x, y, look | {"markevery": [int(np.searchsorted(thresholds, result.threshold))]}))
+    prevalence = float(next(iter(results.values())).labels.mean())
+    guessing = {"color": GREY, "linewidth": 1.5, "linestyle": (0, (1, 2)), "label": "guessing"}
+    roc.plot((0, 1), (0, 1), **guessing)
+    pr.axhline(prevalence, **guessing)
+    for axis, corner in ((roc, (0, 1)), (pr, (1, 1))):
+        for x, y, look in curves[axis]:
+            axis.plot(x, y, **look)
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.plot(*corner, marker="*", markersize=17, color="white", mec="black", zorder=3, clip_on=False)
+        for direction in (axis.xaxis, axis.yaxis):
+            direction.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axis.grid()
+    roc.set(xlabel="safe clips with a false alarm (1 − specificity)", ylabel="dangers found (recall)", title="ROC")
+    pr.set(xlabel="dangers found (recall)", ylabel="alarms that are right (precision)", title="Precision–recall")
+    _zoom(roc, curves[roc], INSET)
+    _zoom(pr, curves[pr], (0.17, *INSET[1:]))
+    handles, labels = roc.get_legend_handles_labels()
+    axes["names"].axis("off")
+    axes["names"].legend(handles[1:] + handles[:1], labels[1:] + labels[:1], loc="center left", frameon=False)
+    save(figure, path)
+
+
+def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: tuple[float, ...]) -> None:
+    """The corner again, larger, where no curve passes through the place for it: there the curves lie in the corner."""
+    left, bottom, width, height = inset
+    marks = np.array([(x[look["markevery"][0]], y[look["markevery"][0]]) for x, y, look in curves])
+    top_left = left > 0.25  # of ROC: the corner is at x = 0; of precision–recall at x = 1
+    for x, y, _ in curves:
+        there = np.interp(
+            np.linspace(left - EDGE, left + width + EDGE, 200), *((x, y) if top_left else (x[::-1], y[::-1]))
+        )
+        if there.min() < bottom + height + EDGE:
+            return
+    away = np.abs(marks[:, 0] - (0 if top_left else 1)).max()
+    wide = float(np.clip(np.ceil(1.5 * away / 0.05) * 0.05, 0.05, 0.5))
+    deep = float(np.clip(np.ceil(1.5 * (1 - marks[:, 1].min()) / 0.05) * 0.05, 0.05, 0.5))
+    edge = 0.03
+    xlim = (-edge * wide, wide) if top_left else (1 - wide, 1 + edge * wide)
+    small = axis.inset_axes(inset, xlim=xlim, ylim=(1 - deep, 1 + edge * deep))
+    for x, y, look in curves:
+        small.plot(x, y, **look)
+    small.grid()
+    for direction in (small.xaxis, small.yaxis):
+        direction.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+        direction.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
+    small.tick_params(labelsize=10)
+    small.spines[:].set_visible(True)
+    small.set_title("the corner, enlarged", fontsize=10)
+    axis.indicate_inset_zoom(small, edgecolor="black", alpha=0.6)
+
+
+def _numbers(title: str, result: Evaluation) -> str:
+    """A model's line of the legend."""
+    found = (result.scores >= result.threshold)[result.labels == 1].mean()
+    line = (
+        f"{title}: ROC-AUC {roc_auc_score(result.labels, result.scores):.3f}, "
+        f"average precision (AP) {average_precision_score(result.labels, result.scores):.3f}; "
+        f"at its threshold {result.threshold:.3f} it finds {percent(found)}"
+    )
+    return "\n".join(wrap(line, 10.5, WIDTH - 1))
+
+
+@styled
+def draw_confusions(path: Path, data: str, results: dict[str, Evaluation]) -> None:
+    """Every model's confusion matrix at its chosen threshold, side by side."""
+    columns = min(COLUMNS, max(len(results), 2))
+    rows = -(-len(results) // columns)
+    figure = new_figure((WIDTH / columns + 0.85) * rows)
+    counts = {
+        title: confusion(result.labels, (result.scores >= result.threshold).astype(int))
+        for title, result in results.items()
+    }
+    fewest = min(int(matrix[1, 0]) for matrix in counts.values())
+    dangers = int(next(iter(counts.values()))[1].sum())
+    frame(
+        figure,
+        "What does each model get wrong?",
+        [f"Missed dangers are the worst mistake: the fewest are {fewest} of {dangers}. Each at its chosen threshold."],
+        [
+            f"{data}. Percentages are of the row: of all that are Safe, of all that are Danger.",
+            "Scores are out of fold: by models that had not learnt from the clip's recording.",
+        ],
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (title, result) in zip(axes, results.items(), strict=False):
+        draw_matrix(axis, counts[title], 0.85 if columns == COLUMNS else 1.0)
+        heading = "\n".join([*wrap(title, 12, WIDTH / columns - 0.6, "bold"), f"threshold {result.threshold:.3f}"])
+        axis.set_title(heading, fontsize=12, weight="bold", pad=34)
+        axis.text(0.5, 1.02, in_words(counts[title]), transform=axis.transAxes, ha="center", va="bottom", fontsize=10)
+    for axis in axes[len(results) :]:
+        axis.remove()
+    save(figure, path)

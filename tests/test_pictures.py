@@ -1,0 +1,261 @@
+"""What every picture must be: read at a README's width, no text on another, the same axes for all models, no screen."""
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from danger_safe.audio.windows import ScoredWindow
+from danger_safe.detection.events import Event
+from danger_safe.detection.writers import Summary
+from danger_safe.evaluation.calibration import calibration
+from danger_safe.evaluation.cross_validation import Evaluation, Rule, confusion
+from danger_safe.reports.canvas import MIN_PT, WIDTH, text_width, wrap
+from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
+from danger_safe.reports.embedding_map import COOL, WARM, lay_out, write_map
+from danger_safe.reports.learning_curve import draw_learning
+from danger_safe.reports.plots import draw_confusion, draw_operating_points, draw_reliability, groups_of
+from danger_safe.reports.timeline import Overview, draw_timeline, place_event_names
+
+DATA = "24 clips (12 Danger, 12 Safe), compact, 21 scored through networks that never heard them"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that were saved, instead of files."""
+    figures = []
+
+    def keep(figure, *_, **__):
+        figure.draw_without_rendering()
+        figures.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr("danger_safe.core.atomic.os.replace", lambda *_: None)
+    return figures
+
+
+def evaluation(clips=24, apart=2.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(clips) % 2
+    raw = 1 / (1 + np.exp(-apart * (2 * labels - 1) - rng.normal(size=clips) * 2))
+    return Evaluation(labels, raw, raw**0.5, np.arange(clips) % 4, np.arange(clips), Rule(), 0.4, "4 folds")
+
+
+def metrics_of(result, warnings=()):
+    points = [
+        {"threshold": t, "danger_recall": (result.scores[result.labels == 1] >= t).mean(),
+         "false_alarms_an_hour": 720 * (result.scores[result.labels == 0] >= t).mean()}
+        for t in np.round(np.arange(0.02, 1.0, 0.02), 2)
+    ]  # fmt: skip
+    metrics = {
+        "threshold": result.threshold, "threshold_rule": "finds at least 95% of dangers", "splitting": "4 folds",
+        "majority_baseline": 0.5, "warnings": list(warnings), "operating_points": points,
+        "ranking": {"roc_auc": {"all": 0.9}, "average_precision": {"all": 0.9}},
+        "by_the_hour": {"minutes": 20, "danger_recall": [0.9, 0.8, 0.97], "false_alarms_an_hour": [50, 30, 90]},
+    }  # fmt: skip
+    for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):
+        metrics[name] = {"confusion": confusion(result.labels, (result.scores >= threshold).astype(int)).tolist()}
+    return metrics
+
+
+def texts_of(figure):
+    """Texts that are drawn: ticks beyond the ends of their axis are not."""
+    beyond = set()
+    for axis in figure.findobj(Axis):
+        low, high = sorted(axis.get_view_interval())
+        margin = 1e-9 * (high - low)
+        for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+            if not axis.axes.axison or not low - margin <= tick.get_loc() <= high + margin:
+                beyond.add(tick.label1)
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [text for text in shown if text not in beyond]
+
+
+def assert_readable(figure):
+    """Every text is large enough, inside the picture, and on no other."""
+    boxes = []
+    for text in texts_of(figure):
+        assert text.get_fontsize() >= MIN_PT * figure.get_figwidth() / WIDTH, text
+        boxes.append((text, text.get_window_extent()))
+    for text, box in boxes:
+        assert box.x0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y0 > -1 and box.y1 < figure.bbox.y1 + 1, text
+    for number, (text, box) in enumerate(boxes):
+        for other, another in boxes[number + 1 :]:
+            across = min(box.x1, another.x1) - max(box.x0, another.x0)
+            along = min(box.y1, another.y1) - max(box.y0, another.y0)
+            assert across < 2 or along < 4 or text.get_text() == other.get_text(), (text, other)  # twin axes repeat
+
+
+def words_of(figure):
+    return "\n".join(text.get_text() for text in texts_of(figure)).replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize("clips", [24, 500])
+def test_confusion_matrices_name_their_axes_and_colour_mistakes(drawn, tmp_path, clips):
+    results = {
+        "Logistic Regression": evaluation(clips),
+        "MLP": evaluation(clips, 0.5),
+        "Random Forest": evaluation(clips),
+    }
+    draw_confusion(
+        tmp_path / "a.png", "MLP", DATA, metrics_of(results["MLP"], ["NO BETTER THAN GUESSING: " + "x " * 99])
+    )
+    draw_confusions(tmp_path / "b.png", DATA, results | {"MLP on mfcc (results/mlp_model.joblib)": evaluation(clips)})
+    for figure, count in zip(drawn, (2, 4), strict=True):
+        assert_readable(figure)
+        words = words_of(figure)
+        assert words.count("predicted") == words.count("true: ") == count
+        assert words.count("MISSED") == words.count("false negative") == count and "F1" in words
+        for axis in figure.axes:
+            cells = axis.images[0].get_array()
+            assert all(cells[true, true, 0] < cells[true, true, 2] for true in (0, 1))  # blue
+            assert all(cells[true, 1 - true, 0] > cells[true, 1 - true, 2] for true in (0, 1))  # vermilion
+    assert "NO BETTER" in words_of(drawn[0])
+
+
+def test_no_mistake_is_coloured_as_right_however_few_there_are(drawn, tmp_path):
+    draw_confusions(tmp_path / "a.png", DATA, {"perfect": evaluation(apart=99), "hopeless": evaluation(apart=-99)})
+    perfect, hopeless = (axis.images[0].get_array() for axis in drawn[0].axes)
+    assert perfect[1, 0, 0] > perfect[1, 0, 2] and hopeless[1, 1, 0] < hopeless[1, 1, 2]
+
+
+@pytest.mark.parametrize("clips", [24, 500])
+def test_reliability_has_intervals_and_an_answer(drawn, tmp_path, clips):
+    result = evaluation(clips, apart=1.0)
+    measures = {
+        "before": calibration(result.labels, result.labels * 1.0),
+        "after": calibration(result.labels, result.scores),
+    }
+    draw_reliability(tmp_path / "a.png", "MLP", DATA, result, measures)
+    assert_readable(drawn[0])
+    words = words_of(drawn[0])
+    assert ("Yes, as far as" in words or "Not quite" in words) and "made them worse here" in words
+    assert all(len(group) >= 5 for group in groups_of(result.scores))
+    assert sorted(np.concatenate(groups_of(result.scores)).tolist()) == list(range(clips))
+
+
+@pytest.mark.parametrize("apart", [0.0, 2.0, 99.0])
+def test_operating_points_share_their_axes_and_the_dot_is_on_the_curve(drawn, tmp_path, apart):
+    for clips in (24, 500):
+        draw_operating_points(tmp_path / "a.png", "MLP", DATA, metrics_of(evaluation(clips, apart)))
+    for figure in drawn:
+        assert_readable(figure)
+        axis = figure.axes[0]
+        assert axis.get_xscale() == "symlog" and "recall" in axis.get_ylabel()
+        curve, dot = (
+            next(line for line in axis.lines if line.get_label().startswith(name)) for name in ("every", "chosen")
+        )
+        points = np.column_stack(curve.get_data())
+        x, y = (float(value[0]) for value in dot.get_data())
+        (x0, y0), (x1, y1) = min(
+            pairwise(points),
+            key=lambda ends: np.hypot(*(ends[0] - (x, y))) + np.hypot(*(ends[1] - (x, y))) - np.hypot(*(ends[0] - ends[1])),
+        )  # fmt: skip
+        assert abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) < 1e-6
+    assert drawn[0].axes[0].get_ylim() == drawn[1].axes[0].get_ylim()
+    assert drawn[0].axes[0].get_xlim() == drawn[1].axes[0].get_xlim()
+
+
+@pytest.mark.parametrize("apart", [0.3, 1.8, 99.0])
+def test_comparison_has_its_numbers_and_its_dots_on_the_curves(drawn, tmp_path, apart):
+    results = {name: evaluation(400, apart, seed) for seed, name in enumerate(("Logistic Regression", "MLP"))}
+    draw_comparison(tmp_path / "a.png", DATA, results)
+    assert_readable(drawn[0])
+    words = words_of(drawn[0])
+    assert words.count("ROC-AUC") == words.count("(AP)") == 2
+    for axis, recall_at in zip(drawn[0].axes[:2], (1, 0), strict=True):
+        for line, result in zip(axis.lines[1:], results.values(), strict=False):  # the first is guessing
+            marked = [value[line.get_markevery()[0]] for value in line.get_data()]
+            alarms = result.scores >= result.threshold
+            assert marked[recall_at] == pytest.approx(alarms[result.labels == 1].mean())
+
+
+@pytest.mark.parametrize(("clips", "categories"), [(24, 6), (500, 50)])
+def test_map_keeps_the_sides_and_the_names_apart(drawn, tmp_path, clips, categories):
+    rng = np.random.default_rng(0)
+    number = np.arange(clips) % categories
+    features = (rng.normal(size=(categories, 30)) * 2)[number] + rng.normal(size=(clips, 30))
+    plan = lay_out(features, number % 2, [f"washing_machine_{n}" for n in number], np.arange(5), 0.9, clips)
+    write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
+    assert_readable(drawn[0])
+    assert f"trained on {clips:,} of the {clips:,}" in words_of(drawn[0])
+    looks = [(group.colour, group.shape) for group in plan.groups]
+    assert all(looks.count(look) <= 1 + (categories > 30) for look in looks)
+    assert all((group.colour in {light for light, _ in WARM}) == (group.label == 1) for group in plan.groups)
+    assert not {light for light, _ in WARM} & {light for light, _ in COOL}
+    if clips == 24:
+        for group in plan.groups:
+            away = np.abs(plan.places - group.name.at)
+            assert not ((away[:, 0] < 4 * len(group.name.text)) & (away[:, 1] < 8)).any()  # names beside the points
+
+
+@pytest.mark.parametrize("seconds", [0.4, 40.0, 10_000.0])
+def test_prediction_names_hertz_and_says_what_is_incomplete(drawn, tmp_path, seconds):
+    overview = Overview()
+    list(
+        overview.watch([np.random.default_rng(0).normal(size=int(32_000 * min(seconds, 40))).astype(np.float32) * 0.1])
+    )
+    summary = Summary("x" * 120 + "$.wav", 0.4, seconds, 0.9)
+    for at in np.linspace(0, seconds, 40):
+        overview.add_score(ScoredWindow(at, at, 0.5, 0.5, np.zeros(1)))
+    summary.events = [
+        Event(at, at, at, 0.5 + at / 2 / seconds, np.zeros(1), ((f"glass_breaking_{n}", 0.9),))
+        for n, at in enumerate(np.linspace(0, seconds, 40))
+    ]
+    draw_timeline(tmp_path / "a.png", overview, summary)
+    summary.events, summary.broke_off = [], "breaks off after 40.0 s"
+    draw_timeline(tmp_path / "b.png", overview, summary)
+    for figure in drawn:
+        assert_readable(figure)
+        assert "500 Hz" in words_of(figure) and "8 kHz" in words_of(figure) and "threshold 0.40" in words_of(figure)
+    assert "DANGER, 40 events" in words_of(drawn[0]).replace("\n", " ")
+    assert "INCOMPLETE" in words_of(drawn[1]) and "Safe" not in words_of(drawn[1])
+    names = place_event_names([Event(1, 2, 1.5, 0.9, np.zeros(1), (("siren", 1.0),))], 40.0, 8.0)
+    assert [name for _, _, name in names] == ["siren"]
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 300])
+def test_learning_curve_counts_whole_epochs(drawn, tmp_path, epochs):
+    history = [
+        {"epoch": n + 1, "loss": 1 / (n + 1), "held_out_loss": 1, "held_out_balanced_accuracy": 0.5}
+        for n in range(epochs)
+    ]
+    draw_learning(tmp_path / "a.png", history, epochs, 9)
+    draw_learning(tmp_path / "b.png", history, 0, 9)
+    for figure in drawn:
+        assert_readable(figure)
+        low, high = figure.axes[-1].get_xlim()
+        ticks = [tick for tick in figure.axes[-1].get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == round(tick) for tick in ticks)
+    assert f"epoch {epochs} of {epochs}" in words_of(drawn[0]) and "not known" in words_of(drawn[1])
+
+
+def test_long_names_are_wrapped():
+    lines = wrap("two words and " + "x" * 300, 12, 4.0)
+    assert lines[0].startswith("two words and") and "".join(lines).count("x") == 300
+    assert all(text_width(line, 12) <= 4.0 for line in lines)
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_no_backend_that_is_set_stands_in_the_way(tmp_path, backend):
+    """As a notebook sets one for what it starts; of every module that draws, as each may be the first to be imported."""
+    modules = ["plots", "comparison_plots", "embedding_map", "learning_curve", "timeline", "page_media"]
+    code = f"""
+import importlib, sys
+for name in {modules}: importlib.import_module("danger_safe.reports." + name)
+from danger_safe.reports.learning_curve import draw_learning
+from danger_safe.reports.canvas import palette
+draw_learning("a.png", [dict(epoch=1, loss=1.0)], 0, 2)
+palette("magma", 16)
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    env = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
