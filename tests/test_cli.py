@@ -37,3 +37,14 @@ def test_a_file_that_cannot_be_replaced_is_named(tmp_path, capsys):
         cli.run(write, [])
     assert f"error: {table}: " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits on memory are POSIX")
+def test_little_memory_is_told_and_libraries_may_speak():
+    """OpenBLAS ends a process that gets no more memory: its words must not be lost then."""
+    code = "import os; from danger_safe.core import cli; cli.run(lambda _: os.write(2, b'a library') and 0, [])"
+    for limit, warned, said in (("unlimited", False, False), ("700000", True, True)):
+        command = ["bash", "-c", f"ulimit -v {limit}; exec '{sys.executable}' -c \"{code}\""]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("may use 717 MB" in done.stderr) == warned and ("a library" in done.stderr.splitlines()[-1:]) == said

@@ -30,6 +30,7 @@ _JOINERS = "\u200c\u200d"
 _NO_MEMORY = re.compile(
     "can't allocate memory|annot allocate memory|failed to map segment|bad_alloc|can't start new thread"
 )
+_TOO_LITTLE_MEMORY = 1 << 30  # bytes of address space that some step needs more than
 _LITTLE_MEMORY = 4 << 30  # bytes of address space under which libraries may end a script by themselves
 
 
@@ -130,8 +131,11 @@ def _silence_libraries() -> None:
     """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
         return
-    if _memory_is_limited():
-        return  # OpenBLAS ends the process where it gets none, and its words are then the only ones
+    if (limit := _memory_limit()) < _LITTLE_MEMORY:
+        # OpenBLAS ends the process where it gets none, and its words are then the only ones.
+        if limit < _TOO_LITTLE_MEMORY:
+            warn(f"this process may use {limit / 1e6:.0f} MB of memory: a library that needs more ends it")
+        return
     warnings.simplefilter("ignore")
     ours = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -143,14 +147,14 @@ def _silence_libraries() -> None:
     )
 
 
-def _memory_is_limited() -> bool:
-    """Whether this process may use so little address space (``ulimit -v``) that libraries may fail for want of it."""
+def _memory_limit() -> float:
+    """Bytes of address space that this process may use (``ulimit -v``); infinite where nothing limits it."""
     try:
         import resource  # not on Windows
     except ImportError:
-        return False
+        return math.inf
     limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    return any(limit != resource.RLIM_INFINITY and limit < _LITTLE_MEMORY for limit in limits)
+    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=math.inf)
 
 
 def _drop_output() -> None:
