@@ -14,6 +14,8 @@ import pytest
 import soundfile
 from conftest import ROOT, run
 
+from danger_safe.core.errors import UserError
+from danger_safe.embeddings import cluster as cluster_module
 from danger_safe.embeddings.table import read_table
 
 SCRIPT = "extractEmbeddingCnn14.py"
@@ -80,6 +82,17 @@ def test_no_scheduler_is_explained(sample, tmp_path):
     arguments = ["--dataset", sample, "--checkpoint", "compact", "--output", tmp_path / "table.csv"]
     done = run(SCRIPT, *arguments, "--scheduler", "tcp://127.0.0.1:9", status=1)
     assert "no Dask scheduler answers" in done.stderr
+
+
+def test_a_scheduler_that_is_silent_is_not_waited_for(monkeypatch):
+    pytest.importorskip("distributed", reason="the optional package distributed is not installed")
+    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match="no Dask scheduler answers there"):
+            cluster_module.embed_on_cluster(address, [], None, "compact", "", 512, 1)
 
 
 def test_sounds_at_an_address(tmp_path):

@@ -7,8 +7,9 @@ the middle loses nothing: Dask gives its groups to another.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from danger_safe.embeddings.plan import Task
 from models.checkpoint_files import NAMES
 
 GROUPS_PER_THREAD = 3  # sent ahead, so that no worker waits for the next
+ANSWER_SECONDS = 5  # in which a scheduler must answer
 RETRIES = 3  # of a group whose worker failed
 _lock = threading.Lock()
 _extractors: dict[str, Extractor] = {}  # on a worker: one for each checkpoint, for as long as the worker lives
@@ -38,10 +40,12 @@ def embed_on_cluster(
     """
     try:
         from distributed import Client, as_completed
+        from distributed.comm import connect
     except ImportError as error:
         raise UserError("--scheduler needs the optional package distributed: pip install distributed") from error
     try:
-        client = Client(scheduler, timeout="5s")
+        asyncio.run(_ask(scheduler, connect))
+        client = Client(scheduler, timeout=f"{ANSWER_SECONDS}s")
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"{scheduler}: no Dask scheduler answers there ({error})") from error
     checkpoint = checkpoint if checkpoint in NAMES else str(Path(checkpoint).absolute())
@@ -71,6 +75,12 @@ def embed_on_cluster(
 
         keep(results(), len(tasks), journal)
     return ", ".join(sorted(engines)) + f" on the cluster {scheduler}"
+
+
+async def _ask(scheduler: str, connect: Callable) -> None:
+    """Raises OSError or TimeoutError where nobody answers: Dask's client would wait for ever for one who is silent."""
+    connection = await asyncio.wait_for(connect(scheduler, timeout=ANSWER_SECONDS), 2 * ANSWER_SECONDS)
+    connection.abort()
 
 
 def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: int) -> tuple[str, list[Result]]:
