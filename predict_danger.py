@@ -9,8 +9,8 @@
 
 In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos and
       other formats where ffmpeg is installed
-Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file;
-      audacity: a label track. --plot draws waveform, spectrogram, score and events
+Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file; audacity:
+      a label track. Of a stream, events are told as they begin and end. --plot draws waveform, spectrogram, score and events
 
 Exit status 0: done; 3: some files could not be read; with --fail-on-danger, 4: danger was heard.
 At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half of the
@@ -29,6 +29,7 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 import argparse
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 import numpy as np
 from tqdm import tqdm
@@ -43,7 +44,7 @@ from danger_safe.detection.detector import Detector
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
-from danger_safe.detection.writers import FORMATS, Summary, names
+from danger_safe.detection.writers import FORMATS, Summary
 from danger_safe.evaluation.thresholds import threshold_for
 from models.mnn_network import NetworkError
 
@@ -60,7 +61,9 @@ def main(arguments: list[str]) -> int:
     opened = open_detector(args.model, args.checkpoint, args.device, args.jobs, is_short(args.input))
     with opened as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
         threshold = choose_threshold(args, detector)
-        print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
+        check_categories((*args.only, *args.ignore), detector)
+        if not args.quiet:
+            print(f"{detector.name}, threshold {threshold:.2f}, {engine.name}", file=sys.stderr)
         answers = FORMATS[args.format]()
         failures, unheard, dangers = 0, 0, 0
         for recording in inputs:
@@ -111,6 +114,18 @@ def choose_threshold(args, detector: Detector) -> float:
     return point["threshold"]
 
 
+def check_categories(asked: tuple[str, ...], detector: Detector) -> None:
+    """Raises UserError for a category that the detector does not name, with the nearest that it does."""
+    namer = getattr(detector, "namer", detector)
+    known = getattr(namer, "categories", None) or getattr(namer, "names", ())
+    for category in asked:
+        if category not in known:
+            nearest = get_close_matches(category, known, 3) or sorted(known)
+            raise UserError(
+                f"{detector.name} names no {category} (nearest: {', '.join(nearest) or 'it names nothing'})"
+            )
+
+
 def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
     """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard.
 
@@ -126,12 +141,8 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
         overview = Overview()
         pieces = overview.watch(pieces)
 
-    def named(event: Event) -> Event:
-        event.heard = listener.detector.heard(event.embedding)
-        event.embedding = event.embedding[:0]  # a stream may have events for days
-        return event
-
-    quiet = live or (args.format == "csv" and sys.stdout.isatty())
+    quiet = live or args.quiet or not sys.stderr.isatty() or (args.format == "csv" and sys.stdout.isatty())
+    teller = _Teller(args, listener.detector, summary, answers, live)
     try:
         with tqdm(
             total=seconds,
@@ -144,9 +155,11 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
         ) as bar:
             for window in listener.listen(pieces, live):
                 summary.add(window)
-                heard = names(listener.detector.heard(window.embedding)) if live else ""
-                answers.window(summary, window, heard, live)
-                summary.events += map(named, finder.add(window))
+                answers.window(summary, window, live)
+                teller.ended(finder.add(window))
+                teller.goes_on(finder)
+                if live and args.fail_on_danger and teller.is_danger:
+                    break  # a stream may never end
                 if overview:
                     overview.add_score(window)
                 bar.update(min(round(window.end), seconds or round(window.end)) - bar.n)
@@ -158,11 +171,48 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
             raise
         summary.broke_off = str(error)
     finally:
-        summary.events += map(named, finder.finish())
+        teller.ended(finder.finish())
     if not summary.seconds:
         raise AudioError("has no samples")
     if overview:
         draw_timeline(args.plot, overview, summary)
+
+
+class _Teller:
+    """Names a recording's events and tells of those that were asked for; of live ones, as they begin and end."""
+
+    def __init__(self, args, detector: Detector, summary: Summary, answers, live: bool):
+        self._args, self._detector, self._summary, self._answers, self._live = args, detector, summary, answers, live
+        self._has_begun = False  # the event that goes on was told
+
+    @property
+    def is_danger(self) -> bool:
+        """Whether there is or was an event that was asked for."""
+        return self._has_begun or bool(self._summary.events)
+
+    def goes_on(self, finder: EventFinder) -> None:
+        """Tell of an event that has just begun."""
+        if not self._live or self._has_begun or (event := finder.open_event) is None:
+            return
+        if self._is_wanted(event):
+            self._has_begun = True
+            self._answers.begun(self._summary, event, self._summary.seconds - event.start)
+
+    def ended(self, events: list[Event]) -> None:
+        """Take events into account that are over."""
+        for event in events:
+            if self._is_wanted(event) or self._has_begun:  # what was said to begin ends
+                self._summary.events.append(event)
+                if self._live:
+                    self._answers.ended(self._summary, event, self._summary.seconds - event.end)
+            event.embedding = event.embedding[:0]  # a stream may have events for days
+            self._has_begun = False
+
+    def _is_wanted(self, event: Event) -> bool:
+        """Name the event, and say whether --only and --ignore let it through."""
+        event.heard = self._detector.heard(event.embedding)
+        category = event.heard[0][0] if event.heard else ""
+        return category not in self._args.ignore and (not self._args.only or category in self._args.only)
 
 
 def open_pieces(recording: Path | str, args) -> tuple[Iterator[np.ndarray], int | None]:
@@ -214,7 +264,12 @@ def parse(arguments: list[str]):
     add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
     add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
     add("--plot", type=Path, default=None, metavar="FILE", help="picture of one recording (.png)")
-    add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts")
+    add("--only", type=categories, default=(), metavar="A,B", help="tell only of these categories (default: of all)")
+    add(
+        "--ignore", type=categories, default=(), metavar="A,B", help="do not tell of these categories (default: of all)"
+    )
+    add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts; a stream is left "
+        "at the first danger")  # fmt: skip
     add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
         "Hz, without a header")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
@@ -242,6 +297,11 @@ def parse(arguments: list[str]):
     if args.format == "audacity" and not args.mic and (len(args.input) != 1 or Path(args.input[0]).is_dir()):
         parser.error("--format audacity is for one recording: a label track belongs to one")
     return args
+
+
+def categories(text: str) -> tuple[str, ...]:
+    """An argparse type: names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def seconds(text: str) -> float:

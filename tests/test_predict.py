@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -16,9 +17,13 @@ import soundfile
 import torch
 from conftest import ROOT, run
 
+import predict_danger
 from danger_safe.audio.windows import windows
+from danger_safe.core.errors import UserError
 from danger_safe.detection import audioset
+from danger_safe.detection.events import Event
 from danger_safe.detection.scorer import Smoother
+from danger_safe.detection.writers import Summary, Writer
 from models.checkpoint_files import CheckpointInfo
 from models.checkpoints import load_model, save_checkpoint
 from models.models import Cnn14
@@ -159,6 +164,41 @@ def test_a_live_stream_is_answered_while_it_runs(recording):
     assert time.monotonic() - started < 30  # a start and a window; how long on a quiet machine is in the README
     process.stdin.close()
     assert process.wait() == 0
+
+
+def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recording):
+    command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "json", "--threshold", "1e-9"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(soundfile.read(recording, dtype="int16")[0].tobytes())
+    process.stdin.flush()
+    begin = json.loads(process.stdout.readline())
+    assert (begin["event"], begin["start"]) == ("begin", 0) and datetime.fromisoformat(begin["time"]).tzinfo
+    if sys.platform == "win32":  # which has no signal that asks
+        process.stdin.close()
+    else:
+        process.terminate()
+    end, whole = map(json.loads, process.communicate()[0].splitlines())
+    assert process.returncode == 0 and end["event"] == "end" and whole["verdict"] == "Danger"
+    assert whole["events"] == [{key: end[key] for key in ("start", "end", "peak", "score", "heard")}]
+
+
+def test_only_and_ignore_name_categories():
+    class Detector:
+        name, categories = "it", ("siren", "music")
+
+        @staticmethod
+        def heard(embedding):
+            return ((Detector.categories[int(embedding[0])], 0.9),)
+
+    def told(*flags):
+        summary = Summary("a.wav", 0.5)
+        teller = predict_danger._Teller(predict_danger.parse(["a.wav", *flags]), Detector, summary, Writer(), False)
+        teller.ended([Event(n, n + 1, n, 0.9, np.array([n])) for n in (0, 1)])
+        return [event.heard[0][0] for event in summary.events]
+
+    assert told() == ["siren", "music"] and told("--ignore", "music") == told("--only", "siren, dog") == ["siren"]
+    with pytest.raises(UserError, match=r"names no sirens \(nearest: siren"):
+        predict_danger.check_categories(("sirens",), Detector)
 
 
 def test_own_model(embeddings, tmp_path, other_checkpoint, recording):

@@ -5,14 +5,18 @@
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import math
 import os
 import re
+import signal
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from unicodedata import category
 
@@ -62,6 +66,8 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
 
 
 limit_threads()
+if "--quiet" in sys.argv or sys.stderr is None or not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are for somebody who looks at a terminal
 if "--debug" not in sys.argv:
     sys.excepthook = _explain
 
@@ -73,11 +79,39 @@ class _Parser(argparse.ArgumentParser):
         super().error(one_line(message))
 
 
+class _Version(argparse.Action):
+    """Prints the project's version: of this copy where it is one, else of what pip has installed."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        if project.is_file():
+            number = tomllib.loads(project.read_text("utf-8"))["project"]["version"]
+        else:
+            number = version("danger-safe")
+        print(number)
+        parser.exit()
+
+
 def new_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose --help is the script's docstring, with --debug."""
+    """A parser whose --help is the script's docstring, with --quiet, --version and --debug."""
     parser = _Parser(description=docstring, formatter_class=_Help)
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only warnings and errors")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the project's version and leave")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM, as docker stop and systemd send it, ends a script as Ctrl+C does: what was heard is answered."""
+    main_process = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() != main_process:  # a forked worker just ends
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there has handlers of their own
+        signal.signal(signal.SIGTERM, stop)
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> None:
@@ -91,6 +125,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
             stream.reconfigure(encoding="utf-8" if ours else None, errors="backslashreplace")
     if "--debug" not in arguments:
         _silence_libraries()
+    _stop_on_sigterm()
     try:
         status = main(arguments)
         sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import islice
 
 from danger_safe.audio.windows import ScoredWindow
@@ -23,12 +24,17 @@ class Summary:
     file: str
     threshold: float
     seconds: float = 0.0
-    score: float = 0.0  # the highest
+    highest: float = 0.0  # smoothed score of any window
     events: list[Event] = field(default_factory=list)
     windows: int = 0
     unknown_windows: int = 0
     silent_windows: int = 0
     broke_off: str = ""  # why no more of it could be heard
+
+    @property
+    def score(self) -> float:
+        """That of the surest event; without one, the highest."""
+        return max((event.score for event in self.events), default=self.highest)
 
     @property
     def unknown(self) -> float:
@@ -50,20 +56,40 @@ class Summary:
     def add(self, window: ScoredWindow) -> None:
         """Take a window into account."""
         self.seconds = window.end
-        self.score = max(self.score, window.smoothed_score)
+        self.highest = max(self.highest, window.smoothed_score)
         self.windows += 1
         self.unknown_windows += window.unknown
         self.silent_windows += window.silent
 
 
-class Table:
-    """For reading. ``live`` recordings get a line a window, as it is heard."""
+class Writer:
+    """Prints answers. Of a live recording, events are told as they begin and end, ``ago`` seconds after their start or end."""
 
-    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
-        if live:
-            quiet = "unknown" if window.unknown else "safe"
-            word = "DANGER" if window.smoothed_score >= summary.threshold else quiet
-            print(f"{clock(window.end)}  {window.smoothed_score:.2f}  {word:<7}  {heard}", flush=True)
+    def window(self, summary: Summary, window: ScoredWindow, live: bool) -> None:
+        """A window was heard."""
+
+    def begun(self, summary: Summary, event: Event, ago: float) -> None:
+        """An event of a live recording goes on."""
+
+    def ended(self, summary: Summary, event: Event, ago: float) -> None:
+        """An event of a live recording is over."""
+
+    def done(self, summary: Summary) -> None:
+        """A recording was heard to its end."""
+
+
+class Table(Writer):
+    """For reading."""
+
+    def begun(self, summary: Summary, event: Event, ago: float) -> None:
+        line = f"{wall_clock(ago)}  DANGER begins  {event.score:.2f}  {clock(event.start)}  {names(event.heard)}"
+        print(line.rstrip(), flush=True)
+
+    def ended(self, summary: Summary, event: Event, ago: float) -> None:
+        times = f"{clock(event.start)} – {clock(event.end)}"
+        print(
+            f"{wall_clock(ago)}  DANGER ends    {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True
+        )
 
     def done(self, summary: Summary) -> None:
         verdict = "DANGER" if summary.events else summary.verdict
@@ -77,13 +103,13 @@ class Table:
             print(f"         {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
 
 
-class Csv:
+class Csv(Writer):
     """A row a window, as soon as it is known."""
 
     def __init__(self) -> None:
         print("file,start,end,score,danger,unknown")
 
-    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
+    def window(self, summary: Summary, window: ScoredWindow, live: bool) -> None:
         danger = int(window.smoothed_score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
         print(csv_line((summary.file, *times, f"{window.smoothed_score:.6f}", danger, int(window.unknown))))
@@ -94,21 +120,28 @@ class Csv:
         sys.stdout.flush()
 
 
-class Json:
-    """A line a file, at its end."""
+class Json(Writer):
+    """A line a file, at its end; of a live recording, also one when an event begins and one when it ends."""
 
-    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
-        pass
+    def begun(self, summary: Summary, event: Event, ago: float) -> None:
+        fields = self._fields(event)
+        del fields["end"], fields["peak"]  # not known yet
+        line = {"file": summary.file, "event": "begin", "time": wall_clock(ago)} | fields
+        print(one_json_line(line), flush=True)
+
+    def ended(self, summary: Summary, event: Event, ago: float) -> None:
+        line = {"file": summary.file, "event": "end", "time": wall_clock(ago)} | self._fields(event)
+        print(one_json_line(line), flush=True)
+
+    def _fields(self, event: Event) -> dict:
+        return {
+            "start": round(event.start, 3), "end": round(event.end, 3), "peak": round(event.peak, 3),
+            "score": round(event.score, 6),
+            "heard": [{"category": name, "similarity": round(value, 4)} for name, value in event.heard],
+        }  # fmt: skip
 
     def done(self, summary: Summary) -> None:
-        events = [
-            {
-                "start": round(event.start, 3), "end": round(event.end, 3), "peak": round(event.peak, 3),
-                "score": round(event.score, 6),
-                "heard": [{"category": name, "similarity": round(value, 4)} for name, value in event.heard],
-            }
-            for event in summary.events
-        ]  # fmt: skip
+        events = [self._fields(event) for event in summary.events]
         line = {
             "file": summary.file, "seconds": round(summary.seconds, 3), "verdict": summary.verdict,
             "score": round(summary.score, 6), "threshold": round(summary.threshold, 6),
@@ -118,19 +151,29 @@ class Json:
         print(one_json_line(line), flush=True)
 
 
-class Audacity:
-    """A label track: File > Import > Labels."""
+class Audacity(Writer):
+    """A label track: File > Import > Labels. Of a live recording, a label when its event has ended."""
 
-    def window(self, summary: Summary, window: ScoredWindow, heard: str, live: bool) -> None:
-        pass
+    def __init__(self) -> None:
+        self._told: set[float] = set()  # when events ended that were told already
+
+    def ended(self, summary: Summary, event: Event, ago: float) -> None:
+        label = f"danger {event.score:.2f} {names(event.heard, 1)}".strip()
+        print(f"{event.start:.6f}\t{event.end:.6f}\t{label}", flush=True)
+        self._told.add(event.end)
 
     def done(self, summary: Summary) -> None:
         for event in summary.events:
-            label = f"danger {event.score:.2f} {names(event.heard, 1)}".strip()
-            print(f"{event.start:.6f}\t{event.end:.6f}\t{label}", flush=True)
+            if event.end not in self._told:
+                self.ended(summary, event, 0.0)
 
 
 FORMATS = {"table": Table, "csv": Csv, "json": Json, "audacity": Audacity}
+
+
+def wall_clock(ago: float) -> str:
+    """The time of day so many seconds ago, with date and zone: ``2026-11-26T21:05:07+01:00``."""
+    return (datetime.now().astimezone() - timedelta(seconds=ago)).isoformat(timespec="seconds")
 
 
 def names(heard: Iterable[tuple[str, float]], most: int = 2) -> str:
