@@ -38,9 +38,9 @@ help:
 	$(PIP) install -r requirements.txt
 	touch $@
 
-.venv/.dev-installed: requirements.txt requirements/dev.txt requirements/cluster.txt $(LOCKS)
+.venv/.dev-installed: requirements.txt requirements/dev.txt requirements/cluster.txt requirements/live.txt $(LOCKS)
 	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r requirements/dev.lock
+	$(PIP) install --require-hashes -r requirements/dev.lock -r requirements/live.lock
 	$(PIP) install -r requirements/dev.txt
 	touch $@ .venv/.run-installed
 

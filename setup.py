@@ -39,6 +39,7 @@ setup(
     package_dir=INSIDE,
     package_data={
         "danger_safe.reports": ["*.html"],
+        "danger_safe.live": ["*.toml"],
         "danger_safe.models": ["cnn14_compact.pth", "detector.npz"],
         "danger_safe.scripts.dataset": ["*.toml"],
     },

@@ -19,6 +19,7 @@ COMMANDS = {  # as they are typed: the script, and what it does
     "train mlp": ("train_mlp_model", "step 3: a small neural network"),
     "compare": ("compare_models", "step 4: the models side by side"),
     "predict": ("predict_danger", "dangerous sounds in any recording"),
+    "listen": ("listen", "alarms from cameras and microphones, day and night"),
     "finetune": ("finetune_cnn14", "a network trained on"),
 }
 

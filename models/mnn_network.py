@@ -143,7 +143,9 @@ def _read(stream: BinaryIO, size: int) -> bytes:
 
 def serve(file: str, threads: int, winograd: int) -> None:
     """The process: embeds what comes on stdin until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the script's to answer
+    # Ctrl+C, and the SIGTERM that service managers send to all processes of a service, are the script's to answer.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # MNN prints about the processor: not among the script's results
     try:

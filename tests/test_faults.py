@@ -182,13 +182,17 @@ def test_clock_that_went_back_or_ahead(inputs, tmp_path):
 
 
 def test_durations_come_from_a_clock_that_only_goes_forward():
-    """time.time goes back when a clock is set; no script or module measures with it."""
+    """time.time goes back when a clock is set; no script or module measures with it. What listen.py writes down are times of
+    day."""
     sources = [
         *ROOT.glob("*.py"),
         *(path for part in ("danger_safe", "models", "tools") for path in (ROOT / part).rglob("*.py")),
     ]
     wrong = [
-        path.name for path in sources if re.search(r"time\.time\(|datetime|st_[mc]time(?!_ns)", path.read_text("utf-8"))
+        path.name
+        for path in sources
+        if path.parent.name != "live"
+        and re.search(r"time\.time\(|datetime|st_[mc]time(?!_ns)", path.read_text("utf-8"))
     ]
     assert wrong == []
     assert Path(atomic.__file__) in sources

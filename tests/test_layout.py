@@ -22,6 +22,7 @@ BELOW = {
     "reports": EVALUATION,
     "training": EVALUATION | {"reports"},
     "api": DETECTION,
+    "live": DETECTION,
     "__main__": {"core"},
 }
 EVERYTHING = {*BELOW, "scripts", "tools"}

@@ -15,6 +15,7 @@ TITLES = {
     "base": "Every installation (requirements.txt)",
     "cluster": "Only for a cluster or Parquet (requirements/cluster.txt)",
     "mic": "Only for the microphone (requirements/mic.txt)",
+    "live": "Only for listen.py (requirements/live.txt)",
     "torch": "PyTorch; all but the first only with its CUDA build, on Linux",
     "dev": "Only for tests and checks (requirements/dev.txt)",
     "bench": "Only for make bench (requirements/bench.txt)",

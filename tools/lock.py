@@ -36,6 +36,7 @@ SOURCES = {  # requirements file: the one that it begins with
     "cluster": "base",
     "dev": "cluster",
     "mic": "base",
+    "live": "base",
     "bench": "dev",
 }
 TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # PyTorch, and what only its CUDA build brings

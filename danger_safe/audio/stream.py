@@ -122,23 +122,29 @@ def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
     yield from resampled(blocks(), rate)
 
 
-def microphone_pieces() -> Iterator[np.ndarray]:
-    """The system's default microphone, until the program is stopped. Raises UserError where there is none."""
+def microphone_pieces(
+    device: str | None = None, heard: "queue.SimpleQueue[np.ndarray | None] | None" = None
+) -> Iterator[np.ndarray]:
+    """A microphone, the system's default or one whose name contains ``device``, until the program is stopped.
+
+    ``heard`` is the queue that its sound comes through: None in it ends the pieces. Raises UserError where there is no microphone.
+    """
     try:
         import sounddevice
     except ImportError as error:
         raise UserError("--mic needs the optional package sounddevice: pip install sounddevice") from error
     except OSError as error:  # its PortAudio library is missing on this system
         raise UserError(f"--mic: {error}") from error
-    heard: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+    heard = queue.SimpleQueue() if heard is None else heard
     try:
-        rate = int(sounddevice.query_devices(kind="input")["default_samplerate"])
+        rate = int(sounddevice.query_devices(device, "input")["default_samplerate"])
+        size = int(rate * PIECE_SECONDS)
         microphone = sounddevice.InputStream(
-            rate, int(rate * PIECE_SECONDS), channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
+            rate, size, device, channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
         )
         with microphone:
             yield from resampled(iter(heard.get, None), rate)
-    except sounddevice.PortAudioError as error:
+    except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: several, or none, of that name
         raise UserError(f"--mic: no microphone can be opened: {error}") from error
 
 

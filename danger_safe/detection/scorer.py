@@ -27,6 +27,10 @@ class Smoother:
     def __init__(self, hop: float):
         self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING_S / hop)))
 
+    def smooth(self, window: ScoredWindow) -> ScoredWindow:
+        """The window, the next one of its recording, with its smoothed score."""
+        return replace(window, smoothed_score=self.add(window.start, window.raw_score))
+
     def add(self, start: float, score: float) -> float:
         """The mean at the window that begins at ``start`` seconds, whose own score is ``score``."""
         if start == 0:
@@ -104,9 +108,13 @@ class Listener:
         if broken:
             raise broken
 
+    def score_windows(self, cut: list[Window]) -> list[ScoredWindow]:
+        """Windows of any recordings in one batch, in the same order; their scores are not smoothed."""
+        return self._score(cut, [self.engine.front_end(window.samples) for window in cut])
+
     def _smooth(self, scored: Iterable[ScoredWindow]) -> Iterator[ScoredWindow]:
         for window in scored:
-            yield replace(window, smoothed_score=self._smoother.add(window.start, window.raw_score))
+            yield self._smoother.smooth(window)
 
     def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[ScoredWindow]:
         return self._score(batch, [logmel.result() for logmel in logmels])

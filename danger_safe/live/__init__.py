@@ -1,0 +1,1 @@
+"""Listening day and night: sources, alarms and whom they are told."""

@@ -1,0 +1,191 @@
+"""listen.toml: what is listened to, when that is an alarm, and who is told. ``EXAMPLE`` explains every setting.
+
+Whatever is wrong in the file is an error that names the place and says what to write instead: a misspelt setting that
+was passed over would be an alarm that never comes.
+"""
+
+import re
+import tomllib
+import unicodedata
+from dataclasses import dataclass
+from datetime import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from danger_safe.core.errors import UserError
+from danger_safe.live import settings as s
+
+EXAMPLE = Path(__file__).with_name("example.toml")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """A camera, a microphone, a file or a stream: one of ``url``, ``file``, ``microphone`` and ``stdin``."""
+
+    name: str = s.setting(s.name)
+    url: str = s.setting(s.sound_address, "")
+    file: str = s.setting(s.text, "")
+    microphone: str | bool = s.setting(s.microphone, "")
+    stdin: str | int = s.setting(s.stdin, "")
+    stall_seconds: float = s.setting(s.number(1, 3600), 10.0)
+    silence_seconds: float = s.setting(s.number(1, 86400), 300.0)
+
+    @property
+    def slug(self) -> str:
+        """The name as a topic's part and a file's name can hold it: a-z, 0-9 and hyphens."""
+        return slug(self.name)
+
+
+@dataclass(frozen=True)
+class AlarmConfig:
+    """When an event is an alarm."""
+
+    threshold: float | None = s.setting(s.number(0.001, 1), None)
+    min_seconds: float = s.setting(s.number(0, 60), 0.0)
+    confirm_windows: int = s.setting(s.whole(1, 100), 1)
+    cooldown_seconds: float = s.setting(s.number(0, 86400), 60.0)
+    quiet_hours: tuple[tuple[time, time], ...] = s.setting(s.hours, ())
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """The broker, and where on it we are."""
+
+    host: str = s.setting(s.text)
+    port: int | None = s.setting(s.whole(1, 65535), None)
+    user: str = s.setting(s.text, "")
+    password: str = s.setting(s.text, "")
+    tls: bool = s.setting(s.switch, False)
+    ca_file: str = s.setting(s.text, "")
+    topic: str = s.setting(s.topic, "danger-safe")
+    discovery: str | bool = s.setting(s.discovery, "homeassistant")
+
+
+@dataclass(frozen=True)
+class WebhookConfig:
+    """Where events are posted."""
+
+    url: str = s.setting(s.web_address)
+    secret: str = s.setting(s.text, "")
+    on: tuple[str, ...] = s.setting(s.phases, ("begin", "end"))
+
+
+@dataclass(frozen=True)
+class CommandConfig:
+    """What is run."""
+
+    run: tuple[str, ...] = s.setting(s.words)
+    on: tuple[str, ...] = s.setting(s.phases, ("begin",))
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where events are written down."""
+
+    file: str = s.setting(s.text, "events.jsonl")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file. ``categories``: False for one that never alarms, a number for a threshold of its own."""
+
+    sources: list[SourceConfig]
+    alarm: AlarmConfig
+    categories: dict[str, bool | float]
+    mqtt: MqttConfig | None
+    webhooks: list[WebhookConfig]
+    commands: list[CommandConfig]
+    log: LogConfig
+
+
+TABLES = {"alarm": AlarmConfig, "mqtt": MqttConfig, "log": LogConfig}
+LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandConfig}
+
+
+def read_config(path: Path) -> Config:
+    """The checked settings of a file. Raises UserError that names the place and says what to write."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there: listen.py --init writes an example to begin with") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no TOML: {error}") from error
+    try:
+        return _config(data)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _config(data: dict) -> Config:
+    s.refuse_unknown(data, [*TABLES, *LISTS, "categories"], "the file")
+    tables = {
+        name: s.read_table(kind, data[name], f"[{name}]") if name in data else None for name, kind in TABLES.items()
+    }
+    lists = {name: _read_list(name, data.get(name, [])) for name in LISTS}
+    sources = lists["source"]
+    if not sources:
+        raise ValueError("there is nothing to listen to: write a [[source]] with a name and a url")
+    _check_sources(sources)
+    alarm = tables["alarm"] or AlarmConfig()
+    mqtt = tables["mqtt"]
+    if mqtt and mqtt.password and not mqtt.user:
+        raise ValueError("[mqtt]: a password needs a user")
+    if mqtt and mqtt.ca_file and not mqtt.tls:
+        raise ValueError("[mqtt]: ca_file needs tls = true")
+    categories = _categories(data.get("categories", {}))
+    return Config(sources, alarm, categories, mqtt, lists["webhook"], lists["command"], tables["log"] or LogConfig())
+
+
+def _check_sources(sources: list[SourceConfig]) -> None:
+    for source in sources:
+        kinds = [kind for kind in ("url", "file", "microphone", "stdin") if getattr(source, kind) != ""]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none of them"
+            raise ValueError(f'[[source]] "{source.name}": give one of url, file, microphone and stdin; it has {found}')
+        if not source.slug:
+            raise ValueError(f'[[source]] "{source.name}": the name needs a letter from a to z or a digit')
+    slugs = [source.slug for source in sources]
+    twice = next((source.name for source in sources if slugs.count(source.slug) > 1), None)
+    if twice is not None:
+        raise ValueError(f'[[source]] "{twice}": another source has that name; accents and capitals make no difference')
+    if sum(source.stdin != "" for source in sources) > 1:
+        raise ValueError("[[source]]: only one source can read stdin")
+
+
+def _categories(table: Any) -> dict[str, bool | float]:
+    if not isinstance(table, dict):
+        raise ValueError("categories must be a table: write [categories] above its lines")
+    for name, value in table.items():
+        if not isinstance(value, bool):
+            try:
+                s.number(0.001, 1)(value)
+            except ValueError:
+                raise ValueError(f"[categories]: {name} must be true, false or a threshold from 0.001 to 1") from None
+    return dict(table)
+
+
+def _read_list(name: str, tables: Any) -> list:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError(f"{name} must stand in double brackets: [[{name}]]")
+    read = []
+    for number, table in enumerate(tables, start=1):
+        title = table.get("name")
+        read.append(
+            s.read_table(LISTS[name], table, f'[[{name}]] "{title}"' if title else f"[[{name}]] number {number}")
+        )
+    return read
+
+
+def slug(name: str) -> str:
+    """A name of lower-case ASCII letters, digits and hyphens: "Cửa trước" is cua-truoc."""
+    plain = unicodedata.normalize("NFKD", name.lower().replace("đ", "d"))
+    return re.sub(r"[^a-z0-9]+", "-", "".join(c for c in plain if not unicodedata.combining(c))).strip("-")
+
+
+def without_secrets(url: str) -> str:
+    """An address as it may be shown: without user, password and query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()

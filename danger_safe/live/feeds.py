@@ -1,0 +1,165 @@
+"""Where a source's sound comes from, open: pieces as they come, and a way to break off a read that waits for ever."""
+
+import contextlib
+import importlib.util
+import os
+import queue
+import shutil
+import stat
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from danger_safe.audio.decode import AudioError
+from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.core.cli import one_line
+from danger_safe.core.errors import UserError
+from danger_safe.live.config import SourceConfig, without_secrets
+
+ANALYSE_US = "2000000"  # of a stream that ffmpeg may look at before it gives its sound; nothing of that is lost
+
+
+class Feed:
+    """Mono float32 pieces at 32 kHz, until they end. Iterating raises AudioError where the sound cannot be read (on)."""
+
+    is_live = False  # whether sound goes on while nobody listens
+
+    def __init__(self, pieces: Iterator[np.ndarray]):
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._pieces
+
+    def close(self) -> None:
+        """End it; from any thread, a read that waits included."""
+
+
+class FfmpegFeed(Feed):
+    """An address, by ffmpeg. Its sound comes as a WAV stream, so it is decoded as that of any other recording is."""
+
+    is_live = True
+
+    def __init__(self, url: str):
+        command = [_ffmpeg(), "-nostdin", "-v", "error", "-analyzeduration", ANALYSE_US]
+        if url.startswith("rtsp"):
+            command += ["-rtsp_transport", "tcp"]  # UDP loses sound where the network is busy
+        # Packets are flushed one by one, or a slow stream's sound would wait in ffmpeg until 32 KB have come.
+        command += ["-i", url, "-map", "0:a:0", "-c:a", "pcm_s16le", "-flush_packets", "1", "-f", "wav", "-"]
+        self._url = url
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self._words: deque[str] = deque(maxlen=5)
+        self._reader = threading.Thread(target=self._read_words, daemon=True)
+        self._reader.start()
+        super().__init__(self._read())
+
+    def _read(self) -> Iterator[np.ndarray]:
+        broken = None
+        try:
+            with contextlib.closing(wav_pieces(self._process.stdout)) as pieces:
+                yield from pieces
+        except AudioError as error:  # ffmpeg's own words say more
+            broken = error
+        finally:
+            self.close()
+            self._process.wait()
+            self._reader.join(1)
+            self._process.stdout.close()
+        if self._words or broken:
+            raise AudioError(self._reason() if self._words else str(broken))
+
+    def _read_words(self) -> None:
+        with self._process.stderr as words:
+            for line in words:
+                self._words.append(line.decode(errors="replace"))
+
+    def _reason(self) -> str:
+        """The last of ffmpeg's messages, without the address and its password."""
+        words = one_line(self._words[-1]).replace(self._url, without_secrets(self._url))
+        return words.rsplit("] ", 1)[-1].removeprefix(f"{without_secrets(self._url)}: ")
+
+    def close(self) -> None:
+        """End ffmpeg."""
+        self._process.kill()
+
+
+class FileFeed(Feed):
+    """A file, as fast as it is listened to."""
+
+    def __init__(self, file: str):
+        super().__init__(file_pieces(Path(file)))
+
+
+class _Stdin:
+    """Reads stdin without Python's own buffer: a thread that waits in that one keeps Python from ending."""
+
+    @staticmethod
+    def read(size: int) -> bytes:
+        """So many bytes; fewer at the end."""
+        data = b""
+        while len(data) < size and (more := os.read(0, size - len(data))):
+            data += more
+        return data
+
+
+class StdinFeed(Feed):
+    """The stream on stdin. It cannot be broken off: the program ends without it."""
+
+    is_live = True
+
+    def __init__(self, kind: str | int):
+        super().__init__(wav_pieces(_Stdin()) if kind == "wav" else raw_pieces(_Stdin(), int(kind)))
+
+
+class MicrophoneFeed(Feed):
+    """A microphone."""
+
+    is_live = True
+
+    def __init__(self, device: str | bool):
+        self._heard: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+        super().__init__(self._read(None if device is True else device))
+
+    def _read(self, device: str | None) -> Iterator[np.ndarray]:
+        try:
+            yield from microphone_pieces(device, self._heard)
+        except UserError as error:  # it may be plugged in again
+            raise AudioError(str(error).removeprefix("--mic: ")) from error
+
+    def close(self) -> None:
+        """Let it go."""
+        self._heard.put(None)
+
+
+def open_feed(config: SourceConfig) -> Feed:
+    """The source's sound from now on."""
+    if config.url:
+        return FfmpegFeed(config.url)
+    if config.file:
+        return FileFeed(config.file)
+    return MicrophoneFeed(config.microphone) if config.microphone else StdinFeed(config.stdin)
+
+
+def check_can_open(config: SourceConfig) -> None:
+    """Raises UserError for what no new try would mend: a missing program, package or file."""
+    if config.url:
+        _ffmpeg()
+    if config.microphone and importlib.util.find_spec("sounddevice") is None:
+        raise UserError(f'"{config.name}" is a microphone: pip install -r requirements/mic.txt')
+    if config.file:
+        try:
+            mode = Path(config.file).stat().st_mode
+        except OSError as error:
+            raise UserError(f'"{config.name}": {config.file}: {error.strerror}') from error
+        if not stat.S_ISREG(mode):
+            raise UserError(f'"{config.name}": {config.file} is no file')
+
+
+def _ffmpeg() -> str:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise UserError("ffmpeg is needed for addresses and is not installed (Debian: apt install ffmpeg)")
+    return program

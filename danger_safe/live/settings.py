@@ -1,0 +1,174 @@
+"""Settings of a TOML table as dataclasses: each field knows which values it takes, and says so of others."""
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, field, fields
+from datetime import time
+from typing import Any
+from urllib.parse import urlsplit
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp")
+MAX_NAME = 60  # of a source, in letters
+PHASES = ("begin", "end")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def setting(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
+    """A dataclass field whose value ``check`` takes from the file, or refuses with a ValueError that says what it must be."""
+    return field(default=default, metadata={"check": check})
+
+
+def number(least: float, most: float = math.inf) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}" if most < math.inf else
+                             f"must be a number of {least:g} or more")  # fmt: skip
+        return float(value)
+
+    return check
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return check
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('must be a text in quotes, "like this"')
+    return value
+
+
+def name(value: Any) -> str:
+    if not text(value).isprintable() or len(value) > MAX_NAME:
+        raise ValueError(f"must be one line of at most {MAX_NAME} letters")
+    return value
+
+
+def switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false, without quotes")
+    return value
+
+
+def web_address(value: Any) -> str:
+    _check_address(value, ("http", "https"))
+    return value
+
+
+def sound_address(value: Any) -> str:
+    _check_address(value, SCHEMES)
+    return value
+
+
+def _check_address(value: Any, schemes: tuple[str, ...]) -> None:
+    try:
+        parts = urlsplit(text(value))
+        valid = parts.scheme in schemes and bool(parts.hostname)
+        _ = parts.port  # raises ValueError for one that is no number
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"must be an address that begins with {', '.join(f'{scheme}://' for scheme in schemes)}")
+
+
+def microphone(value: Any) -> str | bool:
+    if value is not True and (not isinstance(value, str) or not value):
+        raise ValueError("must be true, or a part of a device's name in quotes")
+    return value
+
+
+def stdin(value: Any) -> str | int:
+    if value == "wav":
+        return value
+    try:
+        return whole(1_000, 1_000_000)(value)
+    except ValueError:
+        raise ValueError('must be "wav", or the sample rate in Hz of mono 16-bit PCM without a header') from None
+
+
+def words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
+        raise ValueError(
+            'must be a list of the program and its arguments, ["/path/to/program", "argument"]: no shell reads it'
+        )
+    return tuple(value)
+
+
+def phases(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or any(phase not in PHASES for phase in value):
+        raise ValueError('must be ["begin"], ["end"] or ["begin", "end"]')
+    return tuple(value)
+
+
+def hours(value: Any) -> tuple[tuple[time, time], ...]:
+    try:
+        ranges = [tuple(map(time.fromisoformat, text.split("-"))) for text in value]
+        if isinstance(value, str) or any(len(r) != 2 or r[0] == r[1] or r[0].tzinfo or r[1].tzinfo for r in ranges):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError('must be a list of hours, ["22:00-07:00"]') from None
+    return tuple(ranges)
+
+
+def discovery(value: Any) -> str | bool:
+    if value is not False and (not isinstance(value, str) or not _is_topic(value)):
+        raise ValueError('must be false, or Home Assistant\'s prefix: "homeassistant" where nobody changed it')
+    return value
+
+
+def topic(value: Any) -> str:
+    if not _is_topic(text(value)):
+        raise ValueError('must be a topic such as "danger-safe", without + and # and no / at its ends')
+    return value
+
+
+def _is_topic(value: str) -> bool:
+    return bool(value) and not re.search(r"[+#\0\s]|^\$|^/|/$|//", value)
+
+
+def read_table(kind: type, table: Any, place: str) -> Any:
+    """A table as a dataclass of ``kind``. Raises ValueError that names ``place`` and what is wrong there."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{place} must be a table of settings")
+    known = {f.name: f for f in fields(kind)}
+    refuse_unknown(table, list(known), place)
+    for name, declared in known.items():
+        if name not in table and declared.default is MISSING:
+            raise ValueError(f"{place}: {name} is missing")
+    values = {}
+    for name, value in table.items():
+        try:
+            values[name] = known[name].metadata["check"](_fill(value))
+        except ValueError as error:
+            raise ValueError(f"{place}: {name} {error}") from None
+    return kind(**values)
+
+
+def _fill(value: Any) -> Any:
+    """A text with each ``${NAME}`` replaced by that environment variable: passwords need not stand in the file."""
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match) -> str:
+        if match[1] not in os.environ:
+            raise ValueError(f"names the environment variable {match[1]}, which is not set")
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(variable, value)
+
+
+def refuse_unknown(table: dict, known: list[str], place: str) -> None:
+    """Raises ValueError for a name that is not ``known``, with the nearest that is."""
+    for name in table:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+            raise ValueError(f"{place}: there is no setting {name}: {hint}")

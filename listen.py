@@ -1,0 +1,64 @@
+"""Listen to cameras and microphones day and night, and raise an alarm where there is danger.
+
+    python listen.py --init                  # writes listen.toml, an example with every setting explained
+    python listen.py                         # listens to what listen.toml names
+    python listen.py --config kitchen.toml
+
+In:   listen.toml: sources (RTSP or HTTP addresses, microphones, files, stdin), when an event is an alarm, who is told
+Out:  alarms by MQTT (Home Assistant finds its sensors by itself), to webhooks and commands, and on the terminal;
+      every event is a line of events.jsonl
+
+Ctrl+C or SIGTERM ends it: what was heard is written down, and who is told learns that nobody listens any more.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
+
+# isort: split
+import os
+import signal
+
+from danger_safe.core.atomic import write_whole
+from danger_safe.core.cores import available_cores
+from danger_safe.core.errors import UserError
+from danger_safe.detection.detector import load_ready
+from danger_safe.detection.loading import open_detector
+from danger_safe.live.config import EXAMPLE, read_config
+from danger_safe.live.service import Service, check_config, say
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    if args.init:
+        if os.path.lexists(args.config):
+            raise UserError(f"{args.config} is there already: --init overwrites nothing")
+        write_whole(args.config, EXAMPLE.read_text(encoding="utf-8"))
+        print(f"{args.config} written: name your sources in it, then run listen.py")
+        return cli.DONE
+    config = read_config(args.config)
+    check_config(config, load_ready().categories)  # before the network is made ready, which may take a minute
+    with open_detector(device="cpu", cores=args.jobs) as (engine, detector):
+        service = Service(config, engine, detector)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: service.stop())
+        say(f"listening to {', '.join(source.name for source in service.sources)}; {engine.name}")
+        service.run()
+        say("ended")
+    return cli.DONE
+
+
+def parse(arguments: list[str]):
+    parser = cli.new_parser(__doc__)
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("listen.toml"), metavar="FILE", help="what to listen to, and whom to tell")
+    add("--init", action="store_true", help="write an example to --config, with every setting explained")
+    add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    cli.run(main)

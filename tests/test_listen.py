@@ -1,0 +1,246 @@
+"""listen.py: real sockets, a real broker and real processes; what is planted is told, whatever breaks."""
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, run
+from listening import PostServer, siren, wait_for
+
+from danger_safe.audio.stream import file_pieces
+from danger_safe.core.errors import UserError
+from danger_safe.detection.detector import load_ready
+from danger_safe.detection.events import EventConfig, EventFinder
+from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.live.alarms import Policy, Tracker
+from danger_safe.live.config import EXAMPLE, LISTS, TABLES, AlarmConfig, read_config, without_secrets
+from models.engine import open_engine
+
+RATE = 32_000
+TELL = "import os; open('told', 'a').write(os.environ['DANGER_SOURCE'] + ' ' + os.environ['DANGER_PHASE'] + chr(10))"
+
+
+@pytest.fixture
+def start():
+    """Starts listen.py in a folder, with these settings."""
+    started = []
+
+    def run_service(folder, settings):
+        (folder / "listen.toml").write_text(settings, encoding="utf-8")
+        service = subprocess.Popen(
+            [sys.executable, str(ROOT / "listen.py")], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(service)
+        return service
+
+    yield run_service
+    for service in started:
+        service.kill()
+
+
+def events(folder):
+    """Of events.jsonl, where every line must be whole."""
+    log = folder / "events.jsonl"
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """40 seconds, a siren from 12 to 18 and one from 26 to 31."""
+    samples = np.random.default_rng(0).standard_normal(40 * RATE) * 0.003
+    for begin, end in ((12, 18), (26, 31)):
+        samples[begin * RATE : end * RATE] += siren(end - begin)
+    path = tmp_path_factory.mktemp("listen") / "recording.wav"
+    soundfile.write(path, samples, RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(recording):
+    """The recording's events as predict_danger.py has them."""
+    detector = load_ready()
+    finder = EventFinder(EventConfig(detector.threshold), HOP)
+    with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
+        found = [event for window in listener.listen(file_pieces(recording)) for event in finder.add(window)]
+    return found + finder.finish()
+
+
+def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(start, tmp_path, recording, expected):
+    assert len(expected) == 2
+    with PostServer(recording.read_bytes(), failures=2) as server:
+        service = start(tmp_path, f"""
+            alarm.cooldown_seconds = 0
+            [[source]]
+            name = "file"
+            file = {json.dumps(str(recording))}
+            [[source]]
+            name = "Ống"
+            stdin = "wav"
+            [[source]]
+            name = "address"
+            url = "http://127.0.0.1:{server.port}/stream"
+            [[webhook]]
+            url = "http://user:p%40ss@127.0.0.1:{server.port}/alarm"
+            secret = "quiet"
+            on = ["end"]
+            [[command]]
+            run = {json.dumps([sys.executable, "-c", TELL])}
+            """)  # fmt: skip
+        data, place = recording.read_bytes(), 0
+        for size in (1, 43, 1000, 99_999):  # WAV comes in pieces of any size
+            service.stdin.write(data[place : place + size])
+            service.stdin.flush()
+            place += size
+        service.stdin.write(data[place:])
+        service.stdin.close()
+        service.stdin = None
+        wait_for(lambda: {(e["source"], e["start"] > 20) for e in events(tmp_path)} >= {
+            (source, late) for source in ("file", "Ống", "address") for late in (False, True)})  # fmt: skip
+        wait_for(lambda: len(server.posts) >= 6)
+        service.send_signal(signal.SIGTERM)
+        out, words = service.communicate(timeout=60)
+    assert service.returncode == 0, words
+    told = events(tmp_path)
+    for source in ("file", "Ống", "address"):
+        heard = [event for event in told if event["source"] == source][:2]
+        for event, known in zip(heard, expected, strict=True):
+            assert [event[key] for key in ("start", "end", "peak")] == pytest.approx(
+                [known.start, known.end, known.peak], abs=HOP)  # fmt: skip
+            assert event["alarm"] and event["category"] == event["heard"][0]["category"]
+    by_id = {event["id"]: event for event in told}
+    assert len(by_id) == len(told)
+    for post in server.posts:
+        assert post.login == "Basic " + base64.b64encode(b"user:p@ss").decode()
+        assert post.signature == server.sign(post.body, "quiet")
+        assert json.loads(post.body) == {"phase": "end", **by_id[json.loads(post.body)["id"]]}
+    commands = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
+    assert commands.count("file begin") == 2 and "file end" not in commands
+    assert out.decode().count("DANGER") >= 6
+    failures = [line for line in words.decode().splitlines() if "webhook" in line]
+    assert len(failures) == 2 and "HTTP 503; it is tried again" in failures[0] and "delivered again" in failures[1]
+    assert "p%40ss" not in failures[0]
+
+
+def test_what_was_heard_is_kept_when_it_is_ended_or_killed(start, tmp_path, recording):
+    settings = """
+        alarm.cooldown_seconds = 0
+        [[source]]
+        name = "pipe"
+        stdin = 32000
+    """
+    samples = soundfile.read(recording, dtype="int16")[0]
+    for folder, number in ((tmp_path / "ended", signal.SIGTERM), (tmp_path / "killed", signal.SIGKILL)):
+        folder.mkdir()
+        service = start(folder, settings)
+        # Up to 29 s: the first siren is over, the second goes on.
+        service.stdin.write(samples[: 29 * RATE].tobytes())
+        service.stdin.flush()
+        wait_for(lambda folder=folder: events(folder))
+        assert b"DANGER" in service.stdout.readline()
+        assert b"over" in service.stdout.readline()
+        assert b"DANGER" in service.stdout.readline()
+        service.send_signal(number)
+        service.communicate(timeout=60)
+        assert service.returncode == (0 if number == signal.SIGTERM else -number)
+        assert len(events(folder)) == (2 if number == signal.SIGTERM else 1)
+
+
+def test_init_writes_an_example_with_every_setting_and_overwrites_nothing(tmp_path):
+    run("listen.py", "--init", cwd=tmp_path)
+    written = (tmp_path / "listen.toml").read_text(encoding="utf-8")
+    assert written == EXAMPLE.read_text(encoding="utf-8")
+    assert [source.name for source in read_config(tmp_path / "listen.toml").sources] == ["front door"]
+    assert "overwrites nothing" in run("listen.py", "--init", cwd=tmp_path, status=1).stderr
+    # Switched on line by line, every setting is valid, and none is left out.
+    lines = [re.sub(r"^# (?=\[|\w+ = )", "", line) for line in written.splitlines()]
+    (tmp_path / "all.toml").write_text(
+        "\n".join(lines).replace("${", "$ {").replace("tls = false", "tls = true"), encoding="utf-8"
+    )
+    config = read_config(tmp_path / "all.toml")
+    assert config.mqtt and config.webhooks and config.commands and len(config.sources) == 4
+    for kind in (*TABLES.values(), *LISTS.values()):
+        for setting in fields(kind):
+            assert re.search(rf"^{setting.name} = ", "\n".join(lines), re.M), setting.name
+
+
+SOURCE = '[[source]]\nname = "a"\nurl = "rtsp://camera.local/"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "nothing to listen to"),
+        ("[[source]", "is no TOML"),
+        ('[[source]]\nname = "a"\n', "give one of url, file, microphone and stdin; it has none"),
+        (SOURCE + 'file = "b"\n', "it has url and file"),
+        (SOURCE + SOURCE.replace('"a"', '"Á"'), "another source has that name"),
+        ('[[source]]\nurl = "rtsp://camera.local/"\n', "name is missing"),
+        ('[[source]]\nname = "?!"\nstdin = "wav"\n', "needs a letter from a to z"),
+        ('[[source]]\nname = "a"\nurl = "camera.local"\n', "must be an address that begins with rtsp://"),
+        ('[source]\nname = "a"\n', r"must stand in double brackets: \[\[source\]\]"),
+        (SOURCE + "stall_second = 3\n", "there is no setting stall_second: did you mean stall_seconds?"),
+        (SOURCE + 'stall_seconds = "3"\n', "stall_seconds must be a number from 1 to 3600"),
+        (SOURCE + "[alarms]\n", "there is no setting alarms: did you mean alarm?"),
+        (SOURCE + "[alarm]\nthreshold = nan\n", "threshold must be a number from 0.001 to 1"),
+        (SOURCE + "[alarm]\nconfirm_windows = true\n", "must be a whole number"),
+        (SOURCE + '[alarm]\nquiet_hours = "22-7"\n', "must be a list of hours"),
+        (SOURCE + '[categories]\ndog = "off"\n', "dog must be true, false or a threshold"),
+        (SOURCE + '[mqtt]\nhost = "${NOT_SET_ANYWHERE}"\n', "NOT_SET_ANYWHERE, which is not set"),
+        (SOURCE + '[mqtt]\nhost = "a"\npassword = "b"\n', "a password needs a user"),
+        (SOURCE + '[mqtt]\nhost = "a"\ntopic = "a/#"\n', "must be a topic"),
+        (SOURCE + '[[webhook]]\nurl = "file:///etc/passwd"\n', "begins with http://"),
+        (SOURCE + '[[command]]\nrun = "rm -rf /"\n', "must be a list of the program and its arguments"),
+        (SOURCE + '[[command]]\nrun = ["a"]\non = ["now"]\n', "number 1: on must be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_what_to_write(tmp_path, text, words):
+    path = tmp_path / "listen.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=words.replace("?", r"\?")) as error:
+        read_config(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_no_new_try_would_mend_is_said_at_once(tmp_path):
+    """Names of categories, files, packages."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "paho.py").write_text("raise ModuleNotFoundError(name='paho')")
+    for more, words in (
+        ("[categories]\nsirene = false\n", "the detector knows no sirene: siren"),
+        ('[[source]]\nname = "b"\nfile = "absent.wav"\n', '"b": absent.wav: No such file'),
+        ('[mqtt]\nhost = "broker"\n', "needs the package paho-mqtt: pip install -r requirements/live.txt"),
+    ):
+        (tmp_path / "listen.toml").write_text(SOURCE + more, encoding="utf-8")
+        done = run("listen.py", cwd=tmp_path, status=1, env={"PYTHONPATH": blocked})
+        assert words in done.stderr
+    assert without_secrets("rtsp://user:secret@camera.local:554/a?token=1#x") == "rtsp://camera.local:554/a"
+
+
+def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
+    """In sound that was heard: what a busy computer adds is not the detector's."""
+    detector = load_ready()
+    told = []
+
+    class Ears:
+        begin = staticmethod(lambda event: told.append((event.event.start, now)))
+        end = staticmethod(lambda event: None)
+
+    policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)
+    tracker = Tracker("a", policy, detector, HOP, [Ears])
+    with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
+        for window in listener.listen(file_pieces(recording)):
+            now = window.end
+            tracker.add(window, now)
+    assert [start for start, _ in told] == pytest.approx([12, 26], abs=HOP)
+    assert all(now - start < 3 for start, now in told)

@@ -1,0 +1,311 @@
+"""Who is told of alarms, and of which: a real MQTT broker, real web requests, the log, the policy."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime
+
+import numpy as np
+import pytest
+from listening import PostServer, wait_for
+
+from danger_safe.audio.windows import ScoredWindow
+from danger_safe.detection.events import Event
+from danger_safe.live import alerts
+from danger_safe.live.alarms import LiveEvent, Policy, Tracker
+from danger_safe.live.config import AlarmConfig, CommandConfig, MqttConfig, WebhookConfig
+from danger_safe.live.event_log import EventLog
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="the broker mosquitto is not installed")
+
+
+def event(name="1", is_alarm=True):
+    heard = (("siren", 0.8), ("alarm", 0.4))
+    return LiveEvent(
+        name, "front door", Event(3.0, 5.0, 4.0, 0.9, np.zeros(2), heard), "siren", 0.3, 1e9, 1e9 + 2, is_alarm
+    )
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Front:
+    name, slug, status = "front door", "front-door", "listening"
+
+
+@contextmanager
+def broker(folder, port, *settings):
+    (folder / "mosquitto.conf").write_text("\n".join([f"listener {port} 127.0.0.1", "persistence false", *settings]))
+    process = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def subscriber(port, **tls):
+    """A client that hears everything: (topic, payload, retained)."""
+    paho = pytest.importorskip("paho.mqtt.client")
+    heard = []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _c, _d, message: heard.append((message.topic, message.payload.decode(), message.retain))
+    client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+    if tls:
+        client.username_pw_set("listener", "secret")
+        client.tls_set(**tls)
+    client.reconnect_delay_set(1, 1)
+    client.connect_async("127.0.0.1", port)
+    client.loop_start()
+    return client, heard
+
+
+@needs_broker
+def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
+    from danger_safe.live.mqtt import Mqtt
+
+    port, said = free_port(), []
+    mqtt = Mqtt(MqttConfig("127.0.0.1", port), [Front], said.append)
+    mqtt.start()
+    mqtt.update()
+    client, heard = subscriber(port)
+    newest = lambda: {topic: payload for topic, payload, _ in heard}  # noqa: E731
+    with broker(tmp_path, port, "allow_anonymous true"):
+        wait_for(lambda: newest().get("danger-safe/status") == "online")
+        wait_for(lambda: newest().get("danger-safe/front-door/status") == "online")
+        mqtt.begin(event("1"))
+        wait_for(lambda: '"alarm": "ON"' in newest()["danger-safe/front-door/state"])
+    wait_for(lambda: any("it is tried again" in line for line in said))
+    heard.clear()
+    mqtt.end(event("1"))  # while nobody hears it
+    mqtt.begin(event("2"))
+    mqtt.end(event("2"))
+    mqtt.begin(event("3"))
+    with broker(tmp_path, port, "allow_anonymous true"):
+        phases = lambda: [  # noqa: E731
+            (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload, _ in heard if topic.endswith("event")
+        ]  # fmt: skip
+        wait_for(lambda: len(phases()) >= 4)
+        assert phases() == [("1", "end"), ("2", "begin"), ("2", "end"), ("3", "begin")]
+        late, everything = subscriber(port)
+        wait_for(lambda: len(everything) >= 4)
+        retained = {topic: payload for topic, payload, is_retained in everything if is_retained}
+        state = json.loads(retained["danger-safe/front-door/state"])
+        assert (state["alarm"], state["id"], state["category"], state["score"]) == ("ON", "3", "siren", 0.9)
+        assert retained["danger-safe/status"] == retained["danger-safe/front-door/status"] == "online"
+        check_discovery(retained)
+        client.publish("homeassistant/status", "online")  # it was started again: it is told everything
+        wait_for(lambda: sum(topic.endswith("/config") for topic, _, _ in everything) >= 2)
+        Front.status = "offline"
+        mqtt.update()
+        wait_for(lambda: dict(e[:2] for e in everything)["danger-safe/front-door/status"] == "offline")
+        Front.status = "listening"
+        mqtt.close(5)
+        wait_for(lambda: dict(e[:2] for e in everything)["danger-safe/status"] == "offline")
+        late.loop_stop()
+    assert sum("tried again" in line for line in said) == sum("connected again" in line for line in said) <= 2
+    client.loop_stop()
+
+
+def check_discovery(retained):
+    """Against Home Assistant's schema of device discovery (home-assistant/core, components/mqtt/schemas.py), without which
+    it passes a device over: required keys are there, and none that it does not know."""
+    (topic,) = [topic for topic in retained if topic.startswith("homeassistant/")]
+    message = json.loads(retained[topic])
+    assert topic == "homeassistant/device/danger-safe-front-door/config"
+    assert set(message) == {"device", "origin", "availability", "availability_mode", "state_topic", "components"}
+    device_keys = {"identifiers", "connections", "manufacturer", "model", "name", "hw_version", "serial_number",
+                   "sw_version", "via_device", "suggested_area", "configuration_url"}  # fmt: skip
+    assert message["device"]["identifiers"] and set(message["device"]) <= device_keys
+    assert message["origin"]["name"] and set(message["origin"]) <= {"name", "sw_version", "support_url"}
+    assert message["availability_mode"] == "all"
+    assert all(retained[place["topic"]] == "online" for place in message["availability"])
+    common = {"platform", "unique_id", "name", "icon", "value_template", "json_attributes_topic"}
+    known = {"binary_sensor": {"device_class"}, "sensor": {"unit_of_measurement", "state_class"}}
+    parts = message["components"]
+    assert [part["platform"] for part in parts.values()] == ["binary_sensor", "sensor", "sensor"]
+    assert len({part["unique_id"] for part in parts.values()}) == 3
+    for part in parts.values():
+        assert set(part) <= common | known[part["platform"]]
+    jinja2 = pytest.importorskip("jinja2")
+    now, before = json.loads(retained[message["state_topic"]]), {"alarm": "OFF", "category": None, "score": None}
+    shown = [
+        [jinja2.Template(part["value_template"]).render(value_json=state) for part in parts.values()]
+        for state in (now, before)
+    ]
+    assert shown == [["ON", "siren", "90.0"], ["OFF", "None", "None"]]  # "None" is what it takes for unknown
+
+
+@needs_broker
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not installed")
+def test_a_broker_with_tls_and_a_password_and_the_last_will(tmp_path):
+    def make(*command):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    make("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "ca.pem", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")  # fmt: skip
+    make("mosquitto_passwd", "-c", "-b", "users", "listener", "secret")
+    (tmp_path / "users").chmod(0o700)
+    port = free_port()
+    code = f"""
+from danger_safe.live.config import MqttConfig
+from danger_safe.live.mqtt import Mqtt
+import sys, time
+class Front:
+    name, slug, status = "front door", "front-door", "listening"
+mqtt = Mqtt(MqttConfig("127.0.0.1", {port}, "listener", sys.argv[1], True, "ca.pem", discovery=False), [Front], print)
+mqtt.start()
+time.sleep(100)
+"""
+    settings = ["allow_anonymous false", "password_file users", "cafile ca.pem", "certfile ca.pem", "keyfile key.pem"]
+    settings = [f"{s.split()[0]} {tmp_path / s.split()[1]}" if "file" in s else s for s in settings] + ["user root"]
+    from conftest import ROOT
+
+    def connect(password):
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}", password],
+            cwd=tmp_path, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    with broker(tmp_path, port, *settings):
+        client, heard = subscriber(port, ca_certs=str(tmp_path / "ca.pem"))
+        right, wrong = connect("secret"), connect("guess")
+        wait_for(lambda: ("danger-safe/status", "online", False) in heard)
+        assert b"refuses: Not authorized; it is tried again" in wrong.stdout.readline()
+        right.kill()  # without a word: the broker says it
+        wait_for(lambda: ("danger-safe/status", "offline", False) in heard)
+        assert not any(topic.startswith("homeassistant") for topic, _, _ in heard)
+        wrong.kill()
+        for process in (right, wrong):
+            process.communicate()
+        client.loop_stop()
+
+
+def test_a_webhook_is_tried_again_where_that_may_help(monkeypatch):
+    monkeypatch.setattr(alerts, "FIRST_PAUSE_S", 0.01)
+    for status, failures, delivered in ((503, 3, ["1", "2"]), (401, 1, ["2"]), (307, 1, ["2"])):
+        said = []
+        with PostServer(failures=failures, status=status) as server:
+            hook = alerts.Webhook(
+                WebhookConfig(f"http://127.0.0.1:{server.port}/?key=secret", on=("begin",)), said.append
+            )
+            hook.begin(event("1"))
+            hook.begin(event("2"))
+            hook.end(event("2"))  # not asked for
+            hook.close(30)
+            assert [json.loads(post.body)["id"] for post in server.posts] == delivered
+            assert server.posts[0].signature is None
+        assert f"HTTP {status}" in said[0] and "secret" not in "".join(said)
+        assert len(said) == (2 if status == 503 else 1)
+    said = []
+    hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{free_port()}/"), said.append)
+    hook.begin(event())
+    wait_for(lambda: said)
+    hook.close(0)
+    assert "refused" in said[0] and "1 messages were not delivered" in said[1]
+
+
+def test_a_command_has_the_event_in_its_environment_and_no_shell(tmp_path):
+    said = []
+    code = (
+        "import os, sys; open(sys.argv[1], 'w').write(os.environ['DANGER_EVENT'] + sys.argv[2]); sys.exit('it broke')"
+    )
+    config = CommandConfig((sys.executable, "-c", code, str(tmp_path / "out"), "$(touch hacked) ; *"))
+    command = alerts.Command(config, said.append)
+    command.begin(event())
+    command.end(event())  # not asked for
+    command.close(60)
+    text = (tmp_path / "out").read_text(encoding="utf-8")
+    assert text.endswith("$(touch hacked) ; *")
+    message = json.loads(text.removesuffix("$(touch hacked) ; *"))
+    assert message["phase"] == "begin" and message["heard"][0] == {"category": "siren", "similarity": 0.8}
+    assert said == [f"command {sys.executable}: exit status 1 (it broke); given up"]
+
+
+def test_events_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, said = tmp_path / "events.jsonl", []
+    path.write_bytes(b'{"id": "0"}\n{"id": "torn by a power c')
+    log = EventLog(path, said.append)
+    assert path.read_bytes() == b'{"id": "0"}\n'
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        log.end(event("1"))
+        log.end(event("2", is_alarm=False))
+        assert path.read_bytes() == b'{"id": "0"}\n'
+    log.flush()
+    path.rename(tmp_path / "events.jsonl.1")  # as logrotate does
+    log.end(event("3"))
+    log.close()
+    lines = [json.loads(line) for name in ("events.jsonl.1", "events.jsonl") for line in (tmp_path / name).open()]
+    assert [line["id"] for line in lines] == ["0", "1", "2", "3"]
+    assert [line["alarm"] for line in lines[1:]] == [True, False, True]
+    assert len(said) == 2 and "No space left" in said[0] and "can be written again" in said[1]
+
+
+class Named:
+    """A detector whose embeddings are names."""
+
+    @staticmethod
+    def heard(embedding):
+        return ((("dog", "siren", "alarm")[int(embedding[0])], 0.9),)
+
+
+def decisions(config, categories, scores, kind=1, begin=1e9):
+    """(alarms that began, with their time; events that ended, with the reason why they were none)."""
+    told, ended = [], []
+
+    class Ears:
+        begin = staticmethod(lambda event: told.append(event.category))
+        end = staticmethod(lambda event: ended.append(event.reason or event.category))
+
+    tracker = Tracker("a", Policy(config, categories, 0.5), Named, 0.5, [Ears])
+    for number, score in enumerate(scores):
+        window = ScoredWindow(number / 2, number / 2 + 3, score, score, np.array([kind]), levels=np.zeros((10, 32)))
+        tracker.add(window, begin + window.end)
+    tracker.finish()
+    return told, ended
+
+
+def test_policy():
+    one, two = [0.0] * 8 + [0.8] * 6 + [0.0] * 20, [0.0] * 8 + [0.8] * 6 + [0.0] * 20 + [0.7] * 6 + [0.0] * 20
+    siren = (["siren"], ["siren"])
+    assert decisions(AlarmConfig(), {}, one) == siren
+    assert decisions(AlarmConfig(), {}, two) == (["siren"], ["siren", "cool-down"])
+    assert decisions(AlarmConfig(cooldown_seconds=5), {}, two) == (["siren"] * 2, ["siren"] * 2)
+    assert decisions(AlarmConfig(), {"siren": False}, one) == ([], ["category off"])
+    assert decisions(AlarmConfig(), {"siren": True, "dog": False}, one) == siren
+    assert decisions(AlarmConfig(), {"siren": 0.9}, one) == ([], [])
+    assert decisions(AlarmConfig(threshold=0.9), {}, one) == ([], [])
+    assert decisions(AlarmConfig(threshold=0.9), {"siren": 0.75}, one) == siren
+    assert decisions(AlarmConfig(threshold=0.9), {"siren": 0.75}, one, kind=0) == ([], [])
+    assert decisions(AlarmConfig(confirm_windows=6), {}, one) == siren
+    assert decisions(AlarmConfig(confirm_windows=7), {}, one) == ([], ["not confirmed"])
+    assert decisions(AlarmConfig(min_seconds=30), {}, one) == ([], [])
+    night = datetime(2026, 1, 1, 23, 30).timestamp()
+    hours = (datetime(2026, 1, 1, 22).time(), datetime(2026, 1, 1, 7).time())
+    assert decisions(AlarmConfig(quiet_hours=(hours,)), {}, one, begin=night) == ([], ["quiet hours"])
+    assert decisions(AlarmConfig(quiet_hours=(hours[::-1],)), {}, one, begin=night) == siren
+    assert decisions(AlarmConfig(quiet_hours=(hours,)), {}, one, begin=night + 10 * 3600) == siren
+
+
+def test_one_that_hangs_keeps_nobody_waiting():
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/"), said.append)
+        begun = time.monotonic()
+        for number in range(alerts.MAX_WAITING + 5):
+            hook.begin(event(str(number)))
+        hook.close(0)
+        assert time.monotonic() - begun < alerts.TIMEOUT_S
+    assert 3 <= sum("one more was dropped" in line for line in said) <= 5

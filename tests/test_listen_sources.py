@@ -1,0 +1,136 @@
+"""Sources that end, stall, fall silent or were never there: said once, tried again, and the others go on."""
+
+import contextlib
+import shutil
+import socket
+import struct
+import threading
+import time
+
+import numpy as np
+import pytest
+from listening import wait_for
+
+from danger_safe.live import sources
+from danger_safe.live.config import SourceConfig
+from danger_safe.live.sources import Inbox, Source
+
+RATE = 16_000
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+
+
+class Camera:
+    """Sends WAV to whoever connects, at the speed of sound, as its ``acts`` say: one for each connection, the last for ever."""
+
+    def __init__(self, *acts):
+        self.acts, self.connections = acts, 0
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://user:secret@127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            act = self.acts[min(self.connections, len(self.acts) - 1)]
+            self.connections += 1
+            threading.Thread(target=self._play, args=(connection, act), daemon=True).start()
+
+    def _play(self, connection, act):
+        kind, seconds = act
+        noise = np.random.default_rng(0).standard_normal(RATE // 10) * (300 if kind != "silence" else 0.4)
+        header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 2**32 - 1, b"WAVEfmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16,
+                             b"data", 2**32 - 1)  # fmt: skip
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(header)
+            for _ in range(round(seconds * 10)):
+                connection.sendall(noise.astype("<i2").tobytes())
+                time.sleep(0.1)
+            if kind == "stall":
+                time.sleep(60)
+
+    def close(self):
+        self._server.close()
+
+
+@pytest.fixture
+def listen(monkeypatch):
+    """Starts sources in this process; the windows of each and what was said."""
+    monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.2)
+    started, said, heard = [], [], []
+    inbox, done = Inbox(), threading.Event()
+
+    def take():
+        while not done.is_set():
+            for item in inbox.take(0.1):
+                if item.window is not None:
+                    heard.append((item.source.name, item.connection, item.window))
+                    item.source.note_silence(bool(np.ptp(item.window.samples) < 2e-3), item.window.end)
+            for source in started:
+                source.check()
+
+    def start(**settings):
+        source = Source(SourceConfig(**settings), inbox, said.append, 1.0, 0.5)
+        source.start()
+        started.append(source)
+        return source
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    yield start, said, heard
+    for source in started:
+        source.stop()
+        source.join(10)
+        assert not source.is_alive
+    done.set()
+    thread.join()
+
+
+@needs_ffmpeg
+def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
+    start, said, heard = listen
+    ends = Camera(("end", 1), ("play", 60))
+    stalls = Camera(("stall", 1), ("play", 60))
+    silent = Camera(("silence", 60), ("silence", 60), ("play", 60))
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    start(name="ends", url=ends.address)
+    start(name="stalls", url=stalls.address, stall_seconds=3)
+    start(name="silent", url=silent.address, silence_seconds=2)
+    refused = start(name="refused", url=f"tcp://127.0.0.1:{port}")
+    steady = start(name="steady", url=Camera(("play", 60)).address)
+    wait_for(lambda: {(name, number) for name, number, _ in heard} >= {("ends", 2), ("stalls", 2), ("silent", 3)})
+    wait_for(lambda: sum("again" in line and "tried" not in line for line in said) == 3)
+    lines = {name: [line for line in said if line.startswith(name)] for name in ("ends", "stalls", "silent", "refused")}
+    assert lines["ends"] == ["ends: the sound ended; it is tried again", "ends: there is sound again"]
+    assert len(lines["stalls"]) == 2 and "no sound for" in lines["stalls"][0]
+    assert len(lines["silent"]) == 2 and "nothing but silence for 2 s" in lines["silent"][0]
+    assert len(lines["refused"]) == 1 and "Connection refused" in lines["refused"][0]
+    assert refused.status in ("offline", "connecting") and steady.status == "listening"
+    assert not [line for line in said if line.startswith("steady") or "secret" in line]
+    times = [window.end for name, _, window in heard if name == "steady"]
+    assert times == [1 + 0.5 * n for n in range(len(times))]  # nothing was lost while the others were in trouble
+
+
+def test_when_the_engine_is_late_an_address_loses_its_oldest_sound_and_a_file_waits():
+    inbox, lost = Inbox(), []
+
+    class Quick:
+        is_stopped = False
+
+    for number in range(sources.MAX_WAITING + 3):
+        lost.append(not inbox.put(sources.Heard(Quick, number, window=number), False))
+    assert lost == [False] * sources.MAX_WAITING + [True] * 3
+    patient = type("Patient", (), {"is_stopped": False})
+    threading.Thread(
+        target=lambda: [inbox.put(sources.Heard(patient, n, window=n), True) for n in range(40)], daemon=True
+    ).start()
+    taken = []
+    while len(taken) < 40 + sources.MAX_WAITING:
+        taken += inbox.take(5)
+    assert [item.window for item in taken if item.source is patient] == list(range(40))
+    assert next(item.window for item in taken if item.source is Quick) == 3
+    first = [item.source for item in taken[: sources.BATCH_WINDOWS]]
+    assert first.count(Quick) <= sources.MAX_WAITING  # nobody is kept waiting by another's windows
