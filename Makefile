@@ -54,6 +54,7 @@ run: .venv/.run-installed
 	$(RUN) extractEmbeddingCnn14.py --dataset sample --checkpoint compact --output sample/audio_embeddings.csv
 	for script in $(TRAININGS); do \
 	  $(RUN) $$script --embeddings sample/audio_embeddings.csv --output-dir sample || exit 1; done
+	$(RUN) measure_false_alarms.py --embeddings sample/audio_embeddings.csv --output-dir sample
 	$(RUN) compare_models.py --embeddings sample/audio_embeddings.csv --output-dir sample
 	@echo "These sounds are synthetic: the scores show that the pipeline works, not how well it hears."
 
@@ -61,6 +62,7 @@ esc50: .venv/.run-installed
 	$(RUN) filterAudioToDangerousAndSafe.py
 	$(RUN) extractEmbeddingCnn14.py
 	for script in $(TRAININGS); do $(RUN) $$script || exit 1; done
+	$(RUN) measure_false_alarms.py
 	$(RUN) compare_models.py
 
 test: .venv/.dev-installed

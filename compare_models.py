@@ -35,12 +35,14 @@ from danger_safe.core import paths
 from danger_safe.core.atomic import whole_file, without_formula
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
-from danger_safe.detection.model_file import load_model_file
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
+from danger_safe.embeddings.table_sounds import older_than_manifest
 from danger_safe.evaluation.calibration import uncalibrated
-from danger_safe.evaluation.cross_validation import Rule, evaluate, summarise, warnings_of
-from danger_safe.evaluation.model_comparison import auc_differences, recommend
-from danger_safe.training import hear_by_the_hour
+from danger_safe.evaluation.cross_validation import evaluate, summarise, warnings_of
+from danger_safe.evaluation.metrics import category_table, matrices_side_by_side
+from danger_safe.evaluation.model_comparison import recommend
+from danger_safe.evaluation.thresholds import Rule
+from danger_safe.training import find_models, load_models
 
 OUTPUTS = {  # and how the tables among them begin
     "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "model_confusion_matrices.png": (),
@@ -50,47 +52,42 @@ OUTPUTS = {  # and how the tables among them begin
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    files = list(dict.fromkeys(args.models or [])) or sorted(args.output_dir.glob("*_model.skops"))
-    if not files:
-        raise UserError(
-            f"no *_model.skops in {args.output_dir}: run the train scripts first, or name models with --models "
-            "(.joblib files can run code: only your own)"
-        )
+    files = find_models(args.models, args.output_dir)
     given = {path.resolve() for path in (args.embeddings, args.baseline) if path}
     for name in OUTPUTS:
         if (args.output_dir / name).resolve() in given:
             raise UserError(f"{args.output_dir / name} is read, and would be written over: give another --output-dir")
     for name, columns in OUTPUTS.items():
         check_ours(args.output_dir / name, columns)
-    table, warnings = read_table(args.embeddings), []
+    table = read_table(args.embeddings)
+    warnings = older_than_manifest(table)
 
-    models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
+    models = load_models(files, table)
     contests = [(file, saved, table) for file, saved in models]
     if args.baseline:
         baseline = read_baseline(args.baseline, table)
         contests += [(file, saved, baseline) for file, saved in models]
 
-    rows, results, speeds = [], {}, {}
+    rows, results, summaries, per_hour, own_models = [], {}, {}, {}, []
     for file, saved, embeddings in contests:
         settings, own = saved["metrics"], embeddings is table
-        rule = Rule(settings["min_recall"], settings.get("max_false_alarms_per_hour") if own else None)
-        heard = None
-        if own and "by_the_hour" in settings:  # its training listened by the hour: what it heard lies beside the table
-            heard, not_heard = hear_by_the_hour(
-                table, settings["seed"], args.dataset, settings["ordinary_minutes"], args.jobs
-            )
-            warnings += [warning for warning in not_heard if warning not in warnings]
+        rule = Rule(settings["min_recall"], settings["max_threshold"])
         began = time.perf_counter()
-        result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], heard)
+        result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], jobs=args.jobs)
         learning = time.perf_counter() - began
         summary = summarise(result)
         title = settings["model"] if own else f"{settings['model']} on {embeddings.checkpoint['name']}"
         if title in results:
             title += f" ({file})"
         results[title] = result
+        summaries[title] = summary
+        if own and "per_hour" in settings:
+            per_hour[title] = settings["per_hour"]
         # a baseline is there to be beaten: no model of it is saved, and none recommended
-        speeds[title] = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.inf
-        rows.append(_row(title, file if own else None, summary, learning, speeds[title] if own else math.nan))
+        if own:
+            own_models.append(title)
+        speed = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.nan
+        rows.append(_row(title, file if own else None, summary, per_hour.get(title), learning, speed))
         if own:
             warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
@@ -109,18 +106,16 @@ def main(arguments: list[str]) -> int:
     matrices = args.output_dir / "model_confusion_matrices.png"
     draw_comparison(picture, describe_data(table), results)
     draw_confusions(matrices, describe_data(table), results)
-    shown = comparison.drop(columns=["file"]).set_index("model").T  # measures down, models across
+    counted = [name for name in comparison if name[:3] in ("TN@", "FP@", "FN@", "TP@") or name.startswith("recall of ")]
+    shown = comparison.drop(columns=["file", *counted]).set_index("model").T  # measures down, models across
     print(shown.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
-    best = comparison[comparison["file"] != ""]["model"].iloc[0]
-    differences = auc_differences(results, best)
-    for title, (value, low, high) in differences.items():
-        print(
-            f"ROC-AUC of {best} minus {title}: {value:+.3f} (95 % interval over recordings: {low:+.3f} to {high:+.3f})"
-        )
-    print(recommend(differences, best, speeds, "s for a thousand clips"))
+    print(matrices_side_by_side(summaries))
+    print(category_table({title: summaries[title]["categories"] for title in own_models}))
+    recommendation = recommend(results, own_models, per_hour)
+    for line in [*recommendation.differences, recommendation.sentence]:
+        print(line)
     print(f"majority baseline: {summary['majority_baseline']:.1%} accuracy")
-    own = [title for title, speed in speeds.items() if math.isfinite(speed)]
-    further = write_mistakes(args.output_dir, table, results, own, args.dataset)
+    further = write_mistakes(args.output_dir, table, results, own_models, args.dataset)
     print(f"Wrote {', '.join(map(str, [picture, table_file, matrices, *further]))}")
     for name in sorted({file.stem.removesuffix("_model") for file in files}):
         matrix = args.output_dir / f"{name}_confusion_matrix.png"
@@ -151,18 +146,26 @@ def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
     return baseline
 
 
-def _row(title: str, file: Path | None, summary: dict, learning: float, speed: float) -> dict:
+def _row(title: str, file: Path | None, summary: dict, per_hour: dict | None, learning: float, speed: float) -> dict:
     row = {"model": title, "file": file.name if file else "", "roc_auc": summary["ranking"]["roc_auc"]["all"]}
     row["avg_precision"] = summary["ranking"]["average_precision"]["all"]
     row["brier"] = summary["calibration"]["after"]["brier"]
     row["calibration_error"] = summary["calibration"]["after"]["calibration_error"]
     row["threshold"] = summary["threshold"]
-    row["false_alarms_an_hour"] = (
-        summary["by_the_hour"]["false_alarms_an_hour"][0] if "by_the_hour" in summary else math.nan
-    )
+    row["false_alarms_per_hour"] = per_hour["false_alarms_per_hour"][0] if per_hour else math.nan
     for key, ending in (("at_0.5", "@0.5"), ("at_threshold", "@threshold")):
-        for name, short in (("accuracy", "accuracy"), ("danger_recall", "recall"), ("danger_precision", "precision")):
+        for name, short in (
+            ("accuracy", "accuracy"),
+            ("danger_recall", "recall"),
+            ("danger_precision", "precision"),
+            ("f1", "f1"),
+        ):
             row[short + ending] = summary[key][name]["all"]
+        row |= {
+            name + ending: count
+            for name, count in zip(("TN", "FP", "FN", "TP"), np.ravel(summary[key]["confusion"]), strict=True)
+        }
+    row |= {f"recall of {name}": found["at_threshold"] for name, found in summary["categories"].items()}
     return row | {
         "cross_validation_s": learning,
         "model_MB": file.stat().st_size / 1e6 if file else math.nan,

@@ -29,6 +29,7 @@ from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import TABLES, Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
+from danger_safe.data.splits import with_folds
 from danger_safe.embeddings.journal import Journal
 from danger_safe.embeddings.plan import survey
 from danger_safe.embeddings.table_files import SUFFIXES, TableFiles
@@ -102,7 +103,7 @@ def main(arguments: list[str]) -> int:
 
 
 def labelled_clips(dataset: paths.Place) -> list[Clip]:
-    """The clips of a dataset, each of which somebody has called Danger or Safe."""
+    """The clips of a dataset, each of which somebody has called Danger or Safe, with the folds of their evaluation."""
     clips = read_clips(dataset)
     unlabelled = [clip.file for clip in clips if clip.label is None]
     if unlabelled:
@@ -110,7 +111,7 @@ def labelled_clips(dataset: paths.Place) -> list[Clip]:
             f"{dataset}: {unlabelled[0]} is neither Danger nor Safe. "
             "Run filterAudioToDangerousAndSafe.py first, or put the sounds into folders named Danger and Safe"
         )
-    return clips
+    return with_folds(clips)
 
 
 def report_failures(failures: dict[str, str]) -> int:

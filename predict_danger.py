@@ -45,7 +45,6 @@ from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.detection.writers import FORMATS, Summary
-from danger_safe.evaluation.thresholds import threshold_for
 from models.mnn_network import NetworkError
 
 DANGER_HEARD = 4
@@ -106,11 +105,15 @@ def choose_threshold(args, detector: Detector) -> float:
         return detector.threshold if args.threshold is None else args.threshold
     if not detector.operating_points:
         raise UserError(
-            f"--max-false-alarms-per-hour: {detector.name} states none; train it again where its sounds are"
+            f"--max-false-alarms-per-hour: {detector.name} states none; run measure_false_alarms.py where its sounds are"
         )
+    from danger_safe.evaluation.thresholds import threshold_for, too_little_sound  # scikit-learn takes a second to load
+
     point = threshold_for(detector.operating_points, most)
-    promise = f"about {point['false_alarms_an_hour']:.0f} false alarms an hour, {point['danger_recall']:.0%} of dangers"
-    print(f"at threshold {point['threshold']:.2f}: {promise}, on recordings that it had not heard", file=sys.stderr)
+    found = f"about {point['false_alarms_per_hour']:.0f} false alarms per hour, {point['danger_recall']:.0%} of dangers"
+    print(f"at threshold {point['threshold']:.2f}: {found}, on recordings that it had not heard", file=sys.stderr)
+    if too_little := too_little_sound(most, detector.measured_minutes):
+        cli.warn(too_little)
     return point["threshold"]
 
 

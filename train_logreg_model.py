@@ -8,9 +8,7 @@ Out:  logreg_model.skops           scaler and classifier, with the chosen thresh
       logreg_model.joblib          the same, for notebooks; opening it can run code
       logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       logreg_reliability.png       are its scores probabilities?
-      logreg_operating_point.png   false alarms in an hour against dangers found, for every threshold
       logreg_metrics.json          the same numbers, for programs
-      audio_embeddings_windows.npz: what was heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """

@@ -8,9 +8,7 @@ Out:  rf_model.skops           the forest, with the chosen threshold and all tha
       rf_model.joblib          the same, for notebooks; opening it can run code
       rf_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       rf_reliability.png       are its scores probabilities?
-      rf_operating_point.png   false alarms in an hour against dangers found, for every threshold
       rf_metrics.json          the same numbers, for programs
-      audio_embeddings_windows.npz: what was heard by the hour, for the next training
 
 Scores are out of fold: no clip is judged by a model that knew its recording.
 """
@@ -32,7 +30,7 @@ from danger_safe.training import run_training
 def build(seed: int, jobs: int) -> Pipeline:
     """Trees split on one number at a time: no scaler needed."""
     return make_pipeline(
-        RandomForestClassifier(n_estimators=300, class_weight="balanced", random_state=seed, n_jobs=jobs)
+        RandomForestClassifier(n_estimators=200, class_weight="balanced", random_state=seed, n_jobs=jobs)
     )
 
 

@@ -78,8 +78,8 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
         pairs = {
             "dangers found": (metrics["promise"]["danger_recall"], share(alarms, labels == 1, sources)),
             "safe clips with an alarm": (metrics["promise"]["false_alarms"], share(alarms, labels == 0, sources)),
-            "dangers found, by windows": (metrics["by_the_hour"]["danger_recall"], hour["danger_recall"]),
-            "false alarms an hour": (metrics["by_the_hour"]["false_alarms_an_hour"], hour["false_alarms_an_hour"]),
+            "dangers found, by windows": (metrics["per_hour"]["danger_recall"], hour["danger_recall"]),
+            "false alarms an hour": (metrics["per_hour"]["false_alarms_per_hour"], hour["false_alarms_per_hour"]),
         }
         errors = [told["calibration_error"] for told in (metrics["calibration"]["after"], calibration(labels, scores))]
         line = {"fold": int(fold), "model": name, "threshold": threshold, "minutes": hour["minutes"]}

@@ -10,31 +10,23 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from danger_safe.core import cli, paths
+from danger_safe.core import cli
 from danger_safe.core.atomic import write_whole
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
-from danger_safe.core.paths import Place
 from danger_safe.data.clips import LABEL_NAMES
-from danger_safe.detection.model_file import save_model_files
+from danger_safe.detection.model_file import load_model_file, save_model_files
 from danger_safe.detection.novelty import learn_known
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
-from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table_sounds import older_than_manifest
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
-from danger_safe.evaluation.cross_validation import Rule, evaluate, folds_of, summarise, warnings_of
+from danger_safe.evaluation.cross_validation import evaluate, summarise, warnings_of
+from danger_safe.evaluation.metrics import category_table, report
 from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
 from danger_safe.evaluation.novelty_report import summarise_unknown
-from danger_safe.evaluation.thresholds import in_words, in_words_by_the_hour
-from danger_safe.evaluation.window_table import Heard, hear_again
+from danger_safe.evaluation.thresholds import Rule, in_words
 
-OUTPUTS = (
-    "model.joblib",
-    "model.skops",
-    "metrics.json",
-    "confusion_matrix.png",
-    "reliability.png",
-    "operating_point.png",
-)
+OUTPUTS = ("model.joblib", "model.skops", "metrics.json", "confusion_matrix.png", "reliability.png")
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
@@ -45,76 +37,42 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     parser.add_argument("--min-recall", type=cli.share, default=0.95, metavar="R",
-                        help="share of the dangers that the chosen threshold must find")  # fmt: skip
-    parser.add_argument("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N",
-                        help="choose the threshold by this instead: how many are bearable in an hour of ordinary sound")  # fmt: skip
-    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR", help="where the table's sounds "
-                        "are, to listen to them by the hour (default: where they were in step 2)")  # fmt: skip
-    parser.add_argument("--ordinary-minutes", type=cli.number(0), default=20.0, metavar="M",
-                        help="of safe sounds, joined, in which false alarms are counted; 0: do not count them")  # fmt: skip
+                        help="fraction of the dangers that the chosen threshold must find; below 0.95, it may be above 0.5")  # fmt: skip
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
-    if args.max_false_alarms_per_hour is not None and not args.ordinary_minutes:
-        parser.error("--max-false-alarms-per-hour needs --ordinary-minutes, in which they are counted")
 
     for name in OUTPUTS:
         check_ours(args.output_dir / f"{key}_{name}")
     table = read_table(args.embeddings)
+    not_new = older_than_manifest(table)
     pipeline = build(args.seed, args.jobs)
-    rule = Rule(args.min_recall, args.max_false_alarms_per_hour)
-    heard, not_heard = hear_by_the_hour(table, args.seed, args.dataset, args.ordinary_minutes, args.jobs)
-    result = evaluate(pipeline, table, rule, args.seed, heard)
+    result = evaluate(pipeline, table, Rule.asked_for(args.min_recall), args.seed, jobs=args.jobs, fit_whole=True)
     summary, seen = summarise(result), int(table.seen.sum())
-    warnings = warnings_of(summary, seen) + not_heard
-    # the ones that are kept learn from every clip
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
-        model = calibrated(pipeline.fit(table.features, table.labels), sigmoid, table.features, table.labels)
+        model = calibrated(pipeline, sigmoid, table.features, table.labels)
         novelty = learn_known(table.features)
-        unknown = summarise_unknown(result, pipeline, sigmoid, table)
+        unknown = summarise_unknown(result)
+    warnings = not_new + warnings_of(summary, seen)
 
     model_file = args.output_dir / f"{key}_model.joblib"
     metrics = summary | {"model": title, "seen": seen, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
-    metrics["ordinary_minutes"] = args.ordinary_minutes
-    metrics["unknown"] = unknown
+    metrics |= {"unknown": unknown, "table_sha256": table.sha256}
     written = save_model(model_file, model, novelty, table, metrics)
-    write_whole(
-        args.output_dir / f"{key}_metrics.json", json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n"
-    )
+    write_metrics(model_file, metrics)
     picture = args.output_dir / f"{key}_confusion_matrix.png"
     pictures = [picture, reliability := args.output_dir / f"{key}_reliability.png"]
     from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
     draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
-    if heard is not None:
-        from danger_safe.reports.plots import draw_operating_points  # as above
-
-        pictures.append(args.output_dir / f"{key}_operating_point.png")
-        draw_operating_points(pictures[-1], title, describe_data(table), metrics)
-
-    print_summary(title, describe_data(table), metrics)
+    as_text = report(table.labels, result.scores, result.threshold, as_text=True)
+    print_summary(title, describe_data(table), metrics, as_text)
     print(f"Wrote {', '.join(map(str, [*written, *pictures]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
-
-
-def hear_by_the_hour(
-    table: EmbeddingTable, seed: int, dataset: Place | None, minutes: float, jobs: int
-) -> tuple[Heard | None, list[str]]:
-    """The windows of the table's sounds, or None and a warning that says why they could not be heard."""
-    if not minutes:
-        return None, []
-    folds = folds_of(table, seed)[0]  # outside: where it cannot be split there is nothing to train
-    try:
-        sounds, checkpoint = find_sounds(table, dataset), checkpoint_of(table)
-        return hear_again(table, folds, sounds, checkpoint, minutes, jobs), []
-    except UserError as error:
-        if dataset is not None:
-            raise
-        return None, [f"FALSE ALARMS AN HOUR ARE NOT KNOWN: {error}"]
 
 
 def save_model(
@@ -122,30 +80,76 @@ def save_model(
 ) -> list[Path]:
     """Write a model as a plain dict, in both formats of model_file.py; their paths."""
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    categories = {
-        name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)
-    }
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
-        "dimensions": table.features.shape[1], "categories": categories, "metrics": metrics, "versions": packages,
+        "dimensions": table.features.shape[1], "categories": categories_by_label(table), "metrics": metrics, "versions": packages,
         "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},
     }  # fmt: skip
     return save_model_files(path, content)
 
 
-def print_summary(title: str, data: str, metrics: dict) -> None:
+def metrics_file(model_file: Path) -> Path:
+    """rf_metrics.json beside rf_model.skops."""
+    return model_file.with_name(key_of(model_file) + "_metrics.json")
+
+
+def write_metrics(model_file: Path, metrics: dict) -> None:
+    """Write a model's numbers for programs."""
+    write_whole(metrics_file(model_file), json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def key_of(model_file: Path) -> str:
+    """``rf`` for rf_model.skops."""
+    return model_file.stem.removesuffix("_model")
+
+
+def find_models(models: list[Path] | None, folder: Path) -> list[Path]:
+    """The models that were named, or every *_model.skops in a folder. Raises UserError where there are none."""
+    files = list(dict.fromkeys(models or [])) or sorted(folder.glob("*_model.skops"))
+    if not files:
+        raise UserError(
+            f"no *_model.skops in {folder}: run the train scripts first, or name models with --models "
+            "(.joblib files can run code: only your own)"
+        )
+    return files
+
+
+def load_models(files: list[Path], table: EmbeddingTable) -> list[tuple[Path, dict]]:
+    """Saved models that were trained on this very table. Raises UserError that names those that were not."""
+    models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
+    categories = categories_by_label(table)
+    if others := [file.name for file, saved in models if saved["categories"] != categories]:
+        mapping = "; ".join(f"{label}: {', '.join(names)}" for label, names in categories.items())
+        raise UserError(
+            f"{', '.join(others)}: trained with another mapping than {table.path} has ({mapping}). Train again"
+        )
+    if older := [file.name for file, saved in models if saved["metrics"].get("table_sha256") != table.sha256]:
+        raise UserError(f"{', '.join(older)}: trained on another state of {table.path} than it has now. Train again")
+    return models
+
+
+def categories_by_label(table: EmbeddingTable) -> dict[str, list[str]]:
+    """The table's mapping: {"Safe": […], "Danger": […]}."""
+    return {name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)}
+
+
+def print_summary(title: str, data: str, metrics: dict, report: str) -> None:
     """The same numbers as in *_metrics.json, as a table."""
     print(f"{title}: {data}")
     print(f"Every clip scored once, out of fold: {metrics['splitting']}")
     print(f"{'':<20}{'at 0.5':>22}{'at ' + format(metrics['threshold'], '.3f'):>22}")
-    for name in ("accuracy", "balanced_accuracy", "danger_recall", "danger_precision", "specificity"):
+    for name in ("accuracy", "balanced_accuracy", "danger_recall", "danger_precision", "f1", "specificity"):
         cells = [_cell(metrics[at][name]) for at in ("at_0.5", "at_threshold")]
         print(f"{name.replace('_', ' '):<20}{cells[0]:>22}{cells[1]:>22}")
     for name in ("roc_auc", "average_precision"):
         print(f"{name.replace('_', ' '):<20}{_cell(metrics['ranking'][name]):>22}")
     for at, words in (("at_0.5", "at 0.5"), ("at_threshold", f"at {metrics['threshold']:.3f}")):
         (tn, fp), (fn, tp) = metrics[at]["confusion"]
-        print(f"{words}: {tp} dangers found, {fn} MISSED; {tn} safe clips left alone, {fp} false alarms")
+        print(
+            f"{words}: {tp} dangers found (TP), {fn} MISSED (FN); {tn} safe clips left alone (TN), {fp} false alarms (FP)"
+        )
+    print(f"scikit-learn's classification report at {metrics['threshold']:.3f}:\n{report}")
+    print(category_table({title: metrics["categories"]}))
     before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
     print(
         f"calibration: Brier score {after['brier']:.3f}, calibration error {after['calibration_error']:.1%} "
@@ -158,9 +162,6 @@ def print_summary(title: str, data: str, metrics: dict) -> None:
         )
     where = "On clips that it knows" if metrics["seen"] else "On new recordings like these"
     print(f"{where}: {in_words(metrics['promise'])}; 95 % intervals over recordings")
-    if "by_the_hour" in metrics:
-        hour = metrics["by_the_hour"]
-        print(f"Heard window by window: {in_words_by_the_hour(hour)} (measured on {hour['minutes']:.0f} minutes)")
     print(unknown_in_words(metrics["unknown"]))
     print(f"majority baseline: {metrics['majority_baseline']:.1%} accuracy. Values: all clips (mean ± std over folds)")
 

@@ -54,7 +54,7 @@ def test_threshold_comes_from_recordings_that_nothing_has_heard(tmp_path, monkey
     points = ready.about["operating_points"]
     for key in ("danger_recall", "false_alarms"):
         assert points[0][key] >= points[-1][key] >= 0
-    assert all(point["false_alarms_an_hour"] >= 0 for point in points)
+    assert all(point["false_alarms_per_hour"] >= 0 for point in points)
     twin = detector.load_ready(tmp_path / "twin_detector.npz")
     assert (twin.threshold, twin.slope, twin.offset) == (ready.threshold, ready.slope, ready.offset)
     assert twin.danger == (True, False, True, False)

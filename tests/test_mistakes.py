@@ -16,7 +16,8 @@ from test_train import make_table
 
 from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table
-from danger_safe.evaluation.cross_validation import Evaluation, Rule
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.thresholds import Rule
 from danger_safe.reports import mistakes_page
 from danger_safe.reports.embedding_map import SHADES, lay_out, write_map
 from danger_safe.reports.mistakes import find_mistakes, names_of, nearest

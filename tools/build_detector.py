@@ -23,13 +23,13 @@ from danger_safe.detection.detector import READY
 from danger_safe.detection.novelty import unknown_level
 from danger_safe.detection.scorer import HOP, WINDOW
 from danger_safe.evaluation.calibration import calibration
-from danger_safe.evaluation.cross_validation import choose_threshold
 from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.thresholds import choose_threshold
 from models.checkpoints import load_model
 from tools.detector_training import (
     clip_scores,
     clip_similarities,
-    false_alarms_an_hour,
+    false_alarms_per_hour,
     from_network,
     listen,
     sigmoid_of,
@@ -81,10 +81,11 @@ def main(arguments: list[str]) -> int:
     for (twin, detector), new in zip(twins.items(), which, strict=True):
         safe = [clips[i] for i in new if not truth[i]]
         there = replace(detector, slope=slope, offset=offset)
-        alarms += false_alarms_an_hour(there, twin, safe, args.hours / len(twins), thresholds)
-    about["held_out"]["false_alarms_an_hour"], *per_hour = alarms / len(twins)
+        alarms += false_alarms_per_hour(there, twin, safe, args.hours / len(twins), thresholds)
+    about["held_out"]["false_alarms_per_hour"], *per_hour = alarms / len(twins)
+    about["held_out"]["hours"] = args.hours  # of safe sound, in which they were counted
     for point, value in zip(about["operating_points"], per_hour, strict=True):
-        point["false_alarms_an_hour"] = value
+        point["false_alarms_per_hour"] = value
     about |= {
         "clips": len(clips), "window": WINDOW, "hop": HOP,
         "mapping": {name: sorted({c for c in category.values() if labels[c] == i}) for i, name in enumerate(LABEL_NAMES)},

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
@@ -118,7 +119,7 @@ def clip_similarities(
     return similar
 
 
-def false_alarms_an_hour(
+def false_alarms_per_hour(
     detector: ReadyDetector, checkpoint: str, safe: list[Clip], hours: float, thresholds: list[float]
 ) -> list[float]:
     """Events in so many hours of ordinary sound, joined from ``safe`` clips, for each threshold; per hour."""
@@ -140,5 +141,5 @@ def false_alarms_an_hour(
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Slope and offset that make probabilities of scores in (0, 1): Platt's sigmoid on their log-odds."""
     scores = np.clip(scores, 1e-6, 1 - 1e-6)
-    fitted = LogisticRegression(C=1e6).fit(np.log(scores / (1 - scores))[:, None], truth)
+    fitted = LogisticRegression(C=1e6).fit(logit(scores)[:, None], truth)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

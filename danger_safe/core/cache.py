@@ -1,4 +1,4 @@
-"""What took long to hear, kept in a file of arrays beside the table for the next training."""
+"""What took long to hear, kept in a file of arrays beside the table for the next time."""
 
 import math
 import os
@@ -44,7 +44,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def keep(path: Path, key: str, arrays: dict[str, np.ndarray], otherwise: str) -> None:
-    """Write the arrays, whole or not at all; where they cannot be, warn: the next training will have to ``otherwise``."""
+    """Write the arrays, whole or not at all; where they cannot be, warn: the next run will have to ``otherwise``."""
     try:
         check_ours(path)
         with whole_file(path) as part:
@@ -52,4 +52,4 @@ def keep(path: Path, key: str, arrays: dict[str, np.ndarray], otherwise: str) ->
                 np.savez(file, key=np.array(key), **arrays)
             mark_zip(part)
     except (OSError, UserError) as error:
-        warn(f"the next training will have to {otherwise}: {error}")
+        warn(f"the next run will have to {otherwise}: {error}")

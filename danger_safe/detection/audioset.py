@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
@@ -39,7 +40,7 @@ class AudioSetTags:
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The tags with the highest scores, in [0, 1], highest first."""
-        scores = 1 / (1 + np.exp(-self.logits(embedding)))
+        scores = expit(self.logits(embedding))
         return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:NEAREST])
 
 

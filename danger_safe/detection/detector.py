@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from scipy.special import expit
 
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
@@ -34,7 +35,8 @@ class Detector(Namer, Protocol):
     name: str
     threshold: float
 
-    operating_points: list[dict[str, float]]  # threshold, danger_recall, false_alarms_an_hour; empty where not known
+    operating_points: list[dict[str, float]]  # threshold, danger_recall, false_alarms_per_hour; empty where not known
+    measured_minutes: float  # of safe sound, in which those false alarms were counted
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
@@ -71,14 +73,19 @@ class ReadyDetector:
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-        danger = _sigmoid(self.slope * self.log_odds(embeddings) + self.offset)
-        quiet = _sigmoid(self._standardised(embeddings) @ self.room + self.room_bias)
+        danger = expit(self.slope * self.log_odds(embeddings) + self.offset)
+        quiet = expit(self._standardised(embeddings) @ self.room + self.room_bias)
         return danger * (1 - quiet)
 
     @property
     def operating_points(self) -> list[dict[str, float]]:
         """Thresholds and what each does."""
         return self.about["operating_points"]
+
+    @property
+    def measured_minutes(self) -> float:
+        """Of safe sound, in which false alarms were counted."""
+        return 60 * self.about["held_out"]["hours"]
 
     def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> log-odds of danger as the network has them, before calibration, (windows,)."""
@@ -115,10 +122,6 @@ class ReadyDetector:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
 
 
-def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-log_odds))
-
-
 @dataclass(frozen=True)
 class OwnDetector:
     """A user's pipeline."""
@@ -128,6 +131,7 @@ class OwnDetector:
     pipeline: object
     namer: Namer | None
     operating_points: list[dict[str, float]]
+    measured_minutes: float
     novelty: dict | None  # rule and level, see novelty.py; None in older files
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
@@ -196,5 +200,8 @@ def own_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | Non
         ready = None
     same = ready is not None and ready.checkpoint_sha256 == info.sha256
     namer = ready if same else find_tags(info, head)
-    points = saved["metrics"].get("operating_points", [])
-    return OwnDetector(path.name, float(saved["threshold"]), saved["pipeline"], namer, points, saved.get("unknown"))
+    metrics = saved["metrics"]
+    points, minutes = metrics.get("operating_points", []), metrics.get("per_hour", {}).get("minutes", 0.0)
+    return OwnDetector(
+        path.name, float(saved["threshold"]), saved["pipeline"], namer, points, minutes, saved.get("unknown")
+    )

@@ -118,11 +118,8 @@ def _what_is_wrong(saved: dict) -> str:
         return "it does not say which checkpoint it is for"
     if not isinstance(metrics, dict) or any(key not in metrics for key in ("model", "min_recall", "seed")):
         return "its metrics are incomplete"
-    most, minutes = metrics.get("max_false_alarms_per_hour"), metrics.get("ordinary_minutes", 0.0)
-    if not all(_is_number(value) for value in (metrics["min_recall"], metrics["seed"], minutes, most or 0.0)):
+    if not all(_is_number(metrics.get(name, 1.0)) for name in ("min_recall", "max_threshold", "seed")):
         return "its metrics are no numbers"
-    if "by_the_hour" in metrics and "ordinary_minutes" not in metrics:
-        return "its metrics are incomplete"
     novelty = saved.get("unknown")
     if novelty is not None and not (
         isinstance(novelty, dict) and "rule" in novelty and _is_number(novelty.get("level"))

@@ -6,6 +6,8 @@ The first version of this pipeline wrote ``str(array)`` into its table. NumPy sh
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, nee
 
 MAX_INFO_BYTES = 10 << 20  # of audio_embeddings.json
 TEXTS = ("file", "category", "source")
+MAX_NAMED = 10  # groups of clips that are the same, in one message
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class EmbeddingTable:
     def seen(self) -> np.ndarray:
         """(clips,) bool: which the embedding network was trained on."""
         return self.clips["seen"].to_numpy(bool)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of what a training learns from: embeddings, and label, category, fold and source of each file."""
+        text = self.clips[["file", "label", "category", "fold", "source"]].to_csv(index=False, lineterminator="\n")
+        return sha256(text.encode() + np.ascontiguousarray(self.features).tobytes()).hexdigest()
 
     @property
     def checkpoint(self) -> dict:
@@ -173,12 +182,13 @@ def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
             f"{path}: the embedding of {table['file'].iloc[flat[0]]} is constant "
             f"({values[flat[0], 0]:g} in every dimension): extraction failed for it. Extract again"
         )
-    _, first, counts = np.unique(values, axis=0, return_index=True, return_counts=True)
+    _, group, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     if (counts > 1).any():
-        copied = values[first[np.argmax(counts)]]
-        names = table["file"][(values == copied).all(axis=1)].tolist()
+        names = table["file"].to_numpy()
+        same = [" = ".join(names[group.ravel() == number]) for number in np.flatnonzero(counts > 1)]
+        named = "; ".join(sorted(same)[:MAX_NAMED]) + (f"; and {len(same) - MAX_NAMED} more" * (len(same) > MAX_NAMED))
         raise UserError(
-            f"{path}: {int((counts - 1).sum())} embeddings are duplicated; {names[0]} and {names[1]} are the same. "
+            f"{path}: {int((counts - 1).sum())} embeddings are duplicated: {named}. "
             "The same sound twice, or an extraction gone wrong: remove the copies"
         )
 

@@ -4,8 +4,10 @@ from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place, exists, is_address, place
-from danger_safe.data.clips import as_on_disk, inside
+from danger_safe.data.clips import as_on_disk, inside, read_clips
+from danger_safe.data.clips import read_table as read_rows
 from danger_safe.embeddings.table import EmbeddingTable
+from danger_safe.embeddings.table_writer import side_file
 from models.checkpoint_files import checkpoint_here, verified_sha256
 
 
@@ -45,6 +47,43 @@ def checkpoint_of(table: EmbeddingTable) -> str:
         raise UserError(f"{table.path} names a checkpoint elsewhere, {given}: extract it again")
     beside = table.path.parent / given
     return str(beside) if not exists(Path(given)) and exists(beside) else given
+
+
+def older_than_manifest(table: EmbeddingTable) -> list[str]:
+    """A warning where the table lacks clips of the manifest.csv that it was made of, where that is on this computer.
+
+    Raises UserError where clips have another label or category by now, or are none any more: it would be trained on
+    answers that nobody gives any longer.
+    """
+    named = table.info.get("made_of", {}).get("dataset")
+    if not named or _leads_outside(named):
+        return []
+    folder = Path(named)
+    folders = [folder, table.path.parent / folder]
+    folder = next((folder for folder in folders if (folder / "manifest.csv").is_file()), None)
+    if folder is None:
+        return []
+    manifest = folder / "manifest.csv"
+    try:
+        now = {clip.file: (clip.label, clip.category) for clip in read_clips(folder)}
+    except UserError as error:
+        return [f"{table.path} could not be compared with its manifest: {error}"]
+    then = {file: answer for file, *answer in table.clips[["file", "label", "category"]].itertuples(index=False)}
+    gone = [file for file in then if file not in now]
+    changed = [file for file, answer in then.items() if file in now and tuple(answer) != now[file]]
+    if gone or changed:
+        raise UserError(
+            f"{table.path} is older than {manifest}: {len(changed)} of its clips have another label or category there, "
+            f"and {len(gone)} are gone. Run extractEmbeddingCnn14.py again; only what is new takes time"
+        )
+    failures = side_file(table.path, "_failures.csv")
+    unreadable = {row["file"] for row in read_rows(failures, ("file",))} if failures.is_file() else set()
+    if missing := now.keys() - then.keys() - unreadable:
+        return [
+            f"{manifest} has {len(missing)} clips that {table.path} has not: it is older, or rows were removed. "
+            "extractEmbeddingCnn14.py adds them"
+        ]
+    return []
 
 
 def _leads_outside(named: str) -> bool:

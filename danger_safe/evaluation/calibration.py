@@ -37,7 +37,10 @@ def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarra
 
 
 def _calibrated(classifier: ClassifierMixin, features: np.ndarray, labels: np.ndarray) -> CalibratedClassifierCV:
-    return CalibratedClassifierCV(FrozenEstimator(classifier), method="sigmoid").fit(features, labels)
+    every = np.arange(len(labels))  # a classifier that is fitted already needs no folds, nor five clips of each label
+    frozen = FrozenEstimator(classifier)
+    fitted = CalibratedClassifierCV(frozen, method="sigmoid", cv=[(every, every)]).fit(features, labels)
+    return fitted.set_params(cv=None)  # the saved model needs no list of rows
 
 
 def uncalibrated(pipeline: Pipeline) -> Pipeline:

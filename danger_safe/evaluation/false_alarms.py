@@ -82,10 +82,17 @@ class Trial:
             {
                 "threshold": float(threshold),
                 "danger_recall": float((counts[danger] > 0).mean()) if danger.any() else 0.0,
-                "false_alarms_an_hour": float(counts[safe].sum() / hours),
+                "false_alarms_per_hour": float(counts[safe].sum() / hours),
             }
             for threshold, counts in zip(THRESHOLDS, self.event_table, strict=True)
         ]
+
+    def at_recall(self, min_recall: float) -> list[float]:
+        """False alarms per hour, as [value, low, high], at the highest of THRESHOLDS that finds so many of the dangers;
+        at the lowest, where none does."""
+        enough = [number for number, point in enumerate(self.points()) if point["danger_recall"] >= min_recall]
+        threshold = THRESHOLDS[max(enough, default=0)]
+        return self.promise(np.full(len(self.labels), threshold))["false_alarms_per_hour"]
 
     def promise(self, threshold: np.ndarray) -> dict:
         """What is to be expected at ``threshold``, one for each clip and chosen without its fold: shares and rates as
@@ -95,7 +102,7 @@ class Trial:
         return {
             "minutes": float(self.seconds[safe].sum() / 60),
             "danger_recall": share_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
-            "false_alarms_an_hour": rate_with_interval(
+            "false_alarms_per_hour": rate_with_interval(
                 counts[safe], self.seconds[safe] / SECONDS, self.sources[safe], self.folds[safe]
             ),
         }

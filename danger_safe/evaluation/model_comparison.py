@@ -1,42 +1,92 @@
-"""Which model is better, and is it more than luck? Models compared on the same clips, recordings drawn anew.
+"""Which model to use, and is its lead more than luck? Models compared on the same clips, recordings drawn anew.
 
-Three ROC-AUCs side by side say little: all models stumble over the same recordings. Their difference on the same draw of
-recordings does not: the interval of the difference is what decides.
+What a user pays for a model are its false alarms at the recall that was asked for; how well it sorts is its ROC-AUC. Both
+are numbers of few recordings, over which all models stumble alike: their difference on the same draw of recordings is
+surer than the numbers themselves, and its interval says whether it is luck. How fast a model answers does not count: the
+network before it takes a thousand times as long.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import auc, draws, interval
+from danger_safe.evaluation.metrics import false_alarms_at_recall
+
+Interval = tuple[float, float, float]  # value, and low and high end of its 95 % interval
 
 
-def auc_differences(results: dict[str, Evaluation], best: str, seed: int = 0) -> dict[str, list[float]]:
-    """ROC-AUC of ``best`` minus that of each other model, as [value, low, high] of the 95 % interval."""
-    first = results[best]
-    drawn: dict[str, list[float]] = {title: [] for title in results}
-    for clips in draws(first.labels, first.sources, seed):
-        for title, result in results.items():
-            drawn[title].append(auc(result.labels[clips], result.scores[clips]))
-    whole = {title: auc(result.labels, result.scores) for title, result in results.items()}
-    differences = {}
-    for title in results:
-        if title != best:
-            low, high = interval(np.array(drawn[best]) - np.array(drawn[title]))
-            differences[title] = [whole[best] - whole[title], low, high]
-    return differences
+@dataclass(frozen=True)
+class Recommendation:
+    """The model to use, and why."""
+
+    title: str
+    sentence: str
+    differences: list[str]  # to each other model, in words
 
 
-def recommend(differences: dict[str, list[float]], best: str, cost: dict[str, float], unit: str) -> str:
-    """One sentence: the cheapest of the models that are not distinguishably worse than the best, and why."""
-    equal = [best, *(title for title, (_, low, _) in differences.items() if low <= 0)]
-    chosen = min(equal, key=cost.__getitem__)
-    if chosen == best and len(equal) == 1:
-        reason = "its ROC-AUC is higher than any other's by more than luck (95 %)"
-        return f"Use {best}: {reason}." if differences else f"Use {best}: it is the only one."
-    if chosen == best:
-        return f"Use {best}: no model is better, and of those as good it is the fastest ({cost[best]:.3g} {unit})."
-    value, low, high = differences[chosen]
-    return (
-        f"Use {chosen}: {best} is not distinguishably better (ROC-AUC {value:+.3f}, {low:+.3f} to {high:+.3f}), "
-        f"and slower ({cost[best]:.3g} against {cost[chosen]:.3g} {unit})."
-    )
+def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[str, dict]) -> Recommendation:
+    """Of ``models``, titles in ``results``, the one to use; the other results are baselines.
+
+    It is the one with the fewest false alarms: per hour, where ``per_hour`` has every model's, else of safe clips at the
+    recall that was asked for. Another is better where the false alarms of the two could be alike and its ROC-AUC is
+    higher by more than luck.
+    """
+    alarms, areas = measures(results)
+    hourly = {title: per_hour[title]["at_min_recall"] for title in models} if set(models) <= per_hour.keys() else None
+    cost = {title: hourly[title][0] if hourly else alarms[title][0] for title in models}
+    best = min(models, key=lambda title: (cost[title], -areas[title][0], title))
+
+    def no_dearer(title: str) -> bool:
+        if hourly:
+            return hourly[title][1] <= hourly[best][2]  # intervals that overlap
+        return difference(alarms[title], alarms[best])[1] <= 0
+
+    surer = [t for t in models if t != best and no_dearer(t) and difference(areas[t], areas[best])[1] > 0]
+    chosen = max(surer, key=lambda title: (areas[title][0], title), default=best)
+    recall = results[chosen].rule.min_recall
+    differences = []
+    for title in (title for title in results if title != chosen):
+        fewer, area = difference(alarms[chosen], alarms[title]), difference(areas[chosen], areas[title])
+        differences.append(
+            f"{chosen} minus {title}: ROC-AUC {_in_words(area, '.3f')}, safe clips with an alarm where {recall:.0%} of "
+            f"the dangers are found {_in_words(fewer, '.1%')} (95 % interval over recordings)"
+        )
+    if hourly:
+        paid = f"about {cost[chosen]:.0f} false alarms per hour where {recall:.0%} of the dangers are found"
+        others = ", ".join(f"{cost[title]:.0f} ({title})" for title in models if title != chosen)
+    else:
+        paid = f"an alarm on {cost[chosen]:.1%} of safe clips where {recall:.0%} of the dangers are found"
+        others = ", ".join(f"{cost[title]:.1%} ({title})" for title in models if title != chosen)
+    if len(models) == 1:
+        return Recommendation(chosen, f"Use {chosen}: it is the only one; {paid}.", differences)
+    if chosen != best:
+        why = f"{best} has fewer, which may be luck, and a lower ROC-AUC, which is more than luck"
+    else:
+        rivals = [title for title in models if title != best and no_dearer(title)]
+        why = f"its lead over {' and '.join(rivals)} may be luck" if rivals else "its lead is more than luck"
+    return Recommendation(chosen, f"Use {chosen}: {paid}, against {others}; {why}.", differences)
+
+
+def measures(results: dict[str, Evaluation], seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """False alarms at the recall asked for, and ROC-AUC, of each model: of all clips, then of each draw of recordings."""
+    first = next(iter(results.values()))
+    samples = [np.arange(len(first.labels)), *draws(first.labels, first.sources, seed)]
+    alarms = {
+        title: np.array([false_alarms_at_recall(r.labels[c], r.scores[c], r.rule.min_recall) for c in samples])
+        for title, r in results.items()
+    }
+    areas = {title: np.array([auc(r.labels[c], r.scores[c]) for c in samples]) for title, r in results.items()}
+    return alarms, areas
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Of two models' ``measures``."""
+    value, *drawn = one - other
+    return float(value), *interval(np.array(drawn or [value]))
+
+
+def _in_words(estimate: Interval, form: str) -> str:
+    value, low, high = (format(number, "+" + form) for number in estimate)
+    return f"{value} ({low} to {high})"

@@ -1,4 +1,4 @@
-"""What a model says of sounds like nothing in its training (detection/novelty.py): how often, and of what."""
+"""What the novelty rule costs and brings: known sounds called Unknown, and sounds of categories that nobody taught it."""
 
 import numpy as np
 from sklearn.base import clone
@@ -6,7 +6,7 @@ from sklearn.pipeline import Pipeline
 
 from danger_safe.detection.novelty import familiarity, learn_known, unknown_level
 from danger_safe.embeddings.table import EmbeddingTable
-from danger_safe.evaluation.calibration import decision_values
+from danger_safe.evaluation.calibration import decision_values, fit_sigmoid
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import share_with_interval
 
@@ -43,12 +43,25 @@ def leave_out_categories(
     return answers
 
 
-def summarise_unknown(result: Evaluation, model: Pipeline, sigmoid, table: EmbeddingTable) -> dict:
-    """The level, its price and its benefit, for *_metrics.json: see ``in_words``."""
+def summarise_unknown(result: Evaluation) -> dict:
+    """The level and its price, for *_metrics.json: see ``in_words``."""
     known, counted = known_familiarity(result)
     level = unknown_level(known[counted])
     safe = counted & (result.scores < result.threshold)
     unknown = safe & (known < level)
+    return {
+        "level": level,
+        "known_called_unknown": share_with_interval(unknown[safe], result.sources[safe]),
+        "missed_called_unknown": [
+            int((unknown & (result.labels == 1)).sum()),
+            int((safe & (result.labels == 1)).sum()),
+        ],
+    }
+
+
+def summarise_left_out(result: Evaluation, model: Pipeline, table: EmbeddingTable) -> dict:
+    """The benefit, for *_metrics.json: what becomes of categories that ``model``, a pipeline, was not taught."""
+    sigmoid = fit_sigmoid(result.values, table.labels)
     categories = table.clips["category"].to_numpy()
     answers = leave_out_categories(model, sigmoid, table, result.threshold, unknown_level(result.familiarity))
     label_of = dict(zip(categories.tolist(), table.labels.tolist(), strict=True))
@@ -56,13 +69,7 @@ def summarise_unknown(result: Evaluation, model: Pipeline, sigmoid, table: Embed
     for label, name in ((1, "danger"), (0, "safe")):
         of_label = [counts for category, counts in answers.items() if label_of[category] == label]
         left_out[name] = {key: sum(counts[key] for counts in of_label) for key in ("clips", "danger", "unknown")}
-    return {
-        "level": level,
-        "known_called_unknown": share_with_interval(unknown[safe], result.sources[safe]),
-        "missed_called_unknown": [int((unknown & (table.labels == 1)).sum()), int((safe & (table.labels == 1)).sum())],
-        "left_out": left_out,
-        "left_out_categories": answers,
-    }
+    return {"left_out": left_out, "left_out_categories": answers}
 
 
 def known_familiarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
@@ -82,14 +89,14 @@ def known_familiarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_words(measures: dict) -> str:
-    """Three lines for the terminal."""
+    """A line for the terminal, and two more where categories were left out."""
     price, (unknown, missed) = measures["known_called_unknown"][0], measures["missed_called_unknown"]
     lines = [
         f"Unknown rather than Safe: {price:.0%} of the known sounds that are not called Danger"
         f" ({unknown} of the {missed} missed dangers among them)"
     ]
     for name, words in (("danger", "dangers"), ("safe", "safe sounds")):
-        counts = measures["left_out"][name]
+        counts = measures.get("left_out", {}).get(name, {"clips": 0})
         if counts["clips"]:
             shares = [counts[key] / counts["clips"] for key in ("danger", "unknown")]
             lines.append(

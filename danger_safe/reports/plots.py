@@ -205,11 +205,11 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
 
     Both axes are the same in every model's picture.
     """
-    hour, points = metrics["by_the_hour"], metrics["operating_points"]
-    most_alarms = max(range(len(points)), key=lambda i: points[i]["false_alarms_an_hour"])
+    hour, points = metrics["per_hour"], metrics["operating_points"]
+    most_alarms = max(range(len(points)), key=lambda i: points[i]["false_alarms_per_hour"])
     points = points[most_alarms:]  # below that, the whole hour is one alarm: that it counts as one is no merit
     thresholds, alarms, recall = (
-        np.array([point[key] for point in points]) for key in ("threshold", "false_alarms_an_hour", "danger_recall")
+        np.array([point[key] for point in points]) for key in ("threshold", "false_alarms_per_hour", "danger_recall")
     )
 
     def at(threshold: float) -> tuple[float, float]:
@@ -217,7 +217,7 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
         return float(np.interp(threshold, thresholds, alarms)), float(np.interp(threshold, thresholds, recall))
 
     chosen = metrics["threshold"]
-    (found, low, high), (rate, fewest, most) = hour["danger_recall"], hour["false_alarms_an_hour"]
+    (found, low, high), (rate, fewest, most) = hour["danger_recall"], hour["false_alarms_per_hour"]
     figure = new_figure(6.0)
     frame(
         figure,
@@ -244,8 +244,6 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
     axis.set(xlabel="false alarms in an hour of ordinary sound (logarithmic)", ylabel="dangers found (recall)")
     axis.grid()
     axis.plot(alarms, recall, "-", color=BLUE, linewidth=2, label="every threshold", zorder=2)
-    if metrics.get("max_false_alarms_per_hour") is not None:
-        axis.axvline(metrics["max_false_alarms_per_hour"], color=GREY, linestyle=":", label="asked for")
     axis.errorbar(
         rate, found, xerr=[[max(rate - fewest, 0)], [max(most - rate, 0)]],
         yerr=[[max(found - low, 0)], [max(high - found, 0)]], fmt="D", color=VERMILION, markersize=7, capsize=5,

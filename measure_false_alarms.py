@@ -1,0 +1,96 @@
+"""Step 4: how often would each model cry wolf? False alarms per hour of ordinary sound, window by window.
+
+    python measure_false_alarms.py
+    python measure_false_alarms.py --models logreg_model.skops --minutes 60
+
+In:   audio_embeddings.csv, the sounds that it was made of, and the *_model.skops files trained on it
+Out:  rf_operating_point.png, …       false alarms per hour against dangers found, for every threshold
+      rf_model.skops, .joblib, rf_metrics.json, …  the same numbers, added: predict_danger.py --max-false-alarms-per-hour
+                                      chooses by them, and what sounds like nothing in training is told by windows, too
+      audio_embeddings_windows.npz    what was heard, for the next time
+
+The safe sounds of the table are joined and listened to as predict_danger.py does: an hour of a new sound every few
+seconds, more than most hours hold. Each model is trained anew on each fold and tried on the others.
+Models named .joblib can run code when they are opened: give only those that you made yourself.
+"""
+
+from danger_safe.core import cli  # first: where a package is missing, it says what to do
+
+# isort: split
+from pathlib import Path
+
+from danger_safe.core import paths
+from danger_safe.core.ownership import check_ours
+from danger_safe.detection.model_file import save_model_files
+from danger_safe.embeddings.table import describe_data, read_table
+from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds, older_than_manifest
+from danger_safe.evaluation.calibration import uncalibrated
+from danger_safe.evaluation.cross_validation import evaluate, folds_of, summarise
+from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
+from danger_safe.evaluation.novelty_report import summarise_left_out, summarise_unknown
+from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule, in_words_per_hour
+from danger_safe.evaluation.window_table import hear_again
+from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    table = read_table(args.embeddings)
+    warnings = older_than_manifest(table)
+    files = find_models(args.models, args.output_dir)
+    for file in files:
+        check_ours(args.output_dir / f"{key_of(file)}_operating_point.png")
+        for other in (metrics_file(file), file.with_suffix(".joblib"), file.with_suffix(".skops")):
+            check_ours(other)
+    models = load_models(files, table)
+    sounds, checkpoint = find_sounds(table, args.dataset), checkpoint_of(table)
+
+    written = []
+    for file, saved in models:
+        metrics = saved["metrics"]
+        heard = hear_again(table, folds_of(table, metrics["seed"])[0], sounds, checkpoint, args.minutes, args.jobs)
+        pipeline, rule = uncalibrated(saved["pipeline"]), Rule(metrics["min_recall"], metrics["max_threshold"])
+        result = evaluate(pipeline, table, rule, metrics["seed"], heard, args.jobs)
+        summary = summarise(result)
+        metrics |= {name: summary[name] for name in ("per_hour", "operating_points")}
+        metrics["unknown"] = summarise_unknown(result) | summarise_left_out(result, pipeline, table)
+        if saved.get("unknown"):
+            saved["unknown"]["level"] = metrics["unknown"]["level"]
+        save_model_files(file.with_suffix(".joblib"), saved)
+        write_metrics(file, metrics)
+        from danger_safe.reports.plots import draw_operating_points  # matplotlib takes a second to load
+
+        written.append(args.output_dir / f"{key_of(file)}_operating_point.png")
+        draw_operating_points(written[-1], metrics["model"], describe_data(table), metrics)
+        print(f"{metrics['model']}: {in_words_per_hour(metrics['per_hour'])}")
+        print(unknown_in_words(metrics["unknown"]))
+    minutes = metrics["per_hour"]["minutes"]
+    print(
+        f"Measured on {minutes:.1f} minutes of safe sound. Even without a false alarm in them, nothing below "
+        f"{60 * RULE_OF_THREE / max(minutes, 1e-9):.1f} per hour would be shown (rule of three): "
+        f"to show N per hour takes {RULE_OF_THREE:g}/N hours"
+    )
+    print(f"Wrote {', '.join(map(str, written))}, and into {', '.join(str(file) for file, _ in models)}")
+    print("Next: python predict_danger.py RECORDING --model FILE --max-false-alarms-per-hour N")
+    for warning in warnings:
+        cli.warn(warning)
+    return cli.DONE
+
+
+def parse(arguments: list[str]):
+    parser = cli.new_parser(__doc__)
+    parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
+                        help="table of step 2")  # fmt: skip
+    parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
+                        help="models to measure (default: every *_model.skops in --output-dir)")  # fmt: skip
+    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR",
+                        help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
+    parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
+                        help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip
+    parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the pictures go")
+    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,128 @@
+"""Numbers of a course: F1, recall of each category; thresholds that nobody need explain; tables that are too small."""
+
+import json
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+from test_train import make_table
+
+import train_logreg_model
+from danger_safe.core.errors import UserError
+from danger_safe.data.clips import NO_FOLD, Clip
+from danger_safe.data.splits import assign_folds, with_folds
+from danger_safe.embeddings.table import read_table
+from danger_safe.evaluation.calibration import fit_sigmoid
+from danger_safe.evaluation.cross_validation import Evaluation, summarise, warnings_of
+from danger_safe.evaluation.metrics import category_recall, false_alarms_at_recall, scores_at
+from danger_safe.evaluation.thresholds import Rule, most_balanced_threshold
+
+
+def test_f1_and_the_recall_of_each_category():
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    categories = np.array(["siren", "siren", "dog", "dog", "rain", "rain", "wind", "wind"])
+    scores = np.array([0.9, 0.8, 0.7, 0.1, 0.6, 0.2, 0.1, 0.1])
+    assert scores_at(labels, scores, 0.5)["f1"] == pytest.approx(f1_score(labels, scores >= 0.5))
+    found = category_recall(labels, categories, scores, {"at_0.5": 0.5, "at_threshold": 0.05})
+    assert list(found) == ["dog", "siren", "rain", "wind"]  # dangers first
+    assert found["dog"] == {"label": 1, "clips": 2, "at_0.5": 0.5, "at_threshold": 1.0}
+    assert found["rain"]["at_0.5"] == 0.5 and found["wind"]["at_threshold"] == 0.0
+    assert false_alarms_at_recall(labels, scores, 0.75) == 0.0
+    assert false_alarms_at_recall(labels, scores, 1.0) == 1.0
+
+
+def evaluation(labels, scores, rule, threshold=None):
+    """An Evaluation of clips that are each a recording, of which every fifth is of one fold."""
+    alone = np.arange(len(labels))
+    if threshold is None:
+        threshold = rule.choose(labels, scores)
+    return Evaluation(labels, scores, scores, alone % 5, alone, rule, threshold, "test")
+
+
+def test_a_threshold_above_one_half_is_chosen_only_where_it_was_asked_for():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 100)
+    scores = np.concatenate([rng.uniform(0.0, 0.6, 100), rng.uniform(0.6, 1.0, 100)])  # the gap is above one half
+    assert evaluation(labels, scores, Rule()).threshold == 0.5
+    asked = evaluation(labels, scores, Rule.asked_for(0.5))
+    assert asked.threshold > 0.5
+    (_, alarms), (missed, _) = summarise(asked)["at_threshold"]["confusion"]
+    assert f"misses {missed} dangers, not 0 as at 0.5, and raises {alarms} false alarms" in asked.rule_in_words
+    assert Rule.asked_for(0.99).max_threshold == 0.5
+
+
+def test_one_danger_that_nobody_can_find_does_not_make_everything_danger():
+    """Of twenty dangers, two score below every safe clip: 95 % of them can be had only by calling all clips Danger."""
+    labels = np.repeat([0, 1], [37, 20])
+    scores = np.concatenate([np.linspace(0.1, 0.4, 37), np.linspace(0.5, 0.9, 18), [0.01, 0.02]])
+    result = evaluation(labels, scores, Rule())
+    assert 0.4 < result.threshold <= 0.5
+    summary = summarise(result)
+    warned = "\n".join(warnings_of(summary, seen=0))
+    assert "learnt nothing" not in warned and "finds 90% of the dangers" in warned
+    assert "recall and specificity together are highest" in summary["threshold_rule"]
+    everything = summarise(evaluation(labels, scores, Rule(), threshold=0.0))
+    assert "learnt nothing" not in "\n".join(warnings_of(everything, seen=0))
+    assert most_balanced_threshold(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2])) <= 0.2
+
+
+def test_so_few_recordings_are_refused_in_words_or_trained_on(tmp_path):
+    for recordings, folds in ((2, 0), (2, 2), (3, 0), (3, 3)):
+        table = tmp_path / f"{recordings}_{folds}.csv"
+        make_table(table, clips=2 * recordings, takes=1, folds=folds, apart=9.0)
+        arguments = ["--embeddings", str(table), "--output-dir", str(tmp_path)]
+        if recordings == 2:
+            with pytest.raises(UserError, match="at least 3 each"):
+                train_logreg_model.main(arguments)
+        else:
+            assert train_logreg_model.main(arguments) == 0
+    labels, alone = np.tile([0, 1], 2), np.arange(4)
+    assert fit_sigmoid(np.array([-1.0, 1.0, -2.0, 2.0]), labels).predict(np.array([3.0]))[0] > 0.5
+    with pytest.raises(UserError, match="at least 3 each"):
+        assign_folds(labels, alone, alone // 2 + 1, seed=0)  # whoever brought the folds
+
+
+def test_a_training_tells_what_a_course_asks_for(tmp_path, capsys):
+    table = make_table(tmp_path / "t.csv", apart=3.0)
+    table.loc[0:3, "category"] = ["wind", "wind", "dog", "dog"]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    train_logreg_model.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for words in ("f1-score", "macro avg", "Recall of each category", "dog", "wind", "MISSED (FN)"):
+        assert words in printed
+    metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
+    assert metrics["at_threshold"]["f1"]["all"] == pytest.approx(metrics["classification_report"]["Danger"]["f1-score"])
+    assert metrics["categories"]["dog"]["clips"] == 2 and set(metrics["categories"]) == {"dog", "siren", "rain", "wind"}
+    assert metrics.pop("made_by") and joblib.load(tmp_path / "logreg_model.joblib")["metrics"] == metrics
+
+
+def test_a_training_that_does_not_converge_says_so(tmp_path, monkeypatch, capsys):
+    make_table(tmp_path / "t.csv")
+    build = train_logreg_model.build
+    monkeypatch.setattr(train_logreg_model, "build", lambda *a: build(*a).set_params(logisticregression__max_iter=1))
+    train_logreg_model.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
+    assert "NOT CONVERGED: scikit-learn ended 6 trainings" in capsys.readouterr().err
+
+
+def test_every_pair_of_the_same_sound_is_named(tmp_path):
+    table = make_table(tmp_path / "t.csv")
+    numbers = [name for name in table if name.startswith("feat_")]
+    for copy, of in ((5, 4), (9, 8), (20, 8)):
+        table.loc[copy, numbers] = table.loc[of, numbers]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=r"4\.wav = 5\.wav; 8\.wav = 9\.wav = 20\.wav"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_step_2_writes_a_fold_for_every_clip():
+    def clips(recordings, fold):
+        return [Clip(f"{n}.wav", Path(f"{n}.wav"), n % 2, "", fold, str(n // 4)) for n in range(recordings * 4)]
+
+    made = with_folds(clips(10, NO_FOLD))
+    assert {clip.fold for clip in made} == {1, 2, 3, 4, 5}
+    assert len({(clip.source, clip.fold) for clip in made}) == 10  # a recording is in one fold
+    assert made == with_folds(clips(10, NO_FOLD))
+    for kept in (clips(10, 3), clips(2, NO_FOLD)):  # the data's own; too few for any
+        assert with_folds(kept) == kept

@@ -1,0 +1,130 @@
+"""Which model is recommended, and what is compared at all: the same answer every time, and no model of another table."""
+
+import json
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from test_train import make_table
+
+import compare_models
+import train_logreg_model
+import train_mlp_model
+from danger_safe.core.errors import UserError
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.model_comparison import difference, measures, recommend
+from danger_safe.evaluation.thresholds import Rule
+
+
+def results_of(noises, clips=200):
+    """Evaluations of models that all stumble over the same clips, and each over some of its own."""
+    rng = np.random.default_rng(0)
+    labels, alone, hard = np.tile([0, 1], clips // 2), np.arange(clips), rng.normal(size=clips)
+    results = {}
+    for number, (title, noise) in enumerate(noises.items()):
+        scores = 4 * labels + hard + noise * np.random.default_rng(number).normal(size=clips)
+        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, Rule(), 0.5, "")
+    return results
+
+
+def test_a_difference_on_the_same_recordings_sees_what_single_numbers_do_not():
+    results = results_of({"good": 0.0, "worse": 1.5})
+    _, areas = measures(results)
+    value, low, high = difference(areas["good"], areas["worse"])
+    one, other = (roc_auc_score(results[title].labels, results[title].scores) for title in results)
+    assert value == pytest.approx(one - other)
+    assert 0 < low < value < high
+
+
+def test_the_model_with_fewest_false_alarms_is_recommended_whatever_its_speed():
+    noises = {"worst": 3.0, "good": 0.0, "middling": 1.0}
+    chosen = recommend(results_of(noises), list(noises), {})
+    assert chosen.title == "good" and chosen.sentence.startswith("Use good: an alarm on ")
+    assert len(chosen.differences) == 2 and "where 95% of the dangers are found" in chosen.differences[0]
+    assert recommend(results_of(dict(reversed(noises.items()))), list(noises), {}).title == "good"
+    hourly = {
+        title: {"at_min_recall": [rate, rate / 2, 2 * rate]}
+        for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)
+    }
+    by_the_hour = recommend(results_of(dict.fromkeys(noises, 0.0)), list(noises), hourly)
+    assert by_the_hour.title == "middling" and "about 24 false alarms per hour" in by_the_hour.sentence
+    assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be luck" in by_the_hour.sentence
+    part = {"worst": hourly["worst"]}  # of which only one was measured: that says nothing
+    assert recommend(results_of(noises), list(noises), part).title == "good"
+    assert "it is the only one" in recommend(results_of({"good": 0.0}), ["good"], {}).sentence
+
+
+def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_not():
+    labels, alone = np.repeat([0, 1], 100), np.arange(200)
+    few = np.concatenate([np.linspace(0.0, 0.8, 100), np.linspace(0.4, 1.0, 100)])
+    sharp = np.where(labels == 1, 0.9, 0.1) + 1e-3 * alone / 200
+    sharp[[3, 7, 150, 151, 152, 153, 154, 155]] = [0.95, 0.96, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]  # 94 % of dangers are easy
+    results = {
+        title: Evaluation(labels, scores, scores, alone % 5, alone, Rule(0.9), 0.5, "")
+        for title, scores in (("few", few), ("sharp", sharp))
+    }
+    hourly = {"few": {"at_min_recall": [20.0, 5.0, 60.0]}, "sharp": {"at_min_recall": [24.0, 8.0, 70.0]}}
+    chosen = recommend(results, ["few", "sharp"], hourly)
+    assert chosen.title == "sharp" and "few has fewer, which may be luck" in chosen.sentence
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A folder with a table and two models of it; the scripts run in it."""
+    monkeypatch.chdir(tmp_path)
+    make_table("audio_embeddings.csv", clips=80, apart=3.0)
+    for script in (train_logreg_model, train_mlp_model):
+        script.main([])
+    return tmp_path
+
+
+def test_timings_do_not_change_the_recommendation(trained, monkeypatch, capsys):
+    answers = set()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        monkeypatch.setattr(compare_models, "_seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
+        compare_models.main([])
+        answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
+    assert len(answers) == 1
+
+
+def test_models_of_another_mapping_or_an_older_table_are_not_compared(trained):
+    table = pd.read_csv("audio_embeddings.csv")
+    table.assign(category=np.where(table["label"], "dog", "rain")).to_csv("audio_embeddings.csv", index=False)
+    with pytest.raises(UserError, match=r"logreg_model.skops, mlp_model.skops: trained with another mapping"):
+        compare_models.main([])
+    table.iloc[2:].to_csv("audio_embeddings.csv", index=False)
+    with pytest.raises(UserError, match=r"trained on another state of audio_embeddings.csv"):
+        compare_models.main([])
+    saved = joblib.load("logreg_model.joblib")
+    del saved["metrics"]["table_sha256"]  # as older versions wrote them
+    joblib.dump(saved, "logreg_model.joblib")
+    table.to_csv("audio_embeddings.csv", index=False)
+    with pytest.raises(UserError, match=r"^logreg_model.joblib: trained on another state"):
+        compare_models.main(["--models", "logreg_model.joblib"])
+
+
+def test_a_table_older_than_its_manifest_is_not_trained_on(trained, capsys):
+    table = pd.read_csv("audio_embeddings.csv")
+    (trained / "dataset").mkdir()
+    checkpoint = {"name": "x", "sha256": "x"}
+    info = {"checkpoint": checkpoint, "settings": {"dimensions": 16}, "made_of": {"dataset": "dataset"}}
+    (trained / "audio_embeddings.json").write_text(json.dumps(info))
+
+    def train(manifest):
+        manifest.to_csv("dataset/manifest.csv", index=False)
+        train_logreg_model.main([])
+        return capsys.readouterr().err
+
+    manifest = table[["file", "label", "category", "fold", "source"]]
+    assert "warning" not in train(manifest)
+    with pytest.raises(UserError, match=r"4 of its clips have another label .* and 2 are gone"):
+        train(manifest.assign(label=manifest["label"].where(manifest.index >= 4, 1 - manifest["label"])).iloc[:-2])
+    more = pd.concat([manifest, manifest.iloc[:3].assign(file=["x.wav", "y.wav", "z.wav"])])
+    assert "has 3 clips that audio_embeddings.csv has not" in train(more)
+    pd.DataFrame({"file": ["x.wav", "y.wav", "z.wav"], "reason": "?"}).to_csv(
+        "audio_embeddings_failures.csv", index=False
+    )
+    assert "warning" not in train(more)
