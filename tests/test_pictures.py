@@ -51,14 +51,14 @@ def evaluation(clips=24, apart=2.0, seed=0):
 def metrics_of(result, warnings=()):
     points = [
         {"threshold": t, "danger_recall": (result.scores[result.labels == 1] >= t).mean(),
-         "false_alarms_an_hour": 720 * (result.scores[result.labels == 0] >= t).mean()}
+         "false_alarms_per_hour": 720 * (result.scores[result.labels == 0] >= t).mean()}
         for t in np.round(np.arange(0.02, 1.0, 0.02), 2)
     ]  # fmt: skip
     metrics = {
         "threshold": result.threshold, "threshold_rule": "finds at least 95% of dangers", "splitting": "4 folds",
         "majority_baseline": 0.5, "warnings": list(warnings), "operating_points": points,
         "ranking": {"roc_auc": {"all": 0.9}, "average_precision": {"all": 0.9}},
-        "by_the_hour": {"minutes": 20, "danger_recall": [0.9, 0.8, 0.97], "false_alarms_an_hour": [50, 30, 90]},
+        "per_hour": {"minutes": 20, "danger_recall": [0.9, 0.8, 0.97], "false_alarms_per_hour": [50, 30, 90]},
     }  # fmt: skip
     for name, threshold in (("at_0.5", 0.5), ("at_threshold", result.threshold)):
         metrics[name] = {"confusion": confusion(result.labels, (result.scores >= threshold).astype(int)).tolist()}
