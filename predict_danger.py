@@ -4,15 +4,15 @@
     python predict_danger.py recordings/ --format csv > windows.csv
     python predict_danger.py recording.wav --plot recording.png
     python predict_danger.py recording.wav --model logreg_model.skops
-    ffmpeg -i rtsp://camera/stream -f wav - | python predict_danger.py -
+    python predict_danger.py rtsp://camera/stream               # or ffmpeg -i … -f wav - | python predict_danger.py -
     python predict_danger.py --mic
 
-In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos and
-      other formats where ffmpeg is installed
+In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos, other
+      formats and addresses where ffmpeg is installed. Of several channels or tracks, each is heard
 Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file; audacity:
       a label track. Of a stream, events are told as they begin and end. --plot draws waveform, spectrogram, score and events
 
-Exit status 0: done; 3: some files could not be read; with --fail-on-danger, 4: danger was heard.
+Exit status 0: done; 3: some files could not be read, or not all of them was heard; with --fail-on-danger, 4: danger was heard.
 At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half of the
 recording or more. The score is a probability where dangers are as frequent as they were among the clips
 that it was calibrated on; in most recordings they are rarer.
@@ -34,12 +34,14 @@ from difflib import get_close_matches
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.audio.decode import FFMPEG_SUFFIXES, RATES, SUFFIXES, AudioError, read_header
-from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.audio.decode import RATES, SUFFIXES, AudioError, read_channels, read_header
+from danger_safe.audio.ffmpeg import SCHEMES, address_channels, is_stream_address
+from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
 from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
-from danger_safe.core.paths import list_files
+from danger_safe.core.paths import is_address
+from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
@@ -134,7 +136,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
 
     Raises AudioError where nothing could be heard; ``summary`` says when a recording breaks off later.
     """
-    live = recording == STREAM
+    live = isinstance(recording, str)  # stdin, or an address
     finder = EventFinder(EventConfig(summary.threshold, min_duration_s=args.min_duration), args.hop)
     pieces, seconds = open_pieces(recording, args)
     overview = None
@@ -224,26 +226,39 @@ def open_pieces(recording: Path | str, args) -> tuple[Iterator[np.ndarray], int 
         return microphone_pieces(), None
     if recording == STREAM:
         return (raw_pieces(sys.stdin.buffer, args.raw) if args.raw else wav_pieces(sys.stdin.buffer)), None
+    if isinstance(recording, str):
+        return address_channels(recording), None
     try:
         frames, rate = read_header(recording)
-        seconds = round(frames / rate)
-    except AudioError:  # reading it says why, or ffmpeg can
+        seconds = round(frames / rate) or None
+    except AudioError:  # reading it says why
         seconds = None
-    return file_pieces(recording), seconds
+    return read_channels(recording), seconds
 
 
 def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
-    """Files as they are given, and the recordings in folders, by name. Raises UserError for a folder without any."""
+    """Files as they are given, addresses, and the recordings in folders, by name. Raises UserError for a folder without
+    any, and for an address that cannot be listened to."""
     for name in inputs:
         path = Path(name)
-        if name == STREAM or not os.path.isdir(path):  # not path.is_dir(), which raises where it may not look
-            yield STREAM if name == STREAM else path
-            continue
-        listed = list_files(path)  # with folders that cannot be looked into: those are named, too
-        found = [file for name, file in listed if name.lower().endswith(("/", *SUFFIXES, *FFMPEG_SUFFIXES))]
-        if not found:
-            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES + FFMPEG_SUFFIXES)})")
-        yield from found
+        if name == STREAM or is_stream_address(name):
+            yield name
+        elif is_address(name) and not path.exists():
+            schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise UserError(
+                f"{name}: no address that can be listened to ({schemes}): give a file, or send it to stdin (-)"
+            )
+        elif not os.path.isdir(path):  # not path.is_dir(), which raises where it may not look
+            yield path
+        elif found := list_sounds(path):  # with folders that cannot be looked into: those are named, too
+            yield from (file for _, file in found)
+        else:
+            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES)})")
+
+
+def is_live(recording: str) -> bool:
+    """Whether an input comes as it is recorded: stdin, an address."""
+    return recording == STREAM or is_stream_address(recording)
 
 
 def parse(arguments: list[str]):
@@ -289,7 +304,7 @@ def parse(arguments: list[str]):
         parser.error("give --threshold or --max-false-alarms-per-hour, not both")
     if args.hop > args.window:
         parser.error("--hop must not be longer than --window: sound would be left out")
-    if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or args.input == [STREAM]):
+    if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or is_live(args.input[0])):
         parser.error("--plot is for one recording")
     if args.plot and not args.plot.absolute().parent.is_dir():
         parser.error(f"--plot {args.plot}: there is no such folder")

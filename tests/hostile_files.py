@@ -60,7 +60,7 @@ def zipped():
 
 PCM = noise().astype("<f4").tobytes()
 ONES = np.ones((8_000, 1))
-EMPTY, UNDECODABLE, NO_SAMPLES = "is an empty file", "cannot be decoded", "has no samples"
+EMPTY, UNDECODABLE, NO_SAMPLES, CUT = "is an empty file", "cannot be decoded", "has no samples", "breaks off at"
 NOT_FINITE, TOO_LOUD = "holds NaN or infinite samples", "holds samples beyond"
 
 # name: (bytes, reason)
@@ -78,10 +78,10 @@ CONTENTS = {
     # truncated
     "cut_in_header.wav": (encoded()[:30], UNDECODABLE),
     "header_only.wav": (encoded()[:44], NO_SAMPLES),
-    "cut.wav": (cut(encoded(), 0.5), None),
+    "cut.wav": (cut(encoded(), 0.5), CUT),
     "cut_in_sample.wav": (encoded()[:-1], None),
-    "cut.ogg": (cut(encoded(noise(3), container="OGG", subtype="VORBIS"), 0.6), None),
-    "cut.mp3": (cut(encoded(noise(3), container="MP3", subtype="MPEG_LAYER_III"), 0.6), None),
+    "cut.ogg": (cut(encoded(noise(3), container="OGG", subtype="VORBIS"), 0.6), CUT),
+    "cut.mp3": (cut(encoded(noise(3), container="MP3", subtype="MPEG_LAYER_III"), 0.6), CUT),
     # headers that lie
     "no_channels.wav": (wav_header(channels=0) + bytes(16_000), UNDECODABLE),
     "no_rate.wav": (wav_header(rate=0) + bytes(16_000), UNDECODABLE),
@@ -89,7 +89,7 @@ CONTENTS = {
     "no_bits.wav": (wav_header(bits=0) + bytes(16_000), UNDECODABLE),
     "unknown_codec.wav": (wav_header(tag=0x7777) + bytes(16_000), UNDECODABLE),
     "claims_4_GB.wav": (wav_header(data=0xFFFFFFF0, riff=0xFFFFFFFF) + PCM[:16_000], None),
-    "claims_nothing.wav": (wav_header(data=0) + bytes(16_000), NO_SAMPLES),
+    "claims_nothing.wav": (wav_header(data=0) + bytes(16_000), None),
     # samples that are no sound
     "nan.wav": (floats(np.nan), NOT_FINITE),
     "infinite.wav": (floats(np.inf, -np.inf), NOT_FINITE),

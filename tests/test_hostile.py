@@ -15,7 +15,6 @@ import soundfile
 from conftest import ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
-from danger_safe.audio.decode import AudioError, read_pieces
 from danger_safe.core.cli import one_line
 
 EXTRACT, PREDICT = "extractEmbeddingCnn14.py", "predict_danger.py"
@@ -197,24 +196,6 @@ def test_stream(tmp_path, name):
     assert "Traceback" not in done.stderr.decode()
 
 
-@pytest.mark.parametrize(
-    ("container", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")]
-)
-def test_recordings_joined_end_to_end_are_not_half_heard_without_a_word(tmp_path, container, subtype):
-    """libsndfile reads the first one only, and says nothing."""
-    first, second = (encoded(noise(seconds, seed=seconds), container=container, subtype=subtype) for seconds in (3, 5))
-    for content, joined in ((first, False), (first + b"TAG" + bytes(125), False), (first + second, True)):
-        (tmp_path / "a").write_bytes(content)
-        heard = 0
-        try:
-            for piece in read_pieces(tmp_path / "a"):
-                heard += len(piece)
-            assert not joined
-        except AudioError as error:
-            assert joined and "joined to its end" in str(error)
-        assert heard >= 3 * 32_000
-
-
 def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
     left = noise(4)
     soundfile.write(tmp_path / "crossed.wav", np.hstack([left, -left]), 16_000)
@@ -224,16 +205,8 @@ def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
     assert crossed == pytest.approx(alone, abs=1e-3) and crossed > 0
 
 
-def test_sounds_that_only_ffmpeg_reads_are_not_left_out_without_a_word(tmp_path):
-    for name in ("Danger/a.wav", "Safe/b.wav", "Safe/phone.m4a"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(encoded(noise(1)))
-    done = run(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
-    assert "1 sounds are left out, Safe/phone.m4a first" in done.stderr
-
-
 @pytest.mark.skipif(not POSIX, reason="a shell's way to close a stream")
-@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0)])
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("2>/dev/full", 0)])
 def test_closed_streams(tmp_path, closed, status):
     (tmp_path / "a.wav").write_bytes(encoded(noise(1)))
     command = f"{sys.executable} {ROOT / PREDICT} {tmp_path / 'a.wav'} --format json {closed}"
@@ -252,4 +225,4 @@ def test_what_was_heard_before_a_recording_breaks_off_is_answered(tmp_path):
     assert line["incomplete"] and 12 < line["seconds"] < 14.5
     assert "cannot be decoded" in done.stderr and (tmp_path / "p.png").is_file()
     table = run("predict_danger.py", tmp_path / "spoilt.flac", status=3).stdout
-    assert "it breaks off here" in table
+    assert "not all of it was heard" in table

@@ -1,37 +1,42 @@
-"""Sound files in, mono float32 at 32 kHz out: the only place where audio is decoded.
+"""Sound files in, mono float32 at 32 kHz out: the only place where files are decoded.
 
     samples = read_clip("dog.wav")             # the whole clip, shape (samples,)
     for block in read_blocks("day.flac", 30):  # at most 30 s at a time: memory does not grow with the recording
 
-Decoding is libsndfile's (WAV, FLAC, OGG, MP3 and more), resampling is soxr's at high quality.
+libsndfile decodes what it can (WAV, FLAC, OGG, MP3 and more), ffmpeg the rest where it is installed; soxr resamples at
+high quality. What a file should have held and does not (sections.py) is an AudioError, after all that could be heard.
 """
 
 import contextlib
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 
-from danger_safe.audio import chained
+from danger_safe.audio import ffmpeg
+from danger_safe.audio.pcm import RATES, SAMPLE_RATE, AudioError, broken_off, check_rate, clock, finite, mono, resampled
+from danger_safe.audio.sections import Section, Source, SpliceReader, find_sections
 from danger_safe.core.paths import Place, is_address, open_file
 
-SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
+__all__ = ["RATES", "SAMPLE_RATE", "SUFFIXES", "AudioError", "read_blocks", "read_channels", "read_clip", "read_header"]
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
-FFMPEG_SUFFIXES = (".aac", ".avi", ".m4a", ".mkv", ".mov", ".mp4", ".webm", ".wma")  # what ffmpeg can make a sound of
+SUFFIXES = (  # of sounds: what is read when it is named is found in a folder too
+    ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".awb", ".caf",
+    ".dts", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus", ".rf64", ".snd", ".spx", ".tak", ".tta", ".ts",
+    ".vob", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wv",
+)  # fmt: skip
 MISSING = "is missing"
-RATES = range(1_000, 1_000_001)  # Hz
-CANCELLED = 1e-3  # energy of the channels' mean, as a share of the loudest one's, under which they cancel each other
-MOST_FRAMES = 1 << 48  # libsndfile says 2**63 - 1 of a FLAC that was written to a pipe, and then fails to seek in it
-LOUDEST = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
+MAX_FRAMES = 1 << 48  # libsndfile says 2**63 - 1 of what was written to a pipe
 _READ_FRAMES = 1 << 16  # frames decoded at once: 1.5 s at 44.1 kHz; what breaks off in one of them is lost with it
-
-
-class AudioError(Exception):
-    """A sound file that cannot be used; the message is the reason, without the file's name."""
+_SLACK = {"OGG": MAX_FRAMES, "MP3": 4_608}  # frames: Ogg's pages are counted instead, MP3 has a decoder's delay
+_UNDECODABLE = "cannot be decoded"
 
 
 def read_clip(path: Place) -> np.ndarray:
@@ -45,7 +50,8 @@ def read_clip(path: Place) -> np.ndarray:
 def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
     """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
 
-    Each block is float32 of shape (seconds * 32,000,). Channels are averaged, unless they cancel each other. Raises AudioError as ``read_clip``.
+    Each block is float32 of shape (seconds * 32,000,). Channels are averaged, unless they cancel each other.
+    Raises AudioError as ``read_clip``, and where something is missing, after what there is.
     """
     size = int(seconds * SAMPLE_RATE)
     ready, held = [], 0  # resampled pieces that do not fill a block yet, and how many samples they hold
@@ -66,12 +72,19 @@ def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
 
 
 def read_header(path: Place) -> tuple[int, int]:
-    """(frames, Hz) as a file's header has them: fast, and not to be trusted. Raises AudioError as ``read_clip``."""
-    with open_sound(path) as file:
-        check_rate(file.samplerate)
-        if file.frames > MOST_FRAMES:
-            raise AudioError("cannot be decoded: its header does not say how long it is")
-        return file.frames, file.samplerate
+    """(frames, Hz) as a file's header has them: fast, and not to be trusted; 0 frames where it does not say.
+
+    Raises AudioError as ``read_clip``.
+    """
+    try:
+        with open_sound(path) as file:
+            check_rate(file.samplerate)
+            return (file.frames if file.frames <= MAX_FRAMES else 0), file.samplerate
+    except AudioError as refused:
+        if not str(refused).startswith(_UNDECODABLE) or not ffmpeg.has_program():
+            raise
+    with _local(path) as local:
+        return round(ffmpeg.Facts(local).seconds * SAMPLE_RATE), SAMPLE_RATE
 
 
 @contextlib.contextmanager
@@ -93,62 +106,101 @@ def _opened(path: Place):
     return contextlib.nullcontext(os.fsencode(path) if os.name == "posix" else path)
 
 
+@contextlib.contextmanager
+def _local(path: Place) -> Iterator[Path]:
+    """The file on this computer: what an address names is fetched for as long as it is needed."""
+    if not is_address(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder, open_file(path) as source:
+        local = Path(folder, "sound")
+        with open(local, "wb") as file:
+            shutil.copyfileobj(source, file)
+        yield local
+
+
 def read_pieces(path: Place) -> Iterator[np.ndarray]:
-    """Decoded, mono, 32 kHz pieces of a file, as they come. Raises AudioError as ``read_clip``."""
-    with open_sound(path) as file:
-        yield from resampled(_mono_pieces(file), file.samplerate)
-        may_be_joined = file.format in chained.FORMATS and not is_address(path)
+    """Decoded, mono, 32 kHz pieces of a file, as they come: (samples,). Raises AudioError as ``read_clip``."""
+    yield from _pieces(path, mono)
+
+
+def read_channels(path: Place) -> Iterator[np.ndarray]:
+    """As ``read_pieces`` with the channels of all tracks: (samples, channels)."""
+    yield from _pieces(path, lambda samples: samples)
+
+
+def _pieces(path: Place, mix: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+    _check_is_file(path)
+    heard = 0
     try:
-        if may_be_joined and chained.is_joined(path):
-            raise AudioError("holds another recording, joined to its end: only the first was heard. Take them apart")
-    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        with _local(path) as local:
+            with open(local, "rb") as file:
+                sections = find_sections(Source(file))
+                try:
+                    if any(section.tracks > 1 for section in sections):
+                        raise AudioError(f"{_UNDECODABLE}: it holds several tracks of sound")
+                    for piece in _decoded(local, file, sections, mix):
+                        heard += len(piece)
+                        yield piece
+                    return
+                except (soundfile.SoundFileError, ValueError) as error:
+                    refused = AudioError(_reason(local, error))
+                except AudioError as error:
+                    refused = error
+            if heard or not str(refused).startswith(_UNDECODABLE):
+                raise refused
+            for piece in ffmpeg.file_channels(local, refused):
+                heard += len(piece)
+                yield mix(piece)
+            if fault := next((section.fault for section in sections if section.fault), ""):
+                raise AudioError(_in_words(fault, heard))
+    except OSError as error:
         raise AudioError(_reason(path, error)) from error
 
 
-def _mono_pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    # not file.blocks(): where a file ends before its header says, that gives whatever was in the memory
-    frames = _READ_FRAMES * 8 // max(8, file.channels)
-    while len(piece := file.read(frames, dtype="float32", always_2d=True)):
-        yield mono(finite(piece))
+def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterator[np.ndarray]:
+    """What libsndfile decodes of a file. Raises AudioError where some of it was missing, after all that there is."""
+    is_whole = len(sections) < 2 and not (sections and sections[0].header)  # by its name, it is read fastest
+    heard, fault = 0, ""
+    for section in sections or [Section(0, 0)]:
+        count = _Count()
+        try:
+            with _opened(path) as name, soundfile.SoundFile(name if is_whole else SpliceReader(file, section)) as sound:
+                check_rate(sound.samplerate)
+                for piece in resampled(map(mix, count.watch(sound)), sound.samplerate):
+                    heard += len(piece)
+                    yield piece
+                missing = sound.frames - count.frames > _SLACK.get(sound.format, 0)
+        except soundfile.SoundFileError as error:
+            if not heard:
+                raise
+            fault = fault or broken_off(heard, section.promised, _reason(path, error))
+            continue
+        if section.fault or missing:
+            fault = fault or _in_words(section.fault, heard, section.promised)
+    if fault:
+        raise AudioError(fault)
 
 
-def mono(samples: np.ndarray) -> np.ndarray:
-    """(samples, channels) -> the mean of the channels; where they cancel each other out, the loudest: (samples,)."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    mean = samples.mean(axis=1, dtype=np.float32)
-    energy = np.einsum("ij,ij->j", samples, samples)
-    loudest = int(np.argmax(energy))
-    if np.dot(mean, mean) < CANCELLED * energy[loudest]:  # a cable with its wires crossed: silence would be called safe
-        return np.ascontiguousarray(samples[:, loudest], np.float32)
-    return mean
+def _in_words(fault: str, heard: int, promised: float = 0.0) -> str:
+    """What a person is told of a section's fault."""
+    if fault == "is damaged":
+        return f"is damaged: not all of its sound up to {clock(heard / SAMPLE_RATE)} could be heard"
+    return broken_off(heard, promised)
 
 
-def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Mono pieces of ``rate`` Hz at 32 kHz, as they come."""
-    check_rate(rate)
-    if rate == SAMPLE_RATE:
-        yield from pieces
-        return
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for piece in pieces:
-        yield resampler.resample_chunk(piece)
-    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+class _Count:
+    """Counts the frames that a decoder delivers."""
 
+    frames = 0
 
-def check_rate(rate: int) -> None:
-    """Raises AudioError for a rate that no sound has: a second of it might last for hours."""
-    if rate not in RATES:
-        raise AudioError(f"has a sample rate of {rate:,} Hz, where {RATES[0]:,} to {RATES[-1]:,} are possible")
-
-
-def finite(samples: np.ndarray) -> np.ndarray:
-    """The samples. Raises AudioError when one is NaN, infinite, or too large for any sound."""
-    if not np.isfinite(samples).all():
-        raise AudioError("holds NaN or infinite samples")
-    if len(samples) and max(samples.max(), -samples.min()) > LOUDEST:
-        raise AudioError(f"holds samples beyond {LOUDEST:g}, where 1 is full scale: no sound")
-    return samples
+    def watch(self, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        """(frames, channels) pieces, to the end."""
+        # not file.blocks(): where a file ends before its header says, that gives whatever was in the memory
+        frames = _READ_FRAMES * 8 // max(8, file.channels)
+        while len(piece := file.read(frames, dtype="float32", always_2d=True)):
+            self.frames += len(piece)
+            yield finite(piece)
 
 
 def _check_is_file(path: Place) -> None:
@@ -179,4 +231,4 @@ def _reason(path: Place, error: Exception) -> str:
     words = str(error).rsplit(": ", 1)[-1].rstrip(".")
     if "regular file" in words:  # what libsndfile says of anything that is named .mp3 and is none
         words = "Format not recognised"
-    return f"cannot be decoded: {words}"
+    return f"{_UNDECODABLE}: {words}"

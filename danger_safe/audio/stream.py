@@ -1,122 +1,183 @@
-"""Sound from anywhere, as mono float32 pieces at 32 kHz: a file of any kind, a stream on stdin, a microphone.
+"""Sound that comes as it is recorded: a stream on stdin, a microphone. Pieces at 32 kHz, as long as they come.
 
-Pieces are as long as they come; windows.py cuts them. Nothing is held: memory does not grow with a recording.
+Nothing is held: memory does not grow with a recording. A stream ends when it ends, whatever its header said of its length.
 """
 
+import contextlib
 import queue
-import shutil
-import subprocess
-import tempfile
-import wave
+import select
+import struct
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from danger_safe.audio.decode import (
-    SAMPLE_RATE,
-    AudioError,
-    check_rate,
-    finite,
-    mono,
-    read_header,
-    read_pieces,
-    resampled,
-)
+from danger_safe.audio.chunked import CHUNKS, UNKNOWN_LENGTHS
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, broken_off, check_rate, finite, resampled
 from danger_safe.core.errors import UserError
 
-MOST_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
+MAX_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
 PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last samples
+MAX_CHUNK = 1 << 24  # bytes of a chunk before or behind the samples that a stream may have
 
 
-def file_pieces(path: Path) -> Iterator[np.ndarray]:
-    """A sound file through libsndfile, anything else (video, M4A, …) through ffmpeg where it is installed.
-
-    Raises AudioError when neither can read it.
-    """
-    refused = None
-    try:
-        read_header(path)
-    except AudioError as error:
-        refused = error
-    if refused is None:
-        yield from read_pieces(path)
-    elif str(refused).startswith("cannot be decoded"):
-        yield from _ffmpeg_pieces(path, refused)
-    else:
-        raise refused
-
-
-def _ffmpeg_pieces(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise AudioError(f"{refused}; with ffmpeg installed, videos and more formats can be read")
-    command = [program, "-nostdin", "-v", "error", "-i", f"file:{path}", "-vn", "-ac", "1", "-ar", str(SAMPLE_RATE)]
-    with (
-        tempfile.TemporaryFile() as messages,
-        subprocess.Popen([*command, "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages) as process,
-    ):
-        try:
-            while data := process.stdout.read(4 * SAMPLE_RATE * 5):
-                yield finite(np.frombuffer(data[: len(data) // 4 * 4], "<f4"))
-            failed = process.wait() != 0
-        finally:
-            process.kill()  # where nobody wants the rest
-        if failed:
-            messages.seek(0)
-            words = messages.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise AudioError(f"cannot be decoded, by ffmpeg neither: {words[-1].rsplit(': ', 1)[-1]}")
-
-
-class _Plain:
-    """A WAV stream whose PCM is called so: more than two channels or 16 bits are written as WAVE_FORMAT_EXTENSIBLE, which
-    Python knows from 3.12 on."""
+class _Stream:
+    """A stream whose ``read`` waits for all that was asked for, also where nobody waits: less is the end."""
 
     def __init__(self, stream: BinaryIO):
-        self._stream, head = stream, stream.read(60)
-        if head[12:16] == b"fmt " and head[20:22] == b"\xfe\xff" and head[44:46] == b"\x01\x00":
-            head = head[:20] + b"\x01\x00" + head[22:]
-        self._head = head
+        self._stream, self._returned = stream, b""
 
     def read(self, size: int) -> bytes:
-        """As the stream's."""
-        known, self._head = self._head[:size], self._head[size:]
-        return known + self._stream.read(size - len(known)) if len(known) < size else known
+        """``size`` bytes, fewer at the end."""
+        parts, missing = [self._returned[:size]], size - len(self._returned[:size])
+        self._returned = self._returned[size:]
+        while missing:
+            data = self._stream.read(missing)
+            if data is None:  # there is none yet, and the stream does not wait
+                self._wait()
+            elif not data:
+                break
+            else:
+                parts.append(data)
+                missing -= len(data)
+        return b"".join(parts)
+
+    def give_back(self, data: bytes) -> None:
+        """What the next ``read`` is to give first."""
+        self._returned = data + self._returned
+
+    def _wait(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            select.select([self._stream], [], [], 1.0)
+            return
+        time.sleep(PIECE_SECONDS / 2)  # Windows cannot wait for a pipe
+
+
+@dataclass(frozen=True)
+class _Format:
+    """Of a WAV stream's samples."""
+
+    rate: int
+    channels: int
+    width: int  # bytes of a sample
+    is_float: bool
+    length: int | None  # bytes, None where the header does not know
 
 
 def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """A WAV stream (PCM, 8 to 32 bit) as ``ffmpeg -f wav -`` or ``arecord`` write it, to its end.
+    """A WAV stream (PCM of 8 to 32 bit, or float) as ``ffmpeg -f wav -`` or ``arecord`` write it: (samples, channels).
 
-    Raises AudioError when it is none.
+    To its end; where another WAV follows, as ``cat`` makes it, that is heard too. Raises AudioError when it is none, or
+    ends before its header says.
     """
-    try:
-        file = wave.open(_Plain(stream))  # noqa: SIM115 - the stream is not ours to close
-    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk that ends before it begins
-        words = str(error) or "it ended before a sound began"
-        raise AudioError(
-            f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or give --raw RATE"
-        ) from error
-    channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
-    if width > 4 or channels > MOST_CHANNELS:
-        raise AudioError(f"is no WAV stream of sound: {channels} channels of {8 * width} bits")
+    source, heard, fault, is_first = _Stream(stream), 0, "", True
+    while (head := _read_format(source, is_first)) is not None:
+        is_first = False
+        missing = _Missing()
+        for piece in resampled(_samples(source, head, missing), head.rate):
+            heard += len(piece)
+            yield piece
+        if missing.size > 0:
+            fault = broken_off(heard, heard / SAMPLE_RATE + missing.size / (head.rate * head.channels * head.width))
+    if fault:
+        raise AudioError(fault)
+
+
+class _Missing:
+    size = 0  # bytes that a header promised and that did not come
+
+
+def _read_format(source: _Stream, is_first: bool) -> _Format | None:
+    """The header up to the first sample. None at the end of a stream, behind its first."""
+    head = source.read(12)
+    if not is_first and len(head) < 12:
+        return None
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
+        _refuse("it ended before a sound began" if len(head) < 12 else "it does not begin as one")
+    found, long_length = None, None
+    while (chunk := source.read(8))[:4] != b"data" or found is None:
+        length = int.from_bytes(chunk[4:8], "little")
+        if len(chunk) < 8 or length > MAX_CHUNK:
+            _refuse("it ended before a sound began" if len(chunk) < 8 else "its header is damaged")
+        content = source.read(length + length % 2)
+        if chunk[:4] == b"fmt " and length >= 16:
+            found = content
+        elif chunk[:4] == b"ds64":
+            long_length = int.from_bytes(content[8:16], "little")
+    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", found[:16])
+    if kind == 0xFFFE and len(found) >= 26:  # how more than two channels or 16 bits are written
+        kind = int.from_bytes(found[24:26], "little")
+    if kind not in (1, 3) or bits not in ((8, 16, 24, 32) if kind == 1 else (32, 64)):
+        _refuse(f"format {kind}, {bits} bits")
+    if not 0 < channels <= MAX_CHANNELS:
+        _refuse(f"{channels} channels")
     check_rate(rate)
-    frame, size = channels * width, max(1, int(rate * PIECE_SECONDS))
+    length = int.from_bytes(chunk[4:8], "little")
+    if length == 0xFFFF_FFFF and long_length:
+        length = long_length
+    is_unknown = length == 0 or any(length in lengths for lengths in UNKNOWN_LENGTHS)
+    return _Format(rate, channels, bits // 8, kind == 3, None if is_unknown else length)
 
-    def blocks() -> Iterator[np.ndarray]:
-        while data := file.readframes(size):
-            samples = _integers(data[: len(data) // frame * frame], width)
-            yield mono(samples.reshape(-1, channels))
 
-    yield from resampled(blocks(), rate)
+def _refuse(words: str) -> None:
+    raise AudioError(
+        f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or give --raw RATE"
+    )
+
+
+def _samples(source: _Stream, head: _Format, missing: _Missing) -> Iterator[np.ndarray]:
+    """(samples, channels) of one WAV, at its own rate; ``missing`` learns what did not come."""
+    frame = head.channels * head.width
+    size, left = max(1, int(head.rate * PIECE_SECONDS)) * frame, head.length
+    while left is None or left > 0:
+        data = source.read(size if left is None else min(size, left))
+        if left is not None:
+            left -= len(data)
+            missing.size = left if left >= frame else 0
+        if samples := len(data) // frame * frame:
+            yield _numbers(data[:samples], head).reshape(-1, head.channels)
+        if not data:
+            return
+        if left == 0:
+            if head.length % 2 and (byte := source.read(1)) != b"\0":
+                source.give_back(byte)
+            if not _is_over(source):
+                left = None  # the length had wrapped, or was wrong: sound goes on
+
+
+def _is_over(source: _Stream) -> bool:
+    """Whether a WAV ends here: the stream does, or other chunks or another WAV follow. Chunks are passed over."""
+    while True:
+        head = source.read(12)
+        if len(head) < 8 or (head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"):
+            source.give_back(head)
+            return True
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] not in CHUNKS or length > MAX_CHUNK:
+            source.give_back(head)
+            return False  # zero bytes too: they may be a quiet moment of sound that goes on
+        source.give_back(head[8:])
+        source.read(length + length % 2)
+
+
+def _numbers(data: bytes, head: _Format) -> np.ndarray:
+    return (
+        finite(np.frombuffer(data, f"<f{head.width}").astype(np.float32))
+        if head.is_float
+        else _integers(data, head.width)
+    )
 
 
 def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
     """Headerless mono 16-bit little-endian PCM of ``rate`` Hz."""
     size = 2 * max(1, int(rate * PIECE_SECONDS))
 
+    source = _Stream(stream)
+
     def blocks() -> Iterator[np.ndarray]:
-        while data := stream.read(size):
+        while data := source.read(size):
             yield _integers(data[: len(data) // 2 * 2], 2)
 
     yield from resampled(blocks(), rate)

@@ -16,7 +16,7 @@ class Window:
 
     start: float  # seconds from the beginning
     end: float
-    samples: np.ndarray  # float32, mono, 32 kHz
+    samples: np.ndarray  # float32, 32 kHz, (samples,) or (samples, channels)
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,29 @@ def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterato
     the AudioError of ``pieces`` that break off, after the last window.
     """
     size, step = max(1, round(seconds * SAMPLE_RATE)), max(1, round(hop * SAMPLE_RATE))
-    held = np.empty(0, np.float32)
+    held: np.ndarray | None = None
     begin = 0  # of ``held``, in samples of the recording
     covered = 0  # up to here a window has been
     broken = None
     try:
         for piece in pieces:
-            held = np.concatenate([held, piece])
+            held = piece if held is None else _joined(held, piece)
             while len(held) >= size:
                 yield Window(begin / SAMPLE_RATE, (begin + size) / SAMPLE_RATE, held[:size])
                 covered = begin + size
                 held, begin = held[step:], begin + step
     except AudioError as error:
         broken = error
-    if len(held) and begin + len(held) > covered:
+    if held is not None and len(held) and begin + len(held) > covered:
         yield Window(begin / SAMPLE_RATE, (begin + len(held)) / SAMPLE_RATE, held)
     if broken:
         raise broken
+
+
+def _joined(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """One piece behind another; where one has fewer channels, its last one goes on in those that it lacks."""
+    if before.ndim != after.ndim or before.shape[1:] != after.shape[1:]:
+        before, after = (piece.reshape(len(piece), -1) for piece in (before, after))
+        channels = max(before.shape[1], after.shape[1])
+        before, after = (np.pad(piece, ((0, 0), (0, channels - piece.shape[1])), "edge") for piece in (before, after))
+    return np.concatenate([before, after])

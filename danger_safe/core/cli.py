@@ -7,6 +7,7 @@
 import argparse
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -126,6 +127,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     if "--debug" not in arguments:
         _silence_libraries()
     _stop_on_sigterm()
+    _survive_full_stderr()
     try:
         status = main(arguments)
         sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends
@@ -190,6 +192,27 @@ def _memory_limit() -> float:
         return math.inf
     limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=math.inf)
+
+
+class _Unfailing(io.FileIO):
+    """A file that takes no more drops what it is given: words about a run must not end it before its answer."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def _survive_full_stderr() -> None:
+    """Where stderr is a full disk, a closed pipe or one that does not wait, results are given all the same."""
+    if not isinstance(sys.stderr, io.TextIOWrapper) or not isinstance(sys.stderr.buffer, io.BufferedWriter):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        raw = _Unfailing(os.dup(sys.stderr.fileno()), "w")
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True, write_through=True
+        )
 
 
 def _drop_output() -> None:

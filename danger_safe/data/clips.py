@@ -9,14 +9,15 @@ import csv
 import io
 import os
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from unicodedata import normalize
 
-from danger_safe.audio.decode import FFMPEG_SUFFIXES, SUFFIXES
+from danger_safe.audio.decode import SUFFIXES
 from danger_safe.core.atomic import with_formula
-from danger_safe.core.cli import warn
+from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place, exists, is_address, join, list_files, open_file
 
@@ -67,6 +68,27 @@ def read_clips(folder: Place) -> list[Clip]:
             f"or folders of {', '.join(SUFFIXES)} files"
         )
     return clips
+
+
+def list_sounds(folder: Place) -> list[tuple[str, Place]]:
+    """(name, file) of the sounds under a folder, as ``list_files``: what is named with one of SUFFIXES.
+
+    Says what it passes over. A folder that cannot be looked into is among them: reading it says why.
+    """
+    sounds, others = [], Counter()
+    for file, path in list_files(folder):
+        name = file.rpartition("/")[2]
+        stem, dot, suffix = name.rpartition(".")
+        if not name or (stem and (dot + suffix).lower() in SUFFIXES):
+            sounds.append((file, path))
+        elif file not in TABLES:
+            others[(dot + suffix.lower()) or name] += 1
+    if others:
+        kinds = ", ".join(kind for kind, _ in others.most_common(5)) + (", …" if len(others) > 5 else "")
+        print(
+            one_line(f"{folder}: {others.total()} files are passed over, not named as sounds: {kinds}"), file=sys.stderr
+        )
+    return sounds
 
 
 def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -185,23 +207,18 @@ def _from_folders(folder: Place) -> list[Clip]:
         rows = read_table(table, ("file", "source"))
         sources = {one_name(row["file"]).replace("\\", "/"): one_name(row["source"]) for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
-    clips, left_out = [], []
-    for file, path in list_files(folder):
+    clips, homeless = [], []
+    for file, path in list_sounds(folder):
         # Linux lets names be any bytes
         file = one_name(file.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
-        stem, dot, suffix = name.rpartition(".")
-        heard = (dot + suffix).lower() in SUFFIXES and bool(stem)
-        if not folders or (name and not heard):
-            if heard or (dot + suffix).lower() in FFMPEG_SUFFIXES:
-                left_out.append(file)
+        if not folders:
+            homeless.append(file)
             continue
+        stem = name.rpartition(".")[0]
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
-    if left_out:
-        suffixes = ", ".join(SUFFIXES)
-        warn(
-            f"{len(left_out)} sounds are left out, {left_out[0]} first: they must be {suffixes}, in a folder of their category"
-        )
+    if homeless:
+        warn(f"{len(homeless)} sounds are left out, {homeless[0]} first: they must be in a folder of their category")
     files = {clip.file for clip in clips}
     nowhere, without = sorted(sources.keys() - files), sorted(files - sources.keys())
     if nowhere and without:

@@ -8,7 +8,7 @@ from itertools import groupby, islice
 
 import numpy as np
 
-from danger_safe.audio.decode import SAMPLE_RATE, AudioError
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, distinct_channels
 from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow, Window, windows
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.onset import frames_per_hop, loudness
@@ -81,7 +81,9 @@ class Listener:
             yield from self.score(cut)
             return
         for window in cut:
-            yield from self._smooth(self._score([window], [self.engine.front_end(window.samples)]))
+            parts = _channels_apart(window)
+            scored = self._score(parts, [self.engine.front_end(part.samples) for part in parts])
+            yield from self._smooth(_surest(scored, [len(parts)]))
 
     def score(self, cut: Iterable[Window]) -> Iterator[ScoredWindow]:
         """Windows of any recordings, one after another, with their scores, in the same order, many at a time.
@@ -93,14 +95,20 @@ class Listener:
         cut, broken = iter(cut), None
         while not broken:
             batch: list[Window] = []
+            channels: list[int] = []  # of each window: as many neighbours in the batch
             try:
-                batch.extend(islice(cut, size))  # keeps what came before an error
+                for window in cut:
+                    parts = _channels_apart(window)
+                    batch += parts
+                    channels.append(len(parts))
+                    if len(batch) >= size:
+                        break
             except AudioError as error:
                 broken = error
             if not batch:
                 break
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
-            ahead.append(self._lanes.submit(self._score_later, batch, logmels))
+            ahead.append(self._lanes.submit(self._score_later, batch, logmels, channels))
             if len(ahead) > 2 * self.engine.lanes:
                 yield from self._smooth(ahead.popleft().result())
         for done in ahead:
@@ -116,8 +124,8 @@ class Listener:
         for window in scored:
             yield self._smoother.smooth(window)
 
-    def _score_later(self, batch: list[Window], logmels: list[Future]) -> list[ScoredWindow]:
-        return self._score(batch, [logmel.result() for logmel in logmels])
+    def _score_later(self, batch: list[Window], logmels: list[Future], channels: list[int]) -> list[ScoredWindow]:
+        return _surest(self._score(batch, [logmel.result() for logmel in logmels]), channels)
 
     def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[ScoredWindow]:
         scored: list[ScoredWindow | None] = [None] * len(batch)
@@ -138,3 +146,14 @@ class Listener:
         whole, hop = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (self.window, self.hop))
         new = window.samples if window.start == 0 else window.samples[max(0, whole - hop) :]
         return loudness(new, round(len(new) / hop * frames_per_hop(self.hop)))
+
+
+def _channels_apart(window: Window) -> list[Window]:
+    """The window once for every channel with a sound of its own: a danger may be on any of them."""
+    return [replace(window, samples=samples) for samples in distinct_channels(window.samples)]
+
+
+def _surest(scored: list[ScoredWindow], channels: list[int]) -> list[ScoredWindow]:
+    """Of each window's channels, which follow each other, the one that danger is heard on most surely."""
+    following = iter(scored)
+    return [max(islice(following, count), key=lambda channel: channel.raw_score) for count in channels]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
+from danger_safe.audio.pcm import clock
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import csv_line
 from danger_safe.core.cli import one_json_line, one_line
@@ -96,7 +97,7 @@ class Table(Writer):
         name = "stream" if summary.file == "-" else one_line(summary.file)
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
         strange += f"; nothing in it is louder than {SILENCE:.0f} dB: silence" if summary.silent == 1 else ""
-        strange += "; it breaks off here" if summary.broke_off else ""
+        strange += "; not all of it was heard" if summary.broke_off else ""
         print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"
@@ -179,12 +180,3 @@ def wall_clock(ago: float) -> str:
 def names(heard: Iterable[tuple[str, float]], most: int = 2) -> str:
     """What it sounded like: ``siren 0.83, alarm 0.71``."""
     return ", ".join(f"{name} {similarity:.2f}" for name, similarity in islice(heard, most))
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03.5``: hours only where there are any."""
-    tenths = round(seconds * 10)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    end = f"{tenths // 10:02d}.{tenths % 10}"
-    return f"{hours}:{minutes:02d}:{end}" if hours else f"{minutes}:{end}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.audio.pcm import SAMPLE_RATE, mono
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
 from danger_safe.detection.events import Event
@@ -36,7 +36,7 @@ class Overview:
     def watch(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass pieces through, looking at them."""
         for piece in pieces:
-            self._add(piece)
+            self._add(mono(piece))
             yield piece
 
     def _add(self, piece: np.ndarray) -> None:

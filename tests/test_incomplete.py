@@ -1,0 +1,255 @@
+"""Sound that is not heard is never called Safe: every reader knows how much it should have delivered."""
+
+import io
+import itertools
+import shutil
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import run
+from hostile_files import encoded, noise, spoilt, wav_header
+
+from danger_safe.audio.decode import SUFFIXES, AudioError, read_channels, read_clip
+from danger_safe.audio.pcm import distinct_channels, mono
+from danger_safe.audio.sections import Source, find_sections
+from danger_safe.audio.stream import _read_format, _Stream, wav_pieces
+
+RATE = 16_000
+KINDS = [
+    ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "ULAW"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"),
+    ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AIFF", "FLOAT"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("CAF", "ALAC_16"),
+    ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("VOC", "PCM_16"), ("NIST", "PCM_16"),
+]  # fmt: skip
+ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+
+
+def heard(path, content=None):
+    """(seconds, the complaint or "") of a file."""
+    if content is not None:
+        path.write_bytes(content)
+    samples, complaint = 0, ""
+    try:
+        for piece in read_channels(path):
+            samples += len(piece)
+    except AudioError as error:
+        complaint = str(error)
+    return samples / 32_000, complaint
+
+
+def patched(content, at, data):
+    return content[:at] + data + content[at + len(data) :]
+
+
+@pytest.mark.parametrize(("container", "subtype"), KINDS)
+def test_whole_cut_and_joined_files(tmp_path, container, subtype):
+    whole = encoded(noise(4, seed=1), container=container, subtype=subtype)
+    other = encoded(noise(3, 2, seed=2), container=container, subtype=subtype)
+    path = tmp_path / "sound"
+    assert heard(path, whole) == (pytest.approx(4, abs=0.1), "")
+    seconds, complaint = heard(path, whole[: int(len(whole) * 0.6)])
+    assert seconds < 3.9 and complaint.startswith("breaks off at 0:0")
+    if container not in ("VOC", "NIST"):
+        for joined in (whole + other, whole + whole):
+            seconds, complaint = heard(path, joined)
+            assert complaint == "" and seconds == pytest.approx(8 if joined == whole + whole else 7, abs=0.3)
+
+
+@pytest.mark.parametrize(("container", "subtype"), [kind for kind in KINDS if kind[0] in ("FLAC", "OGG", "MP3")])
+def test_damaged_stretches_are_told(tmp_path, container, subtype):
+    seconds, complaint = heard(
+        tmp_path / "sound", spoilt(encoded(noise(8), container=container, subtype=subtype), 0.5, 3_000)
+    )
+    assert complaint and (seconds > 5 or container == "FLAC")
+
+
+WAV = encoded(noise(4, rate=RATE))
+LENGTHS = (0, 1, 0x7FFF_FFFF, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_FFDB, 32_000)
+
+
+def test_headers_that_say_less_than_there_is(tmp_path):
+    """Or nothing, as those of streams and of recorders that crashed."""
+    path = tmp_path / "sound"
+    for length, riff in itertools.product(LENGTHS, (0, 36, len(WAV) - 8, 0xFFFF_FFFF)):
+        content = patched(patched(WAV, 40, struct.pack("<I", length)), 4, struct.pack("<I", riff))
+        assert heard(path, content) == (pytest.approx(4, abs=0.01), ""), (length, riff)
+        pieces = np.concatenate(list(wav_pieces(io.BytesIO(content))))
+        assert len(pieces) == pytest.approx(4 * 32_000, abs=200), (length, riff)
+    aiff, au, caf, flac = (encoded(noise(4), container=kind) for kind in ("AIFF", "AU", "CAF", "FLAC"))
+    sound = aiff.find(b"SSND")
+    settings = int.from_bytes(flac[18:26], "big")
+    for content in (
+        patched(aiff, sound + 4, struct.pack(">I", 32_008)),
+        patched(
+            patched(aiff, sound + 4, struct.pack(">I", 32_008)), aiff.find(b"COMM") + 10, struct.pack(">I", 16_000)
+        ),
+        patched(au, 8, struct.pack(">I", 32_000)),
+        patched(au, 8, b"\xff" * 4),
+        patched(caf, caf.find(b"data") + 4, struct.pack(">q", 32_004)),
+        patched(caf, caf.find(b"data") + 4, b"\xff" * 8),
+        patched(flac, 18, (settings - 3 * RATE).to_bytes(8, "big")),
+        patched(flac, 18, (settings - 4 * RATE).to_bytes(8, "big")),  # none: written to a pipe
+    ):
+        assert heard(path, content) == (pytest.approx(4, abs=0.01), "")
+
+
+def test_mp3_of_any_length_frame(tmp_path):
+    """Variable bit rate without one, or with a wrong one: what libsndfile guesses is not believed."""
+    loud_then_quiet = np.concatenate([noise(2, rate=44_100), 1e-4 * noise(20, rate=44_100)])
+    content = encoded(loud_then_quiet, 44_100, "MP3", "MPEG_LAYER_III")
+    tag = max(content.find(b"Xing"), content.find(b"Info"))
+    frames = struct.unpack(">I", content[tag + 8 : tag + 12])[0]
+    path = tmp_path / "sound.mp3"
+    with_id3 = b"ID3\3\0\0\0\0\0\x0a" + bytes(10) + content + b"TAG" + bytes(125)
+    for changed in (
+        content,
+        patched(content, tag, b"none"),
+        patched(content, tag + 8, struct.pack(">I", frames // 3)),
+        with_id3,
+    ):
+        assert heard(path, changed) == (pytest.approx(22, abs=0.15), "")
+    seconds, complaint = heard(path, patched(content, tag + 8, struct.pack(">I", 2 * frames)))
+    assert seconds > 21 and "of 0:44" in complaint
+
+
+def test_wav_of_more_than_4_gib(tmp_path):
+    """Its length has wrapped, or is unknown; sparse, so that it takes no room. Only where sections are is asked."""
+    frames = 2**31 + 4_000
+    for length in (2 * frames % 2**32, 0xFFFF_FFFF, 0):
+        with open(tmp_path / "long.wav", "wb") as file:
+            file.write(wav_header(length, riff=(2 * frames + 36) % 2**32))
+            file.truncate(44 + 2 * frames)
+            file.seek(-2, io.SEEK_END)
+            file.write(b"\1\1")
+        with open(tmp_path / "long.wav", "rb") as file:
+            sections = find_sections(Source(file))
+        assert sum(section.end - section.start for section in sections) == 2 * frames
+        assert all(not section.fault and struct.unpack("<I", section.header[40:44])[0] < 2**31 for section in sections)
+    (tmp_path / "long.wav").unlink()
+
+
+def test_a_stream_ends_when_it_ends():
+    """4 GiB take a minute to hear: it is asked whether a length is believed."""
+    for length in (0, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_FFDB):
+        assert _read_format(_Stream(io.BytesIO(wav_header(length, riff=0xFFFF_FFFF))), is_first=True).length is None
+
+
+class NoWaiting(io.RawIOBase):
+    """A stream that gives nothing now and then, as a non-blocking pipe does."""
+
+    def __init__(self, content):
+        self.content, self.turn = io.BytesIO(content), 0
+
+    def read(self, size=-1):
+        self.turn += 1
+        return None if self.turn % 2 else self.content.read(min(size, 1_000))
+
+
+def test_streams_that_wait_are_cut_or_joined(monkeypatch):
+    monkeypatch.setattr("danger_safe.audio.stream.time.sleep", lambda seconds: None)
+    assert sum(map(len, wav_pieces(NoWaiting(WAV)))) == 4 * 32_000
+    other = encoded(noise(2, 2, rate=8_000), 8_000)
+    assert sum(map(len, wav_pieces(io.BytesIO(WAV + b"LIST\4\0\0\0abcd" + other)))) == pytest.approx(6 * 32_000, abs=99)
+    with pytest.raises(AudioError, match=r"breaks off at 0:02\.0 of 0:04\.0"):
+        list(wav_pieces(io.BytesIO(WAV[: 44 + 64_000])))
+    with pytest.raises(AudioError, match="has no samples"):
+        list(wav_pieces(io.BytesIO(WAV[:44])))
+    assert len(np.concatenate(list(wav_pieces(io.BytesIO(encoded(noise(1), subtype="FLOAT")))))) == 32_000
+
+
+def test_what_ordinary_files_have_behind_their_sound(tmp_path):
+    path = tmp_path / "sound.wav"
+    odd = noise(1.00006)[:16_001]
+    for content in (WAV, encoded(odd, subtype="PCM_U8"), encoded(odd, subtype="PCM_24")):
+        for tail in (b"", b"\0", bytes(452), b"LIST\4\0\0\0INFO", b"TAG" + bytes(125), b"id3 \x0a\0\0\0ID3\3\0\0\0\0\0\0",
+                     b"abcd\4\0\0\0efgh", b"\r\n"):  # fmt: skip
+            seconds, complaint = heard(path, content + tail)
+            assert complaint == "" and seconds == pytest.approx(round(seconds), abs=0.01), tail
+
+
+def test_no_danger_hides_on_one_of_the_channels():
+    rng = np.random.default_rng(0)
+    siren = np.sin(np.arange(32_000) / 5).astype(np.float32)
+    hiss = 0.1 * rng.standard_normal((32_000, 2)).astype(np.float32)
+    crossed = np.stack([siren, -siren], axis=1) + hiss * 0.7  # 20 dB below
+    assert np.ptp(mono(crossed)) > 1.5
+    assert len(distinct_channels(np.stack([siren, -siren], axis=1))) == 1
+    assert len(distinct_channels(np.stack([siren, 0.5 * siren], axis=1))) == 1
+    traffic = rng.standard_normal(32_000).astype(np.float32)
+    for channels in ([traffic, 0.3 * siren], [traffic + 0.3 * siren, traffic - 0.3 * siren]):
+        assert len(distinct_channels(np.stack(channels, axis=1))) == 2
+    silent = np.stack([siren, 0 * siren], axis=1)
+    assert np.array_equal(distinct_channels(silent)[0], siren) and len(distinct_channels(silent)) == 1
+    assert len(distinct_channels(0 * silent)) == 1
+
+
+def made(path, *arguments):
+    subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, arguments), path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recording") / "sound.wav"
+    soundfile.write(path, noise(6, rate=44_100), 44_100)
+    return path
+
+
+@ffmpeg
+def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
+    for name, *flags in (
+        ("a.m4a", "-movflags", "faststart"), ("a.aac",), ("a.mka", "-c:a", "aac"), ("a.webm", "-c:a", "libopus"), ("a.wma",),
+        ("f.mp4", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "500000"),
+    ):  # fmt: skip
+        path = made(tmp_path / name, "-i", recording, *flags)
+        assert heard(path) == (pytest.approx(6, abs=0.1), ""), name
+        content = path.read_bytes()
+        seconds, complaint = heard(path, content[: int(len(content) * 0.6)])
+        assert seconds < 5 and complaint.startswith("breaks off at"), name
+        if name != "a.wma":  # nothing in it tells
+            assert "breaks off" in heard(path, spoilt(content, 0.5, 4_000))[1], name
+
+
+@ffmpeg
+def test_tracks_channels_and_times_of_films(tmp_path, recording):
+    black = ("-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=9")
+    late = made(tmp_path / "late.mkv", *black, "-itsoffset", 3, "-i", recording, "-c:a", "flac")
+    samples = np.concatenate(list(read_channels(late)))
+    assert len(samples) == pytest.approx(9 * 32_000, abs=6_000) and not samples[: 2 * 32_000].any()
+    gap = made(tmp_path / "gap.mkv", "-i", recording, "-af", "aselect='not(between(t,1,3))'", "-c:a", "aac")
+    assert heard(gap) == (pytest.approx(6, abs=0.1), "")
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(2 * RATE), RATE)
+    for name in ("two.mka", "two.m4a"):
+        two = made(tmp_path / name, "-i", tmp_path / "quiet.wav", "-i", recording, "-map", 0, "-map", 1, "-c:a", "aac")
+        samples = np.concatenate(list(read_channels(two)))
+        assert samples.shape[1] == 2 and len(samples) > 5.9 * 32_000 and samples[:, 1].std() > 0.03
+    crossed = noise(3, rate=44_100) * np.array([[1, -1]])
+    soundfile.write(tmp_path / "crossed.wav", crossed, 44_100)
+    assert read_clip(made(tmp_path / "crossed.m4a", "-i", tmp_path / "crossed.wav")).std() > 0.03
+
+
+@ffmpeg
+def test_no_file_leads_to_another(tmp_path, recording):
+    shutil.copy(recording, tmp_path / "secret.wav")
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n"
+    for name, text in (("list.m4a", hls), ("list.mkv", f"ffconcat version 1.0\nfile '{tmp_path / 'secret.wav'}'\n")):
+        (tmp_path / name).write_text(text)
+        seconds, complaint = heard(tmp_path / name)
+        assert seconds == 0 and complaint.startswith("cannot be decoded"), name
+
+
+def test_one_list_of_suffixes_and_one_reader(tmp_path):
+    """For prediction and extraction; what is passed over is said, what is missing is no whole Safe."""
+    for number, suffix in enumerate(SUFFIXES):
+        (tmp_path / ("Danger", "Safe")[number % 2]).mkdir(exist_ok=True)
+        (tmp_path / ("Danger", "Safe")[number % 2] / f"a{suffix}").write_bytes(encoded(noise(0.5, seed=number)))
+    (tmp_path / "Safe" / "cut.wav").write_bytes(encoded(noise(5))[:5_000])
+    (tmp_path / "Safe" / "._a.wav").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "notes.xyz").write_text("no sound")
+    flags = ("--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
+    done = run("extractEmbeddingCnn14.py", "--dataset", tmp_path, *flags, status=3)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(SUFFIXES)
+    assert "Safe/cut.wav breaks off at 0:00.2 of 0:05.0" in done.stderr
+    assert "2 files are passed over" in done.stderr and ".xyz" in done.stderr
