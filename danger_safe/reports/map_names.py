@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from danger_safe.reports.canvas import text_width
+
 HEIGHT_OF_NAME = 17.0  # in the page's units, as all here
-LETTER, BOLD_LETTER = 8.0, 9.0  # width
+NAME_PT, UNITS_PER_INCH = 10.0, 100.0  # as the picture draws them; the page's letters are narrower
 GAP = 3.0  # between a point's ring and its name
 FURTHEST = 170.0
 MIN_LINE = 30.0  # a name that is farther from its points has a line to them
@@ -23,21 +25,26 @@ class Name:
 
 def place_names(
     named: list[tuple[str, bool, list[int]]], places: np.ndarray, ring: float, size: tuple[float, float]
-) -> list[Name]:
+) -> list[Name | None]:
     """A place for each of ``named``: (text, whether bold, its points). ``places``: (points, 2); ``ring``: radius of the
     ring around a point; ``size``: of the map.
 
     A name stands where it covers fewest points and no other name, as near as can be to the middle of the densest part
-    of its group. Those in the densest parts of the map come first, as they have least choice.
+    of its group. Those in the densest parts of the map come first, as they have least choice. None: there is
+    no room for it.
     """
     anchors = [_densest(places[points]) for _, _, points in named]
     crowd = [int((np.linalg.norm(places - anchor, axis=1) < 60).sum()) for anchor in anchors]
     boxes: list[np.ndarray] = []
-    found: dict[int, Name] = {}
+    found: dict[int, Name | None] = {}
     for number in sorted(range(len(named)), key=lambda i: -crowd[i]):
         text, bold, _ = named[number]
-        half = np.array([len(text) * (BOLD_LETTER if bold else LETTER) / 2, HEIGHT_OF_NAME / 2])
+        width = text_width(text, NAME_PT, "bold" if bold else "normal") * UNITS_PER_INCH
+        half = np.array([width, HEIGHT_OF_NAME]) / 2
         at = _best(anchors[number], half, places, ring, boxes, np.array(size))
+        if at is None:
+            found[number] = None
+            continue
         boxes.append(np.concatenate([at - half, at + half]))
         points = places[named[number][2]]
         away = np.linalg.norm(np.maximum(np.abs(points - at) - half, 0), axis=1)  # from the name's box
@@ -54,7 +61,7 @@ def _densest(points: np.ndarray) -> np.ndarray:
 
 def _best(
     anchor: np.ndarray, half: np.ndarray, places: np.ndarray, ring: float, boxes: list, size: np.ndarray
-) -> np.ndarray:
+) -> np.ndarray | None:
     angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
     direction = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     away = np.arange(0.0, FURTHEST, 8.0)
@@ -69,5 +76,5 @@ def _best(
     for box in boxes:
         middle, other_half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
         lacking = (half + other_half - np.abs(candidates - middle)).clip(0)
-        cost += np.where((lacking > 0).all(axis=1), 1_000 + lacking.prod(axis=1), 0)
-    return candidates[int(cost.argmin())]
+        cost[(lacking > 0).all(axis=1)] = np.inf
+    return candidates[int(cost.argmin())] if np.isfinite(cost).any() else None
