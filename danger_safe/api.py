@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS, AudioError, finite, mono, read_blocks, resampled
-from danger_safe.audio.stream import file_pieces
+from danger_safe.audio.decode import WINDOW_SECONDS, read_blocks, read_channels
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, finite, mono, resampled
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector
@@ -159,19 +159,23 @@ def open_model(path: str | Path) -> dict:
 
 
 def _pieces(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
-    """Mono float32 pieces at 32 kHz."""
+    """float32 pieces at 32 kHz, (samples,) or (samples, channels): the detector hears each channel."""
     if not isinstance(sound, np.ndarray):
-        return file_pieces(Path(sound))
-    if sample_rate is None or sound.ndim not in (1, 2) or sound.dtype.kind != "f":
-        raise AudioError("needs to be an array of float, (samples,) or (samples, channels), with its sample_rate in Hz")
-    samples = finite(np.asarray(sound, np.float32))
-    return resampled(iter([mono(samples if samples.ndim == 2 else samples[:, None])]), sample_rate)
+        return read_channels(Path(sound))
+    return resampled(iter([_checked(sound, sample_rate)]), sample_rate)
 
 
 def _blocks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
-    """The sound in blocks of 60 s, the last one shorter."""
+    """The sound, mono at 32 kHz, in blocks of 60 s, the last one shorter."""
     if not isinstance(sound, np.ndarray):
         return read_blocks(Path(sound), WINDOW_SECONDS)
-    samples = np.concatenate(list(_pieces(sound, sample_rate)))
+    samples = np.concatenate(list(resampled(iter([mono(_checked(sound, sample_rate))]), sample_rate)))
     size = int(WINDOW_SECONDS * SAMPLE_RATE)
     return (samples[start : start + size] for start in range(0, len(samples), size))
+
+
+def _checked(samples: np.ndarray, sample_rate: int | None) -> np.ndarray:
+    """The array as float32. Raises AudioError where it is no sound."""
+    if sample_rate is None or samples.ndim not in (1, 2) or samples.dtype.kind != "f":
+        raise AudioError("needs to be an array of float, (samples,) or (samples, channels), with its sample_rate in Hz")
+    return finite(np.asarray(samples, np.float32))

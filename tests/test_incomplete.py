@@ -12,9 +12,10 @@ import soundfile
 from conftest import run
 from hostile_files import encoded, noise, spoilt, wav_header
 
+from danger_safe.audio.containers import find_sections
 from danger_safe.audio.decode import SUFFIXES, AudioError, read_channels, read_clip
 from danger_safe.audio.pcm import distinct_channels, mono
-from danger_safe.audio.sections import Source, find_sections
+from danger_safe.audio.sections import Source
 from danger_safe.audio.stream import _read_format, _Stream, wav_pieces
 
 RATE = 16_000

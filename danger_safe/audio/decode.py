@@ -20,8 +20,9 @@ import numpy as np
 import soundfile
 
 from danger_safe.audio import ffmpeg
+from danger_safe.audio.containers import find_sections
 from danger_safe.audio.pcm import RATES, SAMPLE_RATE, AudioError, broken_off, check_rate, clock, finite, mono, resampled
-from danger_safe.audio.sections import Section, Source, SpliceReader, find_sections
+from danger_safe.audio.sections import Section, Source, SpliceReader
 from danger_safe.core.paths import Place, is_address, open_file
 
 __all__ = ["RATES", "SAMPLE_RATE", "SUFFIXES", "AudioError", "read_blocks", "read_channels", "read_clip", "read_header"]

@@ -10,7 +10,6 @@ a file may have been cut. Each would be half heard without a word. So containers
 """
 
 import io
-import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -101,48 +100,6 @@ class SpliceReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def find_sections(source: Source) -> list[Section]:
-    """The recordings of a file, one after another. Empty where the container is none that is known here."""
-    sections: list[Section] = []
-    position = 0
-    while position < source.size:
-        position = skip_id3(source, after_padding(source, position))
-        finder = _finder(source.read(position, 12))
-        if finder is None:
-            break
-        try:
-            found, after = finder(source, position)
-        except (struct.error, IndexError, ValueError, OverflowError, ZeroDivisionError):
-            break  # no such file, though it begins as one: the decoder says what it thinks of it
-        if not found or after <= position:
-            break
-        sections += found
-        position = after
-    return sections
-
-
-def _finder(head: bytes):
-    """The function that knows a container by its first bytes: (source, position) -> (sections, where they end)."""
-    from danger_safe.audio import chained, chunked, mpeg
-
-    known = {
-        b"fLaC": chained.flac,
-        b"OggS": chained.ogg,
-        b".snd": chunked.au,
-        b"caff": chunked.caf,
-        b"FORM": chunked.aiff,
-        b"Crea": chunked.voc,
-        b"NIST": chunked.nist,
-    }
-    if head[:4] in chunked.RIFFS and head[8:12] == b"WAVE":
-        return chunked.wav
-    if head[:4] == b"riff":
-        return chunked.w64
-    if head[:4] in known:
-        return known[head[:4]]
-    return mpeg.mpeg if len(head) > 4 and mpeg.frame_size(head[:4]) else None
 
 
 def skip_id3(source: Source, position: int) -> int:
