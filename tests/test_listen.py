@@ -14,7 +14,7 @@ import soundfile
 from conftest import ROOT, run
 from listening import PostServer, siren, wait_for
 
-from danger_safe.audio.stream import file_pieces
+from danger_safe.audio.decode import read_channels
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import load_ready
 from danger_safe.detection.events import EventConfig, EventFinder
@@ -71,7 +71,7 @@ def expected(recording):
     detector = load_ready()
     finder = EventFinder(EventConfig(detector.threshold), HOP)
     with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
-        found = [event for window in listener.listen(file_pieces(recording)) for event in finder.add(window)]
+        found = [event for window in listener.listen(read_channels(recording)) for event in finder.add(window)]
     return found + finder.finish()
 
 
@@ -80,6 +80,7 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
     with PostServer(recording.read_bytes(), failures=2) as server:
         service = start(tmp_path, f"""
             alarm.cooldown_seconds = 0
+            record.before_seconds = 2
             [[source]]
             name = "file"
             file = {json.dumps(str(recording))}
@@ -117,6 +118,11 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
             assert [event[key] for key in ("start", "end", "peak")] == pytest.approx(
                 [known.start, known.end, known.peak], abs=HOP)  # fmt: skip
             assert event["alarm"] and event["category"] == event["heard"][0]["category"]
+        for event, known in zip(heard, expected, strict=True):
+            kept, rate = soundfile.read(tmp_path / "recordings" / f"{event['id']}.flac")
+            sound = soundfile.read(recording)[0][round((known.start - 2) * RATE) :]
+            assert rate == RATE and len(kept) / RATE == pytest.approx(2 + known.end - known.start + 5, abs=2 * HOP)
+            assert np.abs(kept - sound[: len(kept)]).max() < 2e-3
     by_id = {event["id"]: event for event in told}
     assert len(by_id) == len(told)
     for post in server.posts:
@@ -239,7 +245,7 @@ def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
     policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)
     tracker = Tracker("a", policy, detector, HOP, [Ears])
     with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
-        for window in listener.listen(file_pieces(recording)):
+        for window in listener.listen(read_channels(recording)):
             now = window.end
             tracker.add(window, now)
     assert [start for start, _ in told] == pytest.approx([12, 26], abs=HOP)

@@ -118,7 +118,10 @@ class Listener:
 
     def score_windows(self, cut: list[Window]) -> list[ScoredWindow]:
         """Windows of any recordings in one batch, in the same order; their scores are not smoothed."""
-        return self._score(cut, [self.engine.front_end(window.samples) for window in cut])
+        apart = [_channels_apart(window) for window in cut]
+        batch = [part for parts in apart for part in parts]
+        scored = self._score(batch, [self.engine.front_end(part.samples) for part in batch])
+        return _surest(scored, [len(parts) for parts in apart])
 
     def _smooth(self, scored: Iterable[ScoredWindow]) -> Iterator[ScoredWindow]:
         for window in scored:

@@ -87,6 +87,20 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class RecordConfig:
+    """What is kept of the sound of events."""
+
+    folder: str = s.setting(s.text, "recordings")
+    before_seconds: float = s.setting(s.number(0, 60), 5.0)
+    after_seconds: float = s.setting(s.number(0, 60), 5.0)
+    max_seconds: float = s.setting(s.number(5, 300), 60.0)
+    format: str = s.setting(s.sound_format, "flac")
+    max_megabytes: float = s.setting(s.number(1, 1e6), 1000.0)
+    max_days: float = s.setting(s.number(0.01, 36500), 30.0)
+    speech_too: bool = s.setting(s.switch, False)
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file. ``categories``: False for one that never alarms, a number for a threshold of its own."""
 
@@ -97,9 +111,10 @@ class Config:
     webhooks: list[WebhookConfig]
     commands: list[CommandConfig]
     log: LogConfig
+    record: RecordConfig | None
 
 
-TABLES = {"alarm": AlarmConfig, "mqtt": MqttConfig, "log": LogConfig}
+TABLES = {"alarm": AlarmConfig, "mqtt": MqttConfig, "log": LogConfig, "record": RecordConfig}
 LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandConfig}
 
 
@@ -136,7 +151,16 @@ def _config(data: dict) -> Config:
     if mqtt and mqtt.ca_file and not mqtt.tls:
         raise ValueError("[mqtt]: ca_file needs tls = true")
     categories = _categories(data.get("categories", {}))
-    return Config(sources, alarm, categories, mqtt, lists["webhook"], lists["command"], tables["log"] or LogConfig())
+    return Config(
+        sources,
+        alarm,
+        categories,
+        mqtt,
+        lists["webhook"],
+        lists["command"],
+        tables["log"] or LogConfig(),
+        tables["record"],
+    )
 
 
 def _check_sources(sources: list[SourceConfig]) -> None:

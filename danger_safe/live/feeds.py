@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from danger_safe.audio.decode import AudioError
-from danger_safe.audio.stream import file_pieces, microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.audio.decode import read_channels
+from danger_safe.audio.pcm import AudioError
+from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.live.config import SourceConfig, without_secrets
@@ -24,7 +25,7 @@ ANALYSE_US = "2000000"  # of a stream that ffmpeg may look at before it gives it
 
 
 class Feed:
-    """Mono float32 pieces at 32 kHz, until they end. Iterating raises AudioError where the sound cannot be read (on)."""
+    """Float32 pieces at 32 kHz, (samples,) or (samples, channels), until they end. Iterating raises AudioError where the sound cannot be read (on)."""
 
     is_live = False  # whether sound goes on while nobody listens
 
@@ -90,7 +91,7 @@ class FileFeed(Feed):
     """A file, as fast as it is listened to."""
 
     def __init__(self, file: str):
-        super().__init__(file_pieces(Path(file)))
+        super().__init__(read_channels(Path(file)))
 
 
 class _Stdin:

@@ -16,6 +16,7 @@ from danger_safe.live.config import Config
 from danger_safe.live.event_log import EventLog
 from danger_safe.live.feeds import check_can_open
 from danger_safe.live.mqtt import Mqtt
+from danger_safe.live.recorder import Recorder
 from danger_safe.live.sources import Heard, Inbox, Source
 from models.engine import Engine
 from models.mnn_network import NetworkError
@@ -62,7 +63,11 @@ class Service:
         self._log = EventLog(Path(config.log.file), say)
         self._outboxes = [Webhook(webhook, say) for webhook in config.webhooks]
         self._outboxes += [Command(command, say) for command in config.commands]
-        told = [Terminal(), self._log, *self._outboxes]
+        self._recorder = Recorder(config.record, say) if config.record else None
+        if self._recorder:
+            for source in self.sources:
+                source.new_buffer = self._recorder.new_buffer
+        told = [Terminal(), self._log, *self._outboxes, *([self._recorder] if self._recorder else [])]
         self._listeners = [*told, self._mqtt] if self._mqtt else told
         self._connections: dict[Source, tuple[int, Tracker, Smoother]] = {}
         self._stop = threading.Event()
@@ -114,6 +119,8 @@ class Service:
             tracker.finish()
         self._scorer.close()
         self._log.close()
+        if self._recorder:
+            self._recorder.close()
         for outbox in self._outboxes:
             outbox.close(CLOSE_S)
         if self._mqtt:
@@ -136,6 +143,8 @@ class Service:
                 if tracker is not None:
                     tracker.finish()
                     del self._connections[item.source]
+                if self._recorder:
+                    self._recorder.flush(item.source.name)
                 continue
             if tracker is None:
                 tracker = Tracker(item.source.name, self._policy, self._detector, HOP, self._listeners)
@@ -144,6 +153,9 @@ class Service:
             window = smoother.smooth(next(scored))
             tracker.add(window, item.ended_at)
             item.source.note_silence(window.silent, window.end)
+            if self._recorder:
+                names = [name for name, _ in self._detector.heard(window.embedding)] if not window.silent else []
+                self._recorder.follow(item.source.name, item.sound, window, names, tracker.current)
 
 
 def check_config(config: Config, known: tuple[str, ...]) -> None:

@@ -118,6 +118,12 @@ def hours(value: Any) -> tuple[tuple[time, time], ...]:
     return tuple(ranges)
 
 
+def sound_format(value: Any) -> str:
+    if value not in ("flac", "ogg"):
+        raise ValueError('must be "flac" or "ogg"')
+    return value
+
+
 def discovery(value: Any) -> str | bool:
     if value is not False and (not isinstance(value, str) or not _is_topic(value)):
         raise ValueError('must be false, or Home Assistant\'s prefix: "homeassistant" where nobody changed it')

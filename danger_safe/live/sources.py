@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from danger_safe.audio.decode import AudioError
+from danger_safe.audio.pcm import AudioError
 from danger_safe.audio.windows import Window, windows
 from danger_safe.live.config import SourceConfig
 from danger_safe.live.feeds import Feed, open_feed
+from danger_safe.live.sound_buffer import SoundBuffer
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0  # before a source is tried again; each pause is twice the one before
 CONNECT_S = 30.0  # that a connection may take until its first sound, on a busy computer
@@ -35,6 +36,7 @@ class Heard:
     connection: int  # its number: events do not reach from one into the next
     window: Window | None = None
     ended_at: float = 0.0  # wall-clock time of the window's last sample, seconds since 1970
+    sound: SoundBuffer | None = None  # of the connection, where it is to be kept
 
 
 class Inbox:
@@ -82,6 +84,8 @@ class Source:
     ``status`` is one of connecting, listening, silent, stalled, offline (tried again soon), done (read to its end).
     """
 
+    new_buffer: Callable[[], SoundBuffer] | None = None  # where sound is to be kept
+
     def __init__(self, config: SourceConfig, inbox: Inbox, say: Callable[[str], None], window_s: float, hop_s: float):
         self.config, self.name, self.slug = config, config.name, config.slug
         self.is_live = not config.file
@@ -99,6 +103,7 @@ class Source:
         self._silent_since: float | None = None
         self._is_renewed = False  # the connection was broken off because of silence
         self._overload_told = False
+        self._sound: SoundBuffer | None = None
         self._thread = threading.Thread(target=self._run, name=self.slug, daemon=True)
 
     def start(self) -> None:
@@ -198,6 +203,7 @@ class Source:
     def _listen(self) -> str:
         """Deliver one connection's windows; why it broke off, or nothing where it ended."""
         try:
+            self._sound = self.new_buffer() if self.new_buffer else None
             self._feed = open_feed(self.config)
             if self._stop.is_set():  # since
                 self._close()
@@ -206,7 +212,7 @@ class Source:
                 for window in cut:
                     # A file is heard faster than it sounds: its windows are where they would be if it had not been.
                     ended_at = time.time() if self.is_live else begun + window.end
-                    self._put(Heard(self, self._connection, window, ended_at))
+                    self._put(Heard(self, self._connection, window, ended_at, self._sound))
         except AudioError as error:
             return str(error)
         except OSError as error:
@@ -237,6 +243,8 @@ class Source:
                 self._first_sound = self._first_sound or self._last_sound
                 if self.status != "listening" and self.status != "silent":
                     self._now_listening()
+            if self._sound is not None:
+                self._sound.add(piece)
             yield piece
 
     def _now_listening(self) -> None:
