@@ -181,12 +181,11 @@ def caf(source: Source, begin: int) -> Found:
 
 
 def voc(source: Source, begin: int) -> Found:
-    """Creative Voice: blocks up to one of kind 0, which some writers leave out."""
+    """Creative Voice: blocks up to one of kind 0, which some writers leave out; sox's lengths are off by a few bytes."""
     position = begin + source.number(begin + 20, 2, "little")
-    while (kind := source.read(position, 1)) not in (b"", b"\0"):
+    while source.read(position, 1) and 0 < source.number(position, 1, "little") < 10:
         position += 4 + source.number(position + 1, 3, "little")
-    after = min(position + (kind == b"\0"), source.size)
-    return [Section(begin, after, fault="is cut short" if position > source.size else "")], after
+    return [Section(begin, source.size, fault="is cut short" if position > source.size else "")], source.size
 
 
 def nist(source: Source, begin: int) -> Found:

@@ -21,10 +21,10 @@ from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, broken_off, finite
 GIVE_UP_SECONDS = 60  # without a sample, from a file or an address
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp", "tcp", "mms", "mmsh")
 MAX_MISSING = 0.3  # seconds by which a file may be shorter than it states
-# Kinds of file that hold their sound themselves. hls, dash, concat and the like name other files.
+# Kinds of file that hold their sound themselves and begin as such. hls, dash, concat and the like name other files.
 FORMATS = (
-    "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,gsm,ivf,loas,matroska,webm,mlp,mov,mp4,m4a,"
-    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,rm,sln,sox,spdif,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
+    "aac,ac3,eac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,loas,matroska,webm,mlp,mov,mp4,m4a,"
+    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,rm,sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
 )
 _STATED = {"asf", "ape", "avi", "caf", "flv", "matroska", "mov", "tak", "tta", "wav", "wtv", "wv"}  # how long they are
 _SOUND = re.compile(rb"^  Stream #0:\d+.*?: Audio: (\w+)", re.M)
@@ -68,6 +68,8 @@ class Facts:
         self.seconds = _seconds(duration) if duration else 0.0
         stated = kind is not None and kind[1].decode() in _STATED and b"Estimating duration" not in said
         self.promised = self.seconds if stated else 0.0
+        if b"misdetection possible" in said:  # a page of HTML becomes noise
+            raise AudioError("cannot be decoded, by ffmpeg neither: what kind of file it is can only be guessed")
         if not self.codecs:
             words = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
             known = "holds no sound" if kind else words[-1].rsplit(": ", 1)[-1]
@@ -91,6 +93,8 @@ def file_channels(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
     complaint = next((track.complaint for track in tracks if track.complaint), "")
     if not complaint and _is_cut_asf(path):
         complaint = "the file is shorter than it states"
+    if complaint and not heard:
+        raise AudioError(f"cannot be decoded, by ffmpeg neither: {complaint}")
     if complaint or (facts.promised and reached < facts.promised - MAX_MISSING):
         short = reached < facts.promised - MAX_MISSING
         raise AudioError(broken_off(heard, facts.promised if short else 0.0, complaint and f"ffmpeg says: {complaint}"))
