@@ -19,15 +19,11 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.embeddings.table import EmbeddingTable, read_table
-from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
 from danger_safe.evaluation.calibration import calibration, danger_scores
-from danger_safe.evaluation.false_alarms import Trial
 from danger_safe.evaluation.intervals import share_with_interval
-from danger_safe.evaluation.window_table import hear_again
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("logreg", "mlp", "rf")
-MINUTES = 60.0  # of the fold's safe sound, at most
 
 
 def main() -> None:
@@ -66,23 +62,17 @@ def run(script: str, *arguments) -> None:
 def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
     """A line for each model and measure: promised, came, and whether that is inside the promise's interval."""
     labels, sources = table.labels, table.clips["source"].to_numpy()
-    together = np.zeros(len(labels), int)  # nothing was learnt from these: one stretch
-    heard = hear_again(table, together, find_sounds(table), checkpoint_of(table), MINUTES, 2)
     for name in MODELS:
         saved = joblib.load(folder / f"{name}_model.joblib")
         metrics, threshold = saved["metrics"], saved["threshold"]
         scores = danger_scores(saved["pipeline"], table.features)
         alarms = scores >= threshold
-        alone = danger_scores(saved["pipeline"], heard.embeddings) * heard.audible
-        hour = Trial(heard, alone, labels, together, sources).promise(np.full(len(labels), threshold))
         pairs = {
             "dangers found": (metrics["promise"]["danger_recall"], share(alarms, labels == 1, sources)),
             "safe clips with an alarm": (metrics["promise"]["false_alarms"], share(alarms, labels == 0, sources)),
-            "dangers found, by windows": (metrics["per_hour"]["danger_recall"], hour["danger_recall"]),
-            "false alarms an hour": (metrics["per_hour"]["false_alarms_per_hour"], hour["false_alarms_per_hour"]),
         }
         errors = [told["calibration_error"] for told in (metrics["calibration"]["after"], calibration(labels, scores))]
-        line = {"fold": int(fold), "model": name, "threshold": threshold, "minutes": hour["minutes"]}
+        line = {"fold": int(fold), "model": name, "threshold": threshold}
         line["calibration error"] = errors
         for measure, (promised, came) in pairs.items():
             line[measure] = {"promised": promised, "came": came, "inside": promised[1] <= came[0] <= promised[2]}

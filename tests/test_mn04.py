@@ -104,7 +104,7 @@ def test_it_works_wherever_a_checkpoint_does(network, tmp_path):
         want = model(torch.from_numpy(samples)[None])["embedding"].numpy()
     assert rows.filter(like="feat_").shape == (24, 384)
     assert largest_error(rows.filter(like="feat_").to_numpy()[:1], want) < PROMISE
-    run("train_logreg_model.py", "--embeddings", table, "--output-dir", tmp_path, "--ordinary-minutes", "0")
+    run("train_logreg_model.py", "--embeddings", table, "--output-dir", tmp_path)
     flags = ("--model", tmp_path / "logreg_model.joblib", "--checkpoint", network, "--plot", tmp_path / "p.png")
     done = run("predict_danger.py", recording, *flags, "--format", "json", "--threshold", "1e-9")
     assert json.loads(done.stdout)["verdict"] == "Danger"
