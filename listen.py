@@ -23,7 +23,6 @@ import os
 import signal
 
 from danger_safe.core.atomic import write_whole
-from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import load_ready
 from danger_safe.detection.loading import open_detector
@@ -41,7 +40,8 @@ def main(arguments: list[str]) -> int:
         return cli.DONE
     config = read_config(args.config)
     check_config(config, load_ready().categories)  # before the network is made ready, which may take a minute
-    with open_detector(device="cpu", cores=args.jobs) as (engine, detector):
+    # One process of the network: windows of all sources go through it together, and each more takes 60 MB.
+    with open_detector(device="cpu", cores=1) as (engine, detector):
         service = Service(config, engine, detector)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
@@ -56,7 +56,6 @@ def parse(arguments: list[str]):
     add = parser.add_argument
     add("--config", type=Path, default=Path("listen.toml"), metavar="FILE", help="what to listen to, and whom to tell")
     add("--init", action="store_true", help="write an example to --config, with every setting explained")
-    add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")
     return parser.parse_args(arguments)
 
 

@@ -114,6 +114,16 @@ def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
     assert times == [1 + 0.5 * n for n in range(len(times))]  # nothing was lost while the others were in trouble
 
 
+def test_every_source_has_its_turn_however_many_there_are():
+    inbox, batches = Inbox(), sources.BATCH_WINDOWS
+    many = [type("Quick", (), {"is_stopped": False}) for _ in range(2 * batches)]
+    for _ in range(3):
+        for source in many:
+            inbox.put(sources.Heard(source, 1, window=1), False)
+    assert {item.source for _ in range(2) for item in inbox.take(1)} == set(many)
+    assert {item.source for _ in range(2) for item in inbox.take(1)} == set(many)
+
+
 def test_when_the_engine_is_late_an_address_loses_its_oldest_sound_and_a_file_waits():
     inbox, lost = Inbox(), []
 

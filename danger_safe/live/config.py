@@ -93,7 +93,7 @@ class RecordConfig:
     folder: str = s.setting(s.text, "recordings")
     before_seconds: float = s.setting(s.number(0, 60), 5.0)
     after_seconds: float = s.setting(s.number(0, 60), 5.0)
-    max_seconds: float = s.setting(s.number(5, 300), 60.0)
+    max_seconds: float = s.setting(s.number(5, 300), 30.0)
     format: str = s.setting(s.sound_format, "flac")
     max_megabytes: float = s.setting(s.number(1, 1e6), 1000.0)
     max_days: float = s.setting(s.number(0.01, 36500), 30.0)

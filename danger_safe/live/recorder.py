@@ -23,7 +23,7 @@ from danger_safe.live.alarms import LiveEvent
 from danger_safe.live.config import RecordConfig
 from danger_safe.live.sound_buffer import SoundBuffer
 
-SLACK_S = 30.0  # of sound that is held besides: an onset is found late, and the engine may be behind
+SLACK_S = 16.0  # of sound that is held besides: an end is known seconds late, and the engine may be behind
 SPEECH = "speech"  # the detector's category
 SUFFIXES = (".flac", ".ogg")
 CHUNK = SAMPLE_RATE  # samples written at once: libsndfile's Vorbis encoder overflows on many more

@@ -22,10 +22,10 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0  # before a source is tried again; each p
 CONNECT_S = 30.0  # that a connection may take until its first sound, on a busy computer
 STEADY_S = 60.0  # a connection that held so long is no failed try: pauses begin anew
 MAX_SILENCE_S = 3600.0  # a silent source is connected anew after twice the silence each time, up to this
-MAX_WAITING = 12  # windows of one source that may wait for the engine
+MAX_WAITING = 8  # windows of one source that may wait for the engine
 AHEAD_S = 1.0  # an address whose sound comes so much faster than it sounds can wait; any other is going on meanwhile
 SHUTDOWN_S = 0.3  # within which whoever ends ffmpeg would also have ended this program
-BATCH_WINDOWS = 16  # that the engine takes at once
+BATCH_WINDOWS = 4  # that the engine takes at once: more would be no faster and take more memory
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,16 @@ class Inbox:
         return not is_full
 
     def take(self, timeout_s: float) -> list[Heard]:
-        """What there is, at most BATCH_WINDOWS, by turns of the sources; empty when nothing has come in time."""
+        """What there is, at most BATCH_WINDOWS, by turns of the sources, and on from there the next time; empty when nothing
+        has come in time."""
         with self._changed:
             self._changed.wait_for(lambda: any(self._waiting.values()), timeout_s)
             taken: list[Heard] = []
             while len(taken) < BATCH_WINDOWS and any(self._waiting.values()):
-                for waiting in self._waiting.values():
+                for source, waiting in list(self._waiting.items()):
                     if waiting and len(taken) < BATCH_WINDOWS:
                         taken.append(waiting.popleft())
+                        self._waiting[source] = self._waiting.pop(source)  # behind all others
             self._changed.notify_all()
             return taken
 
