@@ -1,4 +1,4 @@
-"""Step 2: turn each clip into an embedding with Cnn14: 2,048 numbers that say what it sounds like (mn04: 384, compact: 512).
+"""Step 2: turn each clip into an embedding with Cnn14: 2,048 numbers that say what it sounds like (mn04: 384, compact: 768).
 
     python extractEmbeddingCnn14.py                        # the official Cnn14, downloaded when absent (327 MB)
     python extractEmbeddingCnn14.py --checkpoint mn04      # as accurate on AudioSet, 4 MB, many times faster

@@ -42,7 +42,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import is_address
 from danger_safe.data.clips import list_sounds
-from danger_safe.detection.detector import Detector
+from danger_safe.detection.detector import SENSITIVITIES, Detector
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -101,7 +101,9 @@ def is_short(recordings: list[str]) -> bool:
 
 
 def choose_threshold(args, detector: Detector) -> float:
-    """The threshold that was asked for, in either way; by default the detector's own."""
+    """The threshold that was asked for, in one of three ways; by default the detector's own."""
+    if args.sensitivity:
+        return detector.threshold_of(args.sensitivity)
     most = args.max_false_alarms_per_hour
     if most is None:
         return detector.threshold if args.threshold is None else args.threshold
@@ -275,6 +277,8 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
+    add("--sensitivity", choices=SENSITIVITIES, default=None, help="of the ready detector: low for few alarms, high to miss less "
+        "(default: normal)")  # fmt: skip
     add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N", help="instead of a threshold: how many are "
         "bearable in an hour of ordinary sound")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
@@ -300,8 +304,10 @@ def parse(arguments: list[str]):
         parser.error("one of the inputs is empty: a shell variable that is not set?")
     if args.raw and args.input != [STREAM]:
         parser.error("--raw is for a stream on stdin: give - as the input")
-    if args.threshold is not None and args.max_false_alarms_per_hour is not None:
-        parser.error("give --threshold or --max-false-alarms-per-hour, not both")
+    if sum(x is not None for x in (args.threshold, args.max_false_alarms_per_hour, args.sensitivity)) > 1:
+        parser.error("give one of --threshold, --sensitivity and --max-false-alarms-per-hour")
+    if args.sensitivity and args.model:
+        parser.error("--sensitivity is of the ready detector: for your own model, give --threshold")
     if args.hop > args.window:
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or is_live(args.input[0])):

@@ -40,7 +40,7 @@ setup(
     package_data={
         "danger_safe.reports": ["*.html"],
         "danger_safe.live": ["*.toml"],
-        "danger_safe.models": ["cnn14_compact.pth", "detector.npz"],
+        "danger_safe.models": ["compact.pth", "detector.npz"],
         "danger_safe.scripts.dataset": ["*.toml"],
     },
     include_package_data=False,

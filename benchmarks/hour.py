@@ -7,19 +7,21 @@ scenes (-20 dB) to 10 dB over. Prints a line a siren, false alarms by kind of sc
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.audio.decode import SAMPLE_RATE, read_clip
-from danger_safe.data.categories import read_same
+from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.soundscape import LongRecording
@@ -27,7 +29,7 @@ from danger_safe.detection.detector import load_ready
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from models.engine import open_engine
-from tools.build_detector import read_labels
+from tools.build_detector import MAPPINGS
 
 SIRENS = 12
 SIREN_LOUDNESS = (-20.0, -10.0)  # dB of full scale, RMS
@@ -36,7 +38,7 @@ SIREN_LOUDNESS = (-20.0, -10.0)  # dB of full scale, RMS
 def main() -> None:
     args = parse()
     same = read_same(args.same)
-    labels = read_labels()
+    labels = read_mappings(MAPPINGS)
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     name = {clip: same.get(clip.category, clip.category) for clip in clips}
     scenes = set(args.scenes or labels)
@@ -45,12 +47,11 @@ def main() -> None:
     sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
     recording = LongRecording(safe, args.minutes * 60, args.seed, planted=sirens)
 
-    detector = load_ready(args.detector)
     began = time.monotonic()
-    with (
-        open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine,
-        Listener(engine, detector, WINDOW, HOP) as listener,
-    ):
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(open_engine(args.checkpoint, "cpu", os.cpu_count() or 1))
+        detector = replace(load_ready(args.detector), head=engine.head)
+        listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
         seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
         finder, events = EventFinder(EventConfig(detector.threshold), HOP), []
         for window in listener.listen(recording.pieces()):

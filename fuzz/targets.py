@@ -11,6 +11,7 @@ import random
 import sqlite3
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from danger_safe.detection import detector as detectors
 from danger_safe.embeddings.journal import Journal, Result
 from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
+from models.head import Head
 from models.models import Cnn14
 
 
@@ -60,7 +62,9 @@ class Checkpoint(Target):
         with torch.inference_mode():
             embedding = model(torch.zeros(1, 10_000))["embedding"]
         assert embedding.shape == (1, info.dimensions), embedding.shape
-        json.dumps([info.settings, sorted(info.clips), list(info.categories), info.licence])  # as the cache keeps them
+        json.dumps(
+            [info.settings, sorted(info.fingerprints), list(info.categories), info.licence]
+        )  # as the cache keeps them
 
     def _spoilt(self, plan: bytes) -> object:
         """The content of a checkpoint with some entries replaced, as the plan's bytes say."""
@@ -103,11 +107,12 @@ class Detector(Text):
     separators = ',:[]{} "'
 
     def __init__(self) -> None:
+        points = {name: {"threshold": 0.2} for name in detectors.SENSITIVITIES}
         self._ready = detectors.ReadyDetector(
-            name="ready", threshold=0.2, checkpoint_sha256="ab", about={"threshold": 0.2}, danger=(True, False, True),
-            weights=np.ones((3, 4)), bias=np.ones(3), slope=1.0, offset=0.0, mean=np.zeros(4), scale=np.ones(4),
-            room=np.zeros(4), room_bias=0.0, categories=("a", "b", "c"), centres=np.eye(3, 4),
-            least_familiar=-1.0,
+            name="ready", threshold=0.2, checkpoint_sha256="ab", about={"sensitivities": points}, tag_groups=((0, 1),),
+            mean=np.zeros(5), scale=np.ones(5), weights=np.ones(5), bias=0.0, slope=1.0, offset=0.0,
+            categories=("a", "b", "c"), category_weights=np.eye(3, 4), category_bias=np.zeros(3), centres=np.eye(3, 4),
+            min_similarity=-1.0,
         )  # fmt: skip
         self._path = FOLDER / "detector.npz"
         self._ready.save(self._path)
@@ -134,8 +139,9 @@ class Detector(Text):
             np.savez(self._path, text=np.array(text), **arrays)
         else:
             self._path.write_bytes(data[1:])
-        detector = detectors.load_ready(self._path)
-        embeddings = np.ones((2, detector.weights.shape[1]), np.float32)
+        head = Head(((np.zeros((527, 4), np.float32), np.zeros(527, np.float32)),))
+        detector = replace(detectors.load_ready(self._path), head=head)
+        embeddings = np.ones((2, 4), np.float32)
         assert detector.scores(embeddings).shape == (2,)
         for name, similarity in detector.heard(embeddings[0]):
             f"{name} {similarity:.2f}"

@@ -15,7 +15,7 @@ from danger_safe.core.cache_folder import cache_folders
 from danger_safe.core.download import download, file_sha256
 from danger_safe.core.errors import UserError
 
-COMPACT = Path(__file__).with_name("cnn14_compact.pth")
+COMPACT = Path(__file__).with_name("compact.pth")
 # Downloads lie beside the code in a checkout. An installation may be read-only, and the next one replaces it.
 DOWNLOADS = Path(__file__).parent if __package__ == "models" else cache_folders()[0]
 

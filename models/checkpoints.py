@@ -40,6 +40,7 @@ from models.network import SoundNetwork
 
 # Bytes of a number in PyTorch's old kinds of arrays; of others, at least one.
 _BYTES = {"DoubleStorage": 8, "LongStorage": 8, "FloatStorage": 4, "IntStorage": 4, "HalfStorage": 2, "ShortStorage": 2}
+CHANNELS_PER_WIDTH = {Cnn14: 32, CompactNet: 16}  # of the last block; mn04 has one width only
 FORMAT = "danger-safe-cnn14/1"
 # Computed from the settings, not learnt: the DFT and mel matrices.
 COMPUTED = ("spectrogram_extractor.", "logmel_extractor.")
@@ -144,7 +145,8 @@ def _own_network(settings: dict, state: dict[str, torch.Tensor]) -> SoundNetwork
     shape = tuple(state[f"{kind.last_layer}.weight"].shape)
     if kind is Mn04:
         arguments.pop("dimensions")  # always the same
-    if shape[0] != arguments["classes"] or (kind is not Mn04 and shape[1] != 32 * arguments["width"]):
+    widest = 0 if kind is Mn04 else state["fc1.weight"].shape[1]
+    if shape[0] != arguments["classes"] or widest != arguments.get("width", 0) * CHANNELS_PER_WIDTH.get(kind, 0):
         raise ValueError(f"settings and weights do not fit: {settings}")
     if (
         not 0 <= arguments.get("fmin", 0) < arguments.get("fmax", 1) <= SAMPLE_RATE / 2

@@ -42,7 +42,7 @@ ARRAYS = "arrays.npz"  # mel bank and head
 _FILES = ("network.mnn", ARRAYS)
 _ELSEWHERE = "name a folder of your own in DANGER_SAFE_CACHE"
 LITTLE = 1 << 16  # bytes: no room at all
-TRIED = 3  # counts how conversions are tried: those that were tried otherwise are made anew
+TRIED = 4  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
 class ConversionError(Exception):

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from danger_safe.core import cli
 from models.checkpoints import load_model
-from models.compact import ResidualBlock
+from models.compact import CompactNet, ResidualBlock
 from models.kaldimel import KALDI_MEL_BINS
 from models.logmel import MEL_BINS
 from models.mn04 import InvertedResidual, Mn04, Squeeze
@@ -109,14 +109,15 @@ def _log_mel_network(graph: Graph, folded: LogMelNetwork) -> str:
     for block in blocks:
         y = convolve(node("Relu", convolve(x, block.conv1)), block.conv2)
         if isinstance(block, ResidualBlock):
-            if block.stride > 1:
-                x = node("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+            x = node("AveragePool", x, kernel_shape=list(block.stride), strides=list(block.stride), ceil_mode=1)
             y = node("Add", y, convolve(x, block.shortcut))
         x = node("Relu", y)
         if isinstance(block, ConvBlock) and block is not blocks[-1]:
             x = node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = node("ReduceMean", x, tensor(np.array([3])), keepdims=0)  # over frequency
     loudest, mean = (node(name, x, tensor(np.array([2])), keepdims=0) for name in ("ReduceMax", "ReduceMean"))
+    if isinstance(folded, CompactNet):
+        return node("Concat", mean, loudest, axis=1)
     x = node("Gemm", node("Add", loudest, mean), tensor(folded.fc1.weight), tensor(folded.fc1.bias), transB=1)
     return node("Relu", x)
 

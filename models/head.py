@@ -2,7 +2,7 @@
 
     logits = engine.head(embeddings)     # (clips, dimensions) -> (clips, classes), before sigmoid or softmax
 
-Cnn14 and the compact network have one layer there, mn04 has two.
+Cnn14 has one layer there, the compact network and mn04 have two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head:
-    """Linear layers with a hard-swish between them."""
+    """Linear layers with an activation between them."""
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]  # weights (outputs, inputs) and bias (outputs,) of each
+    activation: str = "hardswish"  # or relu
 
     @classmethod
     def of(cls, *layers: nn.Linear) -> Head:
@@ -32,13 +33,13 @@ class Head:
         x = embeddings
         for number, (weight, bias) in enumerate(self.layers):
             if number:
-                x = x * np.clip(x / 6 + 0.5, 0, 1)
+                x = np.maximum(x, 0) if self.activation == "relu" else x * np.clip(x / 6 + 0.5, 0, 1)
             x = x @ weight.T + bias
         return x
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By name, for a file of arrays."""
-        arrays = {}
+        arrays = {"head_activation": np.array(self.activation)}
         for number, (weight, bias) in enumerate(self.layers):
             arrays |= {f"head_weight_{number}": weight, f"head_bias_{number}": bias}
         return arrays
@@ -47,4 +48,5 @@ class Head:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Head:
         """From what ``arrays`` returned. Raises KeyError where there are none."""
         count = sum(name.startswith("head_weight_") for name in arrays)
-        return cls(tuple((arrays[f"head_weight_{n}"], arrays[f"head_bias_{n}"]) for n in range(max(count, 1))))
+        layers = tuple((arrays[f"head_weight_{n}"], arrays[f"head_bias_{n}"]) for n in range(max(count, 1)))
+        return cls(layers, str(arrays["head_activation"]))

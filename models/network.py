@@ -183,8 +183,15 @@ class LogMelNetwork(SoundNetwork):
 
     def embed(self, logmel: torch.Tensor) -> torch.Tensor:
         """(batch, 1, frames, 64) -> (batch, dimensions)."""
+        return self.pool(self.step_features(logmel))
+
+    def step_features(self, logmel: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, frames, 64) -> the last feature maps' mean over frequency, (batch, channels, fewer frames)."""
         x = self.bn0(logmel.transpose(1, 3)).transpose(1, 3)
-        x = self.blocks(x).mean(dim=3)  # over frequency: (batch, channels, frames)
+        return self.blocks(x).mean(dim=3)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """What ``step_features`` returned -> (batch, dimensions)."""
         x = x.amax(dim=2) + x.mean(dim=2)  # what was loud once, and what lasted
         x = self.drop(x, self.dropout[1])
         return F.relu(self.fc1(x))

@@ -19,7 +19,7 @@ def test_example_of_the_documentation_runs(sample, tmp_path, monkeypatch, capsys
     exec(compile(example, "docs/api.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"5\.0 s, highest score [01]\.\d\d", lines[0])
-    assert lines[-1] == "(512,)"
+    assert lines[-1] == "(768,)"
 
 
 def test_paths_arrays_and_tables_agree(embeddings):

@@ -26,7 +26,7 @@ def extracted(folder, tmp_path, *flags, status=0):
 
 def test_table_of_the_contract(embeddings, sample):
     table = pd.read_csv(embeddings)
-    assert list(table.columns) == COLUMNS + [f"feat_{n:04d}" for n in range(512)]
+    assert list(table.columns) == COLUMNS + [f"feat_{n:04d}" for n in range(768)]
     assert table["file"].tolist() == pd.read_csv(sample / "manifest.csv")["file"].tolist()
     assert not table["seen"].any()
     assert np.isfinite(table.filter(like="feat_").to_numpy()).all()

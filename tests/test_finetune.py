@@ -60,7 +60,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
         rows = pd.read_csv(table)
         assert rows["seen"].sum() == 13
-        assert len(rows.filter(like="feat_").columns) == 512
+        assert len(rows.filter(like="feat_").columns) == 768
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         (["--same", "nowhere.toml"], "No such file", 1),
         (["--checkpoint", "nowhere.pth"], "no such checkpoint", 1),
         (["--output", "nowhere/mine.pth"], "make the folder first", 2),
-        (["--output", ROOT / "models" / "cnn14_compact.pth"], "where the training starts from", 2),
+        (["--output", ROOT / "models" / "compact.pth"], "where the training starts from", 2),
         (["--dangers", "nowhere.toml"], "No such file", 1),
         (["--dangers", ROOT / "dataset" / "categories.toml"], "neither Danger nor Safe in", 1),
     ],

@@ -43,7 +43,7 @@ What is not a package:
 | ESC-50 (K. J. Piczak), downloaded by step 1 | CC BY-NC 3.0 |
 | Cnn14's official weights (Kong et al.), downloaded by step 2 | CC BY 4.0 |
 | mn04's weights (EfficientAT, Florian Schmid), downloaded by step 2 with `--checkpoint mn04` | MIT |
-| `models/cnn14_compact*.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on ESC-50 and on sounds of which several forbid commercial use |
+| `models/compact.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on sounds of which several forbid commercial use; the detector also on ESC-50 |
 | ffmpeg, PortAudio: used where a user has installed them | their own |
 """
 

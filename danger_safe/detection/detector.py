@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from scipy.special import expit
 
 from danger_safe.core.atomic import whole_file
 from danger_safe.core.errors import UserError
@@ -19,7 +18,11 @@ from models.head import Head
 
 READY = COMPACT.with_name("detector.npz")
 NEAREST = 3  # categories that are named
-ARRAYS = ("weights", "bias", "mean", "scale", "room", "centres")  # of the ready detector's file; the rest is text
+AUDIOSET_TAGS = 527
+SENSITIVITIES = ("low", "normal", "high")  # names of the ready detector's operating points
+ARRAYS = (  # of the ready detector's file; the rest is text
+    "mean", "scale", "weights", "category_weights", "category_bias", "centres",
+)  # fmt: skip
 
 
 class Namer(Protocol):
@@ -47,35 +50,38 @@ class Detector(Namer, Protocol):
 
 @dataclass(frozen=True)
 class ReadyDetector:
-    """The compact network's own last layer, its classes sorted into Danger and Safe; and what its embeddings resemble.
+    """A logistic regression on the compact network's embedding and on its surest dangerous AudioSet tags.
 
-    The probability of danger is the sum of the dangerous classes', calibrated by a sigmoid, times that of hearing more
-    than a quiet room: peak normalisation makes a microphone's own noise loud, and the network alone takes it for rain,
-    fire or an alarm.
+    The regression was taught with ESC-50, other collections and hours of ordinary sound (tools/build_detector.py). The
+    network itself was taught without labels, and without ESC-50.
     """
 
     name: str
-    threshold: float
+    threshold: float  # of the sensitivity ``normal``
     checkpoint_sha256: str
     about: dict  # what it was made from and how well it did
-    danger: tuple[bool, ...]  # of each class of the last layer
-    weights: np.ndarray  # (classes, dimensions), of the last layer
-    bias: np.ndarray  # (classes,)
-    slope: float  # of the sigmoid, on the log-odds of danger
-    offset: float
-    mean: np.ndarray  # (dimensions,) of the training sounds' embeddings
+    tag_groups: tuple[tuple[int, ...], ...]  # numbers of AudioSet's tags, of which each group's surest counts
+    mean: np.ndarray  # (dimensions + groups,), of the features in training
     scale: np.ndarray
-    room: np.ndarray  # (dimensions,), on standardised embeddings: how a quiet room differs from all else
-    room_bias: float
+    weights: np.ndarray  # (dimensions + groups,), on standardised features
+    bias: float
+    slope: float  # of the sigmoid, on the regression's value
+    offset: float
     categories: tuple[str, ...]
+    category_weights: np.ndarray  # (categories, dimensions), on standardised embeddings: which category it is
+    category_bias: np.ndarray  # (categories,)
     centres: np.ndarray  # (categories, dimensions), standardised, of length 1
-    least_familiar: float  # what is less like every category than that is unknown
+    min_similarity: float  # what is less like every category than that is unknown
+    head: Head | None = None  # of the network: what it calls a sound; not in the file
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-        danger = expit(self.slope * self.log_odds(embeddings) + self.offset)
-        quiet = expit(self._standardised(embeddings) @ self.room + self.room_bias)
-        return danger * (1 - quiet)
+        return _sigmoid(self.slope * self.values(embeddings) + self.offset)
+
+    def values(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> the regression's value before calibration, (windows,)."""
+        features = add_tag_groups(embeddings, self.head, self.tag_groups)
+        return (features - self.mean) / self.scale @ self.weights + self.bias
 
     @property
     def operating_points(self) -> list[dict[str, float]]:
@@ -84,14 +90,12 @@ class ReadyDetector:
 
     @property
     def measured_minutes(self) -> float:
-        """Of safe sound, in which false alarms were counted."""
-        return 60 * self.about["held_out"]["hours"]
+        """Of ordinary sound, in which false alarms were counted."""
+        return 60 * self.about["ordinary"]["hours"]
 
-    def log_odds(self, embeddings: np.ndarray) -> np.ndarray:
-        """(windows, dimensions) -> log-odds of danger as the network has them, before calibration, (windows,)."""
-        logits = embeddings @ self.weights.T + self.bias
-        danger = np.array(self.danger)
-        return np.logaddexp.reduce(logits[:, danger], axis=1) - np.logaddexp.reduce(logits[:, ~danger], axis=1)
+    def threshold_of(self, sensitivity: str) -> float:
+        """The threshold of one of SENSITIVITIES."""
+        return self.about["sensitivities"][sensitivity]["threshold"]
 
     def similarities(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> cosine similarity to each category, at most 1, (windows, categories)."""
@@ -100,26 +104,39 @@ class ReadyDetector:
 
     def unknown(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> whether each sounds like none of the categories, (windows,)."""
-        return self.similarities(embeddings).max(axis=1) < self.least_familiar
+        return self.similarities(embeddings).max(axis=1) < self.min_similarity
 
     def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The nearest categories with their similarity, nearest first."""
-        similarity = self.similarities(embedding[None])[0]
-        return tuple((self.categories[i], float(similarity[i])) for i in np.argsort(-similarity)[:NEAREST])
+        """The likeliest categories with their probabilities among all of them, likeliest first."""
+        logits = self.category_weights @ self._standardised(embedding[None])[0] + self.category_bias
+        probability = np.exp(logits - np.logaddexp.reduce(logits))
+        return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:NEAREST])
 
     def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
-        return (embeddings - self.mean) / self.scale
+        dimensions = embeddings.shape[1]
+        return (embeddings - self.mean[:dimensions]) / self.scale[:dimensions]
 
     def stating(self, about: dict) -> "ReadyDetector":
         """The same, with what is known of how well it does, and the threshold that came of it."""
-        return replace(self, name="ready detector", threshold=about["threshold"], about=about)
+        return replace(self, threshold=about["sensitivities"]["normal"]["threshold"], about=about)
 
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle."""
-        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ARRAYS}
+        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in (*ARRAYS, "head")}
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
         with whole_file(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
+
+
+def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    # SciPy's would take a fifth of a second to load, of the second in which a short file is answered.
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def add_tag_groups(embeddings: np.ndarray, head: Head, groups: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Embeddings, (windows, dimensions), with the highest tag logit of each group beside them."""
+    logits = head(embeddings)
+    return np.column_stack([embeddings, *(logits[:, list(group)].max(axis=1) for group in groups)])
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,8 @@ def load_ready(path: Path | None = None) -> ReadyDetector:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ARRAYS}
-        text |= {"categories": tuple(text["categories"]), "danger": tuple(text["danger"])}
+        groups = tuple(tuple(group) for group in text["tag_groups"])
+        text |= {"categories": tuple(text["categories"]), "tag_groups": groups}
         ready = ReadyDetector(**text, **arrays)
         _check(ready)
         return ready
@@ -169,19 +187,25 @@ def load_ready(path: Path | None = None) -> ReadyDetector:
 
 
 def _check(ready: ReadyDetector) -> None:
-    """Raises ValueError or TypeError where the parts do not fit each other."""
-    classes, dimensions, categories = len(ready.danger), len(ready.mean), len(ready.categories)
-    shapes = ((classes, dimensions), (classes,), *[(dimensions,)] * 3, (categories, dimensions))
+    """Raises ValueError, TypeError or KeyError where the parts do not fit each other."""
+    categories, dimensions = ready.category_weights.shape
+    features = (dimensions + len(ready.tag_groups),)
+    shapes = (features, features, features, (categories, dimensions), (categories,), (categories, dimensions))
     for name, shape in zip(ARRAYS, shapes, strict=True):
         array = getattr(ready, name)
         if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(name)
     words = (ready.name, ready.checkpoint_sha256, *ready.categories)
-    numbers = (ready.threshold, ready.slope, ready.offset, ready.room_bias, ready.least_familiar)
     if not all(isinstance(word, str) for word in words) or not isinstance(ready.about, dict):
         raise TypeError("text")
-    if not np.isfinite(numbers).all() or set(ready.danger) != {True, False} or not ready.scale.all():
+    thresholds = [ready.threshold_of(sensitivity) for sensitivity in SENSITIVITIES]
+    numbers = (ready.threshold, ready.bias, ready.slope, ready.offset, ready.min_similarity, *thresholds)
+    if not np.isfinite(numbers).all() or not ready.scale.all():
         raise ValueError("numbers")
+    if len(ready.categories) != categories:
+        raise ValueError("categories")
+    if not all(group and set(group) <= set(range(AUDIOSET_TAGS)) for group in ready.tag_groups):
+        raise ValueError("tags")
 
 
 def own_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> OwnDetector:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from danger_safe.core.errors import UserError
@@ -51,5 +52,5 @@ def _ready_detector(engine: Engine) -> Detector:
     """The repository's own. Raises UserError where it was made for another network than the engine's."""
     detector = load_ready()
     if detector.checkpoint_sha256 != engine.info.sha256:
-        raise UserError("models/detector.npz is of another models/cnn14_compact.pth: run make detector")
-    return detector
+        raise UserError("models/detector.npz is of another models/compact.pth: run make detector")
+    return replace(detector, head=engine.head)

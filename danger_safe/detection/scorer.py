@@ -39,7 +39,7 @@ class Smoother:
         return sum(self._last) / len(self._last)
 
 
-class Unjudged:
+class NullDetector:
     """In a detector's place where only the embeddings are wanted: whatever is heard scores 1, silence 0."""
 
     @staticmethod

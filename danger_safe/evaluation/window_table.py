@@ -21,7 +21,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.paths import Place
 from danger_safe.data.clips import NO_FOLD, Clip
 from danger_safe.data.soundscape import LONGEST, LongRecording
-from danger_safe.detection.scorer import HOP, WINDOW, Listener, Unjudged
+from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
 from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_sounds import check_network
@@ -114,7 +114,7 @@ def _listen(checkpoint: str, stretches: list[LongRecording], jobs: int) -> Heard
     with (
         tqdm(stretches, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
         open_engine(checkpoint, "auto", jobs) as engine,
-        Listener(engine, Unjudged, WINDOW, HOP) as listener,
+        Listener(engine, NullDetector, WINDOW, HOP) as listener,
     ):
         for stretch, recording in enumerate(bar):
             for name, values in _hear(listener, stretch, recording).items():

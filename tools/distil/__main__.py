@@ -1,0 +1,273 @@
+"""Trains the compact network as a student of mn04: from nothing, without labels, on two cores in about two hours.
+
+    python -m tools.distil --sounds SOUNDS UNLABELLED --without-esc50 dataset/ESC-50-master --output models/compact.pth
+
+Teacher and student hear the same three seconds, mixed of several recordings; the student often hears them as a bad
+recording would hold them. It learns the direction of the teacher's features (standardised, as a whole and in each of ten
+steps of time, through two linear projections that are thrown away) and its 527 AudioSet logits. S-SONDO, CED and
+EfficientAT are where the ideas come from; benchmarks/compact.md has the trials.
+
+Whoever stops it, however, goes on with the same command: the state lies in --work and is written every three minutes.
+No clip of ESC-50 takes part, nor a recording that one was cut from: names that hold their Freesound numbers are left out.
+"""
+
+import csv
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from danger_safe.core import cli
+from danger_safe.core.atomic import whole_file
+from danger_safe.core.errors import UserError
+from models.checkpoints import save_checkpoint
+from models.compact import CompactNet
+from tools.distil.corpus import collect, freesound_numbers
+from tools.distil.examples import FEATURES, RING_SIZE, TAGS, VALIDATION_SIZE, Examples, make_validation, start_producer
+
+SAVE_EVERY_S = 180
+MIN_EXAMPLES = 9_000  # in the ring before the training begins
+MAX_GRAD_NORM = 5.0
+DROPOUT = 0.1  # before the hidden layer
+LICENCE = "CC BY-NC 3.0 (trained on sounds of which several forbid commercial use)"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result, besides the sounds."""
+
+    steps: int
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    warm_up_steps: int = 80
+    final_fraction: float = 0.02  # of the learning rate, at the end of its cosine
+    weight_decay: float = 0.02
+    average_decay: float = 0.998
+    clip_weight: float = 1.0  # of the loss on the features' mean
+    step_weight: float = 0.6  # on the features of each step of time
+    logit_weight: float = 0.3
+    tag_weight: float = 0.15
+    mask_p: float = 0.5
+    max_level_error_db: float = 3.0
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step: up in a line, down along a cosine."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        warm = min(1.0, (step + 1) / self.warm_up_steps)
+        return self.learning_rate * warm * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+
+class Student(nn.Module):
+    """The network with the projections to the teacher's features, which only the training needs."""
+
+    def __init__(self, mean_logits: torch.Tensor):
+        super().__init__()
+        self.network = CompactNet(TAGS, multilabel=True)
+        for layer in self.network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.network.fc_audioset.weight, std=0.01)
+        self.network.fc_audioset.bias.data.copy_(mean_logits)  # so that it begins with what is usual
+        self.clip_projection = nn.Linear(self.network.fc1.out_features, FEATURES)
+        self.step_projection = nn.Linear(self.network.fc1.in_features, FEATURES)
+
+    def forward(self, logmel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(batch, 1, frames, 64) -> logits (batch, 527), features (batch, 384), features in time (batch, steps, 384)."""
+        steps = self.network.step_features(logmel)
+        pooled = F.dropout(steps.mean(dim=2) + steps.amax(dim=2), DROPOUT, self.training)
+        hidden = F.relu(self.network.fc1(pooled))
+        logits = self.network.fc_audioset(hidden)
+        return logits, self.clip_projection(hidden), self.step_projection(steps.transpose(1, 2))
+
+
+class Targets:
+    """The teacher's answers, standardised over the first examples."""
+
+    def __init__(self, examples: Examples, count: int = 4_096):
+        _, logits, features = examples.batch(np.arange(count))
+        clip = features.mean(dim=1)
+        self.logit_mean, self.logit_std = logits.mean(dim=0), logits.std(dim=0) + 1e-2
+        self.clip_mean, self.clip_std = clip.mean(dim=0), clip.std(dim=0) + 1e-3
+        self.step_mean, self.step_std = features.mean(dim=(0, 1)), features.std(dim=(0, 1)) + 1e-3
+
+    def losses(self, answer: tuple[torch.Tensor, ...], logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Of features, features in time, logits and tags: (4,), each 0 where the student answers as the teacher."""
+        own_logits, clip, steps = answer
+        clip_loss = 1 - F.cosine_similarity(clip, (features.mean(dim=1) - self.clip_mean) / self.clip_std).mean()
+        step_loss = 1 - F.cosine_similarity(steps, (features - self.step_mean) / self.step_std, dim=2).mean()
+        logit_loss = ((own_logits - logits) / self.logit_std).square().mean()
+        tags = torch.sigmoid(logits)
+        entropies = (F.binary_cross_entropy_with_logits(x, tags, reduction="none") for x in (own_logits, logits))
+        own, least = (entropy.sum(dim=1).mean() for entropy in entropies)
+        return torch.stack([clip_loss, step_loss, logit_loss, own - least])
+
+
+class Distillation:
+    """One training, at the step where its saved state left it."""
+
+    def __init__(self, recipe: Recipe, ring: Examples, validation: Examples, state_file: Path):
+        self.recipe, self.ring, self.validation, self.state_file = recipe, ring, validation, state_file
+        torch.manual_seed(recipe.seed)
+        self.targets = Targets(ring)
+        self.student = Student(self.targets.logit_mean).to(memory_format=torch.channels_last)
+        matrices = [p for p in self.student.parameters() if p.ndim > 1]
+        others = [p for p in self.student.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+        self.average = {name: value.clone() for name, value in self.student.state_dict().items()}
+        self.weights = torch.tensor([recipe.clip_weight, recipe.step_weight, recipe.logit_weight, recipe.tag_weight])
+        self.step, self.history = 0, []
+        self._resume()
+
+    def run(self) -> None:
+        """Do the steps that are left."""
+        self.student.train()
+        saved, sums, counted = time.monotonic(), torch.zeros(4), 0
+        with tqdm(total=self.recipe.steps, initial=self.step, desc="Distilling", unit="step", file=sys.stderr) as bar:
+            while self.step < self.recipe.steps:
+                sums, counted = sums + self._one_step(), counted + 1
+                bar.update()
+                if time.monotonic() - saved > SAVE_EVERY_S or self.step == self.recipe.steps:
+                    losses = {"step": self.step, "train": (sums / counted).tolist(), "validation": self.validate()}
+                    self.history.append(losses)
+                    self._save()
+                    bar.write(f"{losses}", file=sys.stderr)
+                    saved, sums, counted = time.monotonic(), torch.zeros(4), 0
+
+    def validate(self) -> list[float]:
+        """The averaged network's four losses on the held-out collections."""
+        now = {name: value.clone() for name, value in self.student.state_dict().items()}
+        self.student.load_state_dict(self.average)
+        self.student.eval()
+        losses = []
+        with torch.inference_mode():
+            for start in range(0, VALIDATION_SIZE, 128):
+                logmel, logits, features = self.validation.batch(np.arange(start, start + 128))
+                losses.append(self.targets.losses(self.student(logmel), logits, features))
+        self.student.load_state_dict(now)
+        self.student.train()
+        return torch.stack(losses).mean(dim=0).tolist()
+
+    def network(self) -> CompactNet:
+        """The averaged network, without the projections."""
+        self.student.load_state_dict(self.average)
+        return self.student.network.eval()
+
+    def _one_step(self) -> torch.Tensor:
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**31)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate(self.step)
+        there = min(int(self.ring.written[0]), RING_SIZE)
+        logmel, logits, features = self.ring.batch(rng.integers(0, there, recipe.batch_size))
+        losses = self.targets.losses(self.student(self._augment(logmel, rng)), logits, features)
+        loss = (losses * self.weights).sum()
+        if not torch.isfinite(loss):
+            raise UserError(f"the loss is not a number any more at step {self.step}: lower the learning rate")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), MAX_GRAD_NORM)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(recipe.average_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.student.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+        return losses.detach()
+
+    def _augment(self, logmel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """One band of some examples becomes their mean, and some are a little louder or softer than the teacher heard."""
+        for example in logmel:
+            if rng.random() < self.recipe.mask_p:
+                width = int(rng.integers(1, 8))
+                start = int(rng.integers(0, example.shape[-1] - width))
+                example[..., start : start + width] = example.mean()
+            if rng.random() < self.recipe.mask_p:
+                example += float(rng.uniform(-1, 1)) * self.recipe.max_level_error_db
+        return logmel
+
+    def _save(self) -> None:
+        state = {
+            "recipe": asdict(self.recipe), "student": self.student.state_dict(), "average": self.average,
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "history": self.history,
+            "targets": vars(self.targets),
+        }  # fmt: skip
+        with whole_file(self.state_file) as part:
+            torch.save(state, part)
+
+    def _resume(self) -> None:
+        if not self.state_file.is_file():
+            return
+        state = torch.load(self.state_file, weights_only=True)
+        if state["recipe"] | {"steps": 0} != asdict(self.recipe) | {"steps": 0}:
+            raise UserError(f"{self.state_file} belongs to another recipe: delete it to start anew")
+        self.student.load_state_dict(state["student"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average, self.step, self.history = state["average"], state["step"], state["history"]
+        vars(self.targets).update(state["targets"])
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    torch.set_num_threads(args.threads)
+    tag_names = read_tag_names(args.tag_names)
+    without = freesound_numbers(args.without_esc50) if args.without_esc50 else set()
+    corpus = collect(args.sounds, args.work, without)
+    _, held_out = corpus.split(args.hold_out)
+    validation = make_validation(corpus, held_out, args.work)
+    ring = Examples.open(args.work, "ring", RING_SIZE, "w+")
+    producer = start_producer(args.work, args.hold_out, args.examples_per_second, seed=time.time_ns())
+    with tqdm(total=MIN_EXAMPLES, desc="First mixtures", unit="example", file=sys.stderr) as bar:
+        while ring.written[0] < MIN_EXAMPLES:
+            if not producer.is_alive():
+                raise UserError("the process that mixes examples ended: its own message is above")
+            bar.update(int(ring.written[0]) - bar.n)
+            time.sleep(1)
+    training = Distillation(Recipe(args.steps), ring, validation, args.work / "state.pth")
+    training.run()
+    producer.kill()
+    save_checkpoint(
+        args.output, training.network(), categories=tag_names, fingerprints=[], licence=LICENCE,
+        training={"recipe": asdict(training.recipe), "history": training.history, "collections": list(corpus.collections)},
+        small=True,
+    )  # fmt: skip
+    print(f"Wrote {args.output}; python -m tools.build_detector makes the detector that belongs to it")
+    return cli.DONE
+
+
+def read_tag_names(file: Path) -> list[str]:
+    """AudioSet's 527 class names in their order, from its class_labels_indices.csv. Raises UserError for another table."""
+    with open(file, newline="", encoding="utf-8-sig") as table:
+        names = [row.get("display_name", "") for row in csv.DictReader(table)]
+    if len(names) != TAGS or not all(names):
+        raise UserError(f"{file}: not AudioSet's table of {TAGS} classes (index, mid, display_name)")
+    return names
+
+
+def parse(arguments: list[str]):
+    parser = cli.new_parser(__doc__)
+    add = parser.add_argument
+    add("--sounds", type=Path, nargs="+", required=True, metavar="DIR", help="folders of sounds; names of files and labels do not matter")  # fmt: skip
+    add("--without-esc50", type=Path, metavar="DIR", help="a copy of ESC-50, of whose recordings nothing may be heard")
+    add("--hold-out", nargs="+", required=True, metavar="COLLECTION", help="collections for validation: never heard")
+    add("--tag-names", type=Path, required=True, metavar="FILE", help="AudioSet's class_labels_indices.csv")
+    add("--steps", type=cli.whole_number(1), default=5_000, metavar="N", help="of 48 examples each")
+    add("--examples-per-second", type=cli.number(0.1), default=20.0, metavar="N", help="new ones, beside the training")
+    add("--threads", type=cli.whole_number(1), default=max(1, (os.cpu_count() or 2) - 1), metavar="N", help="of the training")  # fmt: skip
+    add("--work", type=Path, default=Path("models/distil"), metavar="DIR", help="for decoded sounds, examples and the state")  # fmt: skip
+    add("--output", type=Path, default=Path("models/compact.pth"), metavar="FILE", help="checkpoint to write")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    cli.run(main)
