@@ -14,10 +14,14 @@ seconds, more than most hours hold. Each model is trained anew on each fold and 
 Models named .joblib can run code when they are opened: give only those that you made yourself.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
-from pathlib import Path
 
 from danger_safe.core import paths
 from danger_safe.core.ownership import check_ours

@@ -75,7 +75,7 @@ def test_full_disk_in_training(inputs, tmp_path):
 def test_full_disk_while_sounds_are_made(tmp_path):
     error = limited(100, "filterAudioToDangerousAndSafe.py", "--sample", "--output", tmp_path)
     assert re.search(r"audio.*\.wav: the disk is full: make room", error)
-    assert left(tmp_path) == []
+    assert left(tmp_path) == [str(Path("sample-sounds", ".danger-safe"))]  # the mark of a folder that is ours
 
 
 @posix
@@ -182,8 +182,8 @@ def test_clock_that_went_back_or_ahead(inputs, tmp_path):
 
 
 def test_durations_come_from_a_clock_that_only_goes_forward():
-    """time.time goes back when a clock is set; no script or module measures with it. What listen.py writes down are times of
-    day."""
+    """time.time goes back when a clock is set; no script or module measures with it. What listen.py and a live stream's
+    answers write down are times of day."""
     sources = [
         *ROOT.glob("*.py"),
         *(path for part in ("danger_safe", "models", "tools") for path in (ROOT / part).rglob("*.py")),
@@ -192,6 +192,7 @@ def test_durations_come_from_a_clock_that_only_goes_forward():
         path.name
         for path in sources
         if path.parent.name != "live"
+        and path.name != "writers.py"
         and re.search(r"time\.time\(|datetime|st_[mc]time(?!_ns)", path.read_text("utf-8"))
     ]
     assert wrong == []

@@ -199,7 +199,8 @@ def test_files_that_are_read_are_not_written_over(refused, tmp_path):
     refused(PREDICT, "a.png", "--plot", tmp_path / "a.png", status=2)
     make_table(tmp_path / "mistakes.csv", clips=12, dimensions=4)
     (tmp_path / "x_model.joblib").write_bytes(b"x")
-    refused(COMPARE, "--embeddings", os.path.join(".", "mistakes.csv"), words="would be written over")
+    models = ("--models", "x_model.joblib")
+    refused(COMPARE, "--embeddings", os.path.join(".", "mistakes.csv"), *models, words="would be written over")
     refused(FINETUNE, "--checkpoint", "x.pth", "--output", "x.pth", status=2, words="where the training starts from")
 
 

@@ -16,12 +16,11 @@ from listening import PostServer, siren, wait_for
 
 from danger_safe.audio.decode import read_channels
 from danger_safe.core.errors import UserError
-from danger_safe.detection.detector import load_ready
 from danger_safe.detection.events import EventConfig, EventFinder
+from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.live.alarms import Policy, Tracker
 from danger_safe.live.config import EXAMPLE, LISTS, TABLES, AlarmConfig, read_config, without_secrets
-from models.engine import open_engine
 
 RATE = 32_000
 TELL = "import os; open('told', 'a').write(os.environ['DANGER_SOURCE'] + ' ' + os.environ['DANGER_PHASE'] + chr(10))"
@@ -68,9 +67,8 @@ def recording(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(recording):
     """The recording's events as predict_danger.py has them."""
-    detector = load_ready()
-    finder = EventFinder(EventConfig(detector.threshold), HOP)
-    with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
+    with open_detector(cores=1) as (engine, detector), Listener(engine, detector, WINDOW, HOP) as listener:
+        finder = EventFinder(EventConfig(detector.threshold), HOP)
         found = [event for window in listener.listen(read_channels(recording)) for event in finder.add(window)]
     return found + finder.finish()
 
@@ -235,16 +233,15 @@ def test_what_no_new_try_would_mend_is_said_at_once(tmp_path):
 
 def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
     """In sound that was heard: what a busy computer adds is not the detector's."""
-    detector = load_ready()
     told = []
 
     class Ears:
         begin = staticmethod(lambda event: told.append((event.event.start, now)))
         end = staticmethod(lambda event: None)
 
-    policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)
-    tracker = Tracker("a", policy, detector, HOP, [Ears])
-    with open_engine("compact", "cpu", 1) as engine, Listener(engine, detector, WINDOW, HOP) as listener:
+    with open_detector(cores=1) as (engine, detector), Listener(engine, detector, WINDOW, HOP) as listener:
+        policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)
+        tracker = Tracker("a", policy, detector, HOP, [Ears])
         for window in listener.listen(read_channels(recording)):
             now = window.end
             tracker.add(window, now)

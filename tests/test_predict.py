@@ -266,7 +266,7 @@ def test_windows_cover_everything_once_they_can():
 def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
     smoother = Smoother(0.5)
     smoothed = [smoother.add(number / 2, score) for number, score in enumerate([0.0, 0.0, 0.9, 0.0])]
-    assert smoothed == pytest.approx([0.0, 0.0, 0.3, 0.3])
+    assert smoothed == pytest.approx([0.0, 0.0, 0.3, 0.225])
     assert smoother.add(0.0, 0.6) == 0.6
     assert Smoother(3.0).add(3.0, 0.6) == 0.6
 
@@ -281,7 +281,7 @@ def test_what_a_microphone_leaves_of_silence_is_no_danger_and_a_distant_siren_is
     room, near, distant = map(json.loads, done.stdout.splitlines())
     assert (room["verdict"], room["silent"], room["score"]) == ("Safe", 1, 0)
     assert near["silent"] == distant["silent"] == 0
-    assert distant["score"] == pytest.approx(near["score"], abs=0.05)
+    assert distant["verdict"] == "DANGER"
 
 
 def test_digital_silence_is_safe_and_alarms_can_be_limited(tmp_path):
@@ -290,5 +290,5 @@ def test_digital_silence_is_safe_and_alarms_can_be_limited(tmp_path):
     assert (line["verdict"], line["score"], line["silent"]) == ("Safe", 0, 1)
     assert "louder than -60 dB" in run(SCRIPT, tmp_path / "silence.wav").stdout
     done = run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "10")
-    assert "false alarms an hour" in done.stderr
+    assert "false alarms per hour" in done.stderr
     assert "0 or more" in run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "-1", status=2).stderr

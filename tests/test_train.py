@@ -51,7 +51,7 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     folder, _ = trained
     saved = joblib.load(folder / f"{key}_model.joblib")
     contract = {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
-    assert set(saved) == contract | {"unknown"}
+    assert set(saved) == contract | {"unknown", "made_by"}
     assert saved["checkpoint"]["name"] == "compact"
     metrics = json.loads((folder / f"{key}_metrics.json").read_text())
     assert metrics["threshold"] == saved["threshold"]
@@ -74,8 +74,8 @@ def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
         metrics = json.loads((folder / f"{key}_metrics.json").read_text())
         assert rows.loc[f"{key}_model.skops", "roc_auc"] == pytest.approx(metrics["ranking"]["roc_auc"]["all"], 1e-4)
         assert f"{key}_confusion_matrix.png" in done.stdout
-        assert rows.loc[f"{key}_model.joblib", "FN@threshold"] == metrics["at_threshold"]["confusion"][1][0]
-        assert rows.loc[f"{key}_model.joblib", "recall of siren"] == metrics["categories"]["siren"]["at_threshold"]
+        assert rows.loc[f"{key}_model.skops", "FN@threshold"] == metrics["at_threshold"]["confusion"][1][0]
+        assert rows.loc[f"{key}_model.skops", "recall of siren"] == metrics["categories"]["siren"]["at_threshold"]
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
     assert done.stdout.count("(95 % interval over recordings)") == 2 and "\nUse " in done.stdout
     assert done.stdout.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the thresholds

@@ -254,7 +254,7 @@ def with_formula(text: str) -> str:
 
 def _is_formula(text: str) -> bool:
     """Also of text with apostrophes before it, so that nothing is lost by writing and reading; a number is none."""
-    if not _FORMULA.match(text):
+    if not _FORMULA.match(text) or text == "-":  # the name of a stream on stdin, which no spreadsheet computes
         return False
     try:
         float(text)

@@ -85,9 +85,8 @@ def list_sounds(folder: Place) -> list[tuple[str, Place]]:
             others[(dot + suffix.lower()) or name] += 1
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(5)) + (", …" if len(others) > 5 else "")
-        print(
-            one_line(f"{folder}: {others.total()} files are passed over, not named as sounds: {kinds}"), file=sys.stderr
-        )
+        count = "1 file is" if others.total() == 1 else f"{others.total()} files are"
+        print(one_line(f"{folder}: {count} passed over, not named as sounds: {kinds}"), file=sys.stderr)
     return sounds
 
 

@@ -23,7 +23,7 @@ from danger_safe.detection.refinement import find_offset, find_onset
 CONTEXT_S = 8.0  # seconds before an event's first danger in which its onset is looked for
 AS_SURE = 0.7  # windows with this fraction of the surest window's raw score hear the same sound
 SHORTEST_S = 0.1  # seconds that every event lasts at least: no hop is shorter
-FAR_SURER = 2.0  # times the highest smoothed score so far: an event of its own
+FAR_SURER = 1.5  # times the highest smoothed score so far: an event of its own
 
 
 @dataclass(frozen=True)

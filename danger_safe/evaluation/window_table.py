@@ -75,12 +75,12 @@ def hear_again(
 
 def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
     """Whether the arrays are what ``_listen`` gives for this table: the file may be somebody else's."""
-    windows, kinds = len(content["start"]), dict.fromkeys(("embeddings", "levels"), "f")
+    windows, kinds = len(content["start"]), {"embeddings": "f"}
     kinds |= {"start": "f", "end": "f", "audible": "b", "stretch": "i", "clip": "i", "whole": "b"}
     clip, stretch = content["clip"], content["stretch"]
     return (
         all(
-            content[name].dtype.kind == kind and content[name].ndim == {"embeddings": 2, "levels": 3}.get(name, 1)
+            content[name].dtype.kind == kind and content[name].ndim == (2 if name == "embeddings" else 1)
             and len(content[name]) == windows
             for name, kind in kinds.items()
         )
