@@ -14,9 +14,10 @@ PATIENCE_S = 120  # a busy computer may take as long; a broken program takes for
 
 
 def siren(seconds):
-    """(samples,) of a siren at 32 kHz."""
+    """(samples,) of a siren at 32 kHz, with the overtones that horns have."""
     time_s = np.arange(seconds * RATE) / RATE
-    return 0.5 * np.sin(2 * np.pi * np.cumsum(900 + 300 * np.sin(2 * time_s)) / RATE)
+    phase = 2 * np.pi * np.cumsum(900 + 300 * np.sin(2 * time_s)) / RATE
+    return 0.3 * sum(np.sin(number * phase) / number for number in range(1, 8))
 
 
 def wait_for(condition):

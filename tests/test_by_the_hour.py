@@ -79,9 +79,11 @@ def test_what_was_heard_is_used_again_while_it_is_the_same(measured, tmp_path, m
         return kept.stat().st_mtime_ns > before
 
     assert not listened() and kept.read_bytes() == before
-    kept.write_bytes(before[:1000])  # damaged: made anew
-    assert listened() and len(kept.read_bytes()) > 1000
-    assert listened("--minutes", "1")
+    kept.write_bytes(before[:1000])  # damaged, or somebody else's: not believed, and not written over
+    assert not listened() and len(kept.read_bytes()) == 1000
+    kept.unlink()
+    measure_false_alarms.main(["--minutes", "1"])
+    assert kept.exists()
     assert json.loads((tmp_path / "logreg_metrics.json").read_text())["per_hour"]["minutes"] <= 1
 
 
