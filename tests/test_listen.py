@@ -146,8 +146,8 @@ def test_what_was_heard_is_kept_when_it_is_ended_or_killed(start, tmp_path, reco
     for folder, number in ((tmp_path / "ended", signal.SIGTERM), (tmp_path / "killed", signal.SIGKILL)):
         folder.mkdir()
         service = start(folder, settings)
-        # Up to 29 s: the first siren is over, the second goes on.
-        service.stdin.write(samples[: 29 * RATE].tobytes())
+        # Up to 31 s: the first siren is over, the second goes on.
+        service.stdin.write(samples[: 31 * RATE].tobytes())
         service.stdin.flush()
         wait_for(lambda folder=folder: events(folder))
         assert b"DANGER" in service.stdout.readline()
@@ -231,7 +231,7 @@ def test_what_no_new_try_would_mend_is_said_at_once(tmp_path):
     assert without_secrets("rtsp://user:secret@camera.local:554/a?token=1#x") == "rtsp://camera.local:554/a"
 
 
-def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
+def test_an_alarm_comes_within_four_seconds_of_the_siren(recording):
     """In sound that was heard: what a busy computer adds is not the detector's."""
     told = []
 
@@ -246,4 +246,5 @@ def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
             now = window.end
             tracker.add(window, now)
     assert [start for start, _ in told] == pytest.approx([12, 26], abs=HOP)
-    assert all(now - start < 3 for start, now in told)
+    # Three seconds of windows are averaged (SMOOTHING_S): an alarm is that late, for fewer false ones.
+    assert all(now - start < 4 for start, now in told)
