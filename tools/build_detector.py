@@ -33,7 +33,6 @@ from models.head import Head
 from tools.detector_windows import (
     Sound,
     WindowSet,
-    hours_of,
     labelled_sounds,
     listen,
     rooms,
@@ -77,7 +76,7 @@ def main(arguments: list[str]) -> int:
 
     values = data.leave_collections_out()  # of each window, by a regression that was not taught its collection
     clips = ClipScores(data, values)
-    slope, offset = sigmoid_of(clips.scores(), clips.truth)
+    slope, offset = sigmoid_of(clips.scores, clips.truth)
     clips = ClipScores(data, values, slope, offset)
     detector = data.detector(info.sha256, slope, offset)
 
@@ -201,15 +200,11 @@ class ClipScores:
         self.truth, self.category = data.truth[first], data.category[first]
         self.source = np.array([data.sounds[number].source for number in self.clip])
         self.collection = data.collection[first]
-        smoother, self.best = Smoother(HOP), np.zeros(len(self.clip))
+        smoother, self.scores = Smoother(HOP), np.zeros(len(self.clip))
         for row, number in zip(labelled, place, strict=True):
             window = data.heard.windows[row]
             raw = 0.0 if window.silent else float(expit(slope * values[row] + offset))
-            self.best[number] = max(self.best[number], smoother.add(window.start, raw))
-
-    def scores(self) -> np.ndarray:
-        """(clips,)"""
-        return self.best
+            self.scores[number] = max(self.scores[number], smoother.add(window.start, raw))
 
 
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
@@ -228,12 +223,12 @@ def false_alarms(checkpoint: str, detector: ReadyDetector, ordinary: list[Sound]
     raw = detector.scores(heard.embeddings)
     hours, counts = np.zeros(len(ordinary)), np.zeros((len(THRESHOLDS), len(ordinary)))
     for number in range(len(ordinary)):
-        hours[number] = hours_of(ordinary[number : number + 1])
         smoother, windows = Smoother(HOP), []
         for row in np.flatnonzero(heard.sound == number):
             window = heard.windows[row]
             score = 0.0 if window.silent else float(raw[row])
             windows.append(replace(window, raw_score=score, smoothed_score=smoother.add(window.start, score)))
+        hours[number] = windows[-1].end / 3600 if windows else 0.0
         for place, threshold in enumerate(THRESHOLDS):
             finder = EventFinder(EventConfig(float(threshold)), HOP)
             events = [event for window in windows for event in finder.add(window)] + finder.finish()
@@ -245,8 +240,8 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
     """The operating points and what is known of each."""
     danger = clips.truth == 1
     points = [
-        {"threshold": float(threshold), "danger_recall": float((clips.best[danger] >= threshold).mean()),
-         "false_alarms": float((clips.best[~danger] >= threshold).mean()),
+        {"threshold": float(threshold), "danger_recall": float((clips.scores[danger] >= threshold).mean()),
+         "false_alarms": float((clips.scores[~danger] >= threshold).mean()),
          "false_alarms_per_hour": float(count.sum() / hours.sum())}
         for threshold, count in zip(THRESHOLDS, counts, strict=True)
     ]  # fmt: skip
@@ -258,7 +253,7 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
             if max(p["false_alarms_per_hour"] for p in points[i:]) <= MAX_FALSE_ALARMS_PER_HOUR[name]
         ]
         place = kept[0] if kept else len(points) - 1
-        alarm = clips.best >= THRESHOLDS[place]
+        alarm = clips.scores >= THRESHOLDS[place]
         sensitivities[name] = {
             "threshold": float(THRESHOLDS[place]),
             "danger_recall": share_with_interval(alarm[danger], clips.source[danger]),
@@ -272,8 +267,8 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
         "operating_points": points,
         "left_out": {
             "clips": len(clips.truth), "danger": int(danger.sum()), "recordings": len(np.unique(clips.source)),
-            "collections": len(np.unique(clips.collection)), "roc_auc": float(roc_auc_score(clips.truth, clips.best)),
-            "calibration": calibration(clips.truth, clips.best),
+            "collections": len(np.unique(clips.collection)), "roc_auc": float(roc_auc_score(clips.truth, clips.scores)),
+            "calibration": calibration(clips.truth, clips.scores),
         },
         "ordinary": {"hours": float(hours.sum()), "recordings": len(ordinary), "collections": sorted({s.collection for s in ordinary})},
     }  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.audio.decode import SAMPLE_RATE, SUFFIXES, AudioError, read_blocks, read_clip
-from danger_safe.audio.room_tone import quiet_room
+from danger_safe.audio.decode import SUFFIXES, AudioError, read_clip
+from danger_safe.audio.room_tone import CATEGORY, quiet_room
 from danger_safe.audio.windows import ScoredWindow, Window, windows
 from danger_safe.core import cli
 from danger_safe.data.clips import read_clips
@@ -20,8 +20,6 @@ from models.engine import open_engine
 
 AUDIBLE_FRACTION = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
 MAX_TAG_PROBABILITY = 0.15  # of a dangerous tag, by the teacher: an unlabelled sound with more of it is not called safe
-ROOM_TONE = "room_tone_noise"
-PIECE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def unlabelled_sounds(folder: Path) -> list[Sound]:
 
 def rooms(count: int) -> list[Sound]:
     """Synthetic quiet rooms, in which nothing happens."""
-    return [Sound(number, ROOM_TONE, "synthetic rooms", f"room {number}") for number in range(count)]
+    return [Sound(number, CATEGORY, "synthetic rooms", f"room {number}") for number in range(count)]
 
 
 def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
@@ -130,11 +128,6 @@ def without_dangers(teacher: str, sounds: list[Sound], dangerous_tags: list[int]
     safe = np.ones(len(sounds), bool)
     safe[heard.sound[logits > np.log(MAX_TAG_PROBABILITY / (1 - MAX_TAG_PROBABILITY))]] = False
     return safe
-
-
-def hours_of(sounds: list[Sound]) -> float:
-    """How long they last together."""
-    return sum(len(block) for sound in sounds for block in read_blocks(sound.path, PIECE_S)) / SAMPLE_RATE / 3600
 
 
 def _rows(folder: Path) -> dict[str, dict[str, str]]:
