@@ -1,7 +1,6 @@
 """events.jsonl: a line of JSON for each event, on the disk whole or not at all."""
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from danger_safe.core.atomic import make_folder
 from danger_safe.core.errors import UserError
 from danger_safe.live.alarms import LiveEvent
+from danger_safe.live.lines import append_line, cut_torn_line
 
 MAX_WAITING = 10_000  # lines that are kept while the disk takes none
 
@@ -23,8 +23,7 @@ class EventLog:
         self._is_told = False
         make_folder(path.absolute().parent)
         try:
-            with open(path, "ab+") as file:
-                _cut_torn_line(file)
+            cut_torn_line(path)
         except OSError as error:
             raise UserError(f"{path}: events cannot be written there: {error.strerror}") from error
 
@@ -40,7 +39,7 @@ class EventLog:
         """Write what waits, oldest first."""
         try:
             while self._waiting:
-                self._write(self._waiting[0])
+                append_line(self._path, self._waiting[0])
                 self._waiting.popleft()
         except OSError as error:
             if not self._is_told:
@@ -56,29 +55,3 @@ class EventLog:
         self.flush()
         if self._waiting:
             self._say(f"{self._path}: {len(self._waiting)} events could not be written and are lost")
-
-    def _write(self, line: bytes) -> None:
-        with open(self._path, "ab", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(line) < len(line):  # a full disk takes a part
-                    raise OSError(0, "there is no room for the whole line")
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(size)
-                raise
-
-
-def _cut_torn_line(file) -> None:
-    """Remove what a power cut left of a last line."""
-    size = file.seek(0, os.SEEK_END)
-    end, found = size, -1
-    while end and found < 0:
-        start = max(0, end - 65536)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            found += start
-        end = start
-    if found + 1 < size:
-        file.truncate(found + 1)
