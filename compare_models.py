@@ -32,7 +32,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from danger_safe.core import paths
-from danger_safe.core.atomic import whole_file, without_formula
+from danger_safe.core.atomic import atomic_path, without_formula
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
         )
     comparison = pd.DataFrame(rows).sort_values("roc_auc", ascending=False)
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
-    with whole_file(table_file) as part:
+    with atomic_path(table_file) as part:
         comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
     # with matplotlib, which takes a second to load
     from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
@@ -181,7 +181,7 @@ def parse(arguments: list[str]):
                         help="models to compare (default: every *_model.skops in --output-dir)")  # fmt: skip
     parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
                         "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
-    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR",
+    parser.add_argument("--dataset", type=paths.parse_path, default=None, metavar="DIR",
                         help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")

@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def labelled_clips(dataset: paths.Place) -> list[Clip]:
+def labelled_clips(dataset: paths.PathOrUrl) -> list[Clip]:
     """The clips of a dataset, each of which somebody has called Danger or Safe, with the folds of their evaluation."""
     clips = read_clips(dataset)
     unlabelled = [clip.file for clip in clips if clip.label is None]
@@ -124,7 +124,7 @@ def report_failures(failures: dict[str, str]) -> int:
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
-    add("--dataset", type=paths.place, default=Path("dataset"), metavar="DIR",
+    add("--dataset", type=paths.parse_path, default=Path("dataset"), metavar="DIR",
         help="folder of step 1, or an address such as s3://bucket/dataset")  # fmt: skip
     add("--output", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
         help="table to write; .parquet too (needs pyarrow)")  # fmt: skip

@@ -24,7 +24,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories
 from danger_safe.data.clips import LABEL_NAMES, read_clips
 from danger_safe.data.esc50 import download_esc50
-from danger_safe.data.links import place
+from danger_safe.data.links import place_clips
 
 DOWNLOADED = Path("dataset/ESC-50-master")  # in the working folder
 
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     missing = sorted(set(chosen) - set(present), key=lambda clip: clip.file)
     if not present:
         raise UserError(f"none of the {len(chosen)} clips is in {folder / 'audio'}")
-    placed, removed = place(present, args.output, copy=args.copy)
+    placed, removed = place_clips(present, args.output, copy=args.copy)
 
     counts = Counter((clip.label, clip.category) for clip in present)
     for (label, category), count in sorted(counts.items()):

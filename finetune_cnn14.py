@@ -43,7 +43,7 @@ HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
 DROPOUT = (0.0, 0.2)
 DANGER_WEIGHT = 0.5  # --dangers
 HALF_RATE = SAMPLE_RATE // 2  # sounds are kept so for networks that hear nothing above
-FEWEST_CLIPS = 32  # of a category in one pass, by default
+MIN_CLIPS_PER_CATEGORY = 32  # of a category in one pass, by default
 
 
 def main(arguments: list[str]) -> int:
@@ -100,12 +100,12 @@ def main(arguments: list[str]) -> int:
     precision = best_precision(device) if args.precision == "auto" else args.precision
     settings = Settings(
         epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
-        per_category=args.per_category or max(FEWEST_CLIPS, round(median(counts.values()))),
+        per_category=args.per_category or max(MIN_CLIPS_PER_CATEGORY, round(median(counts.values()))),
         rate=args.rate or usual_rate(scratch, model.settings),
         head_epochs=0 if scratch or goes_on else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
         class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
         danger_weight=DANGER_WEIGHT if dangerous else 0.0,
-        bad_share=args.bad_recordings,
+        corruption_p=args.bad_recordings,
     )  # fmt: skip
 
     rate = HALF_RATE if model.front_end.half_rate_suffices else SAMPLE_RATE
@@ -198,15 +198,15 @@ def parse(arguments: list[str]):
         "0: do all passes")  # fmt: skip
     add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
         "weights: every clip once a pass, small categories weigh more")  # fmt: skip
-    add("--bad-recordings", type=cli.share, default=0.5, metavar="R", help="share of the sounds that are heard as phones, "
+    add("--bad-recordings", type=cli.fraction, default=0.5, metavar="R", help="fraction of the sounds that are heard as phones, "
         "noise, small rooms and MP3 leave them")  # fmt: skip
     add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
         "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in a pass "
-        f"(default: as many as the middle category has, at least {FEWEST_CLIPS})")  # fmt: skip
+        f"(default: as many as the middle category has, at least {MIN_CLIPS_PER_CATEGORY})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
-    add("--rate", type=cli.share, default=None, metavar="R", help="learning rate at its highest "
+    add("--rate", type=cli.fraction, default=None, metavar="R", help="learning rate at its highest "
         f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint, {MN04_RATE} from mn04)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")

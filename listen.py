@@ -22,7 +22,7 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 import os
 import signal
 
-from danger_safe.core.atomic import write_whole
+from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import load_ready
 from danger_safe.detection.loading import open_detector
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if args.init:
         if os.path.lexists(args.config):
             raise UserError(f"{args.config} is there already: --init overwrites nothing")
-        write_whole(args.config, EXAMPLE.read_text(encoding="utf-8"))
+        atomic_write_text(args.config, EXAMPLE.read_text(encoding="utf-8"))
         print(f"{args.config} written: name your sources in it, then run listen.py")
         return cli.DONE
     config = read_config(args.config)

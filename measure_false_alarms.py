@@ -87,7 +87,7 @@ def parse(arguments: list[str]):
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
                         help="models to measure (default: every *_model.skops in --output-dir)")  # fmt: skip
-    parser.add_argument("--dataset", type=paths.place, default=None, metavar="DIR",
+    parser.add_argument("--dataset", type=paths.parse_path, default=None, metavar="DIR",
                         help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
     parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
                         help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip

@@ -272,7 +272,7 @@ def parse(arguments: list[str]):
     add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
     add(
         "--threshold",
-        type=cli.share,
+        type=cli.fraction,
         default=None,
         metavar="T",
         help="danger from this score on (default: the model's)",

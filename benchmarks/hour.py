@@ -24,7 +24,7 @@ from danger_safe.audio.decode import SAMPLE_RATE, read_clip
 from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
-from danger_safe.data.soundscape import LongRecording
+from danger_safe.data.soundscape import Soundscape
 from danger_safe.detection.detector import load_ready
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -45,7 +45,7 @@ def main() -> None:
     safe = [clip for clip in clips if labels[name[clip]] == 0 and name[clip] in scenes]
     rng = np.random.default_rng(args.seed)
     sirens = plant([clip for clip in clips if name[clip] == "siren"], args.minutes * 60, rng)
-    recording = LongRecording(safe, args.minutes * 60, args.seed, planted=sirens)
+    recording = Soundscape(safe, args.minutes * 60, args.seed, events=sirens)
 
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -58,7 +58,7 @@ def main() -> None:
             events += finder.add(window)
         events += finder.finish()
     seconds = time.monotonic() - began
-    report = judge(events, [(start, start + len(s) / SAMPLE_RATE) for start, s in sirens], recording.scenes)
+    report = judge(events, [(start, start + len(s) / SAMPLE_RATE) for start, s in sirens], recording.background)
     report |= {
         "clips": len(clips), "of them heard by the network in training": seen, "minutes": args.minutes,
         "seconds to listen": round(seconds, 1),

@@ -92,7 +92,7 @@ def embed(engine: Engine, paths: list[Path], degradation: str | None = None) -> 
             samples = degrade(degradation, samples, np.random.default_rng(number))
         return engine.front_end(samples)
 
-    with ThreadPoolExecutor(max(1, engine.lanes)) as pool:
+    with ThreadPoolExecutor(max(1, engine.max_concurrency)) as pool:
         logmels = list(tqdm(pool.map(transform, enumerate(paths)), degradation or "clean", len(paths), leave=False))
         order = sorted(range(len(paths)), key=lambda i: len(logmels[i]))  # a batch is of one length
         batches = []

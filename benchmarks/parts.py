@@ -54,9 +54,9 @@ def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, floa
         elif prefix == "mn04 ":
             milliseconds["mn04 logmel"] = _median(lambda c=converted: c.front_end(clips[0]), 20)
         mnn = MnnNetwork(converted.file, cores, converted.winograd)
-        with ThreadPoolExecutor(mnn.lanes) as lanes:
-            together = _median(lambda n=mnn, x=logmel: list(lanes.map(n.embed, [x] * n.lanes)), 5)
-        milliseconds[prefix + "mnn"] = together / BATCH / mnn.lanes
+        with ThreadPoolExecutor(mnn.max_concurrency) as lanes:
+            together = _median(lambda n=mnn, x=logmel: list(lanes.map(n.embed, [x] * n.max_concurrency)), 5)
+        milliseconds[prefix + "mnn"] = together / BATCH / mnn.max_concurrency
         mnn.close()
         pytorch = TorchNetwork(model, "cpu", cores)
         milliseconds[prefix + "pytorch"] = _median(lambda n=pytorch, x=logmel: n.embed(x), 5) / BATCH

@@ -20,7 +20,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from danger_safe.embeddings.table import EmbeddingTable, read_table
 from danger_safe.evaluation.calibration import calibration, danger_scores
-from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("logreg", "mlp", "rf")
@@ -68,8 +68,8 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
         scores = danger_scores(saved["pipeline"], table.features)
         alarms = scores >= threshold
         pairs = {
-            "dangers found": (metrics["promise"]["danger_recall"], share(alarms, labels == 1, sources)),
-            "safe clips with an alarm": (metrics["promise"]["false_alarms"], share(alarms, labels == 0, sources)),
+            "dangers found": (metrics["promise"]["danger_recall"], fraction(alarms, labels == 1, sources)),
+            "safe clips with an alarm": (metrics["promise"]["false_alarms"], fraction(alarms, labels == 0, sources)),
         }
         errors = [told["calibration_error"] for told in (metrics["calibration"]["after"], calibration(labels, scores))]
         line = {"fold": int(fold), "model": name, "threshold": threshold}
@@ -79,8 +79,8 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
         print(json.dumps(line), flush=True)
 
 
-def share(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list[float]:
-    return share_with_interval(alarms[clips], sources[clips])
+def fraction(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list[float]:
+    return fraction_with_interval(alarms[clips], sources[clips])
 
 
 def parse() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from danger_safe.core import cli
-from danger_safe.core.atomic import write_whole
+from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.data.clips import LABEL_NAMES
@@ -36,7 +36,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
                         help="table of step 2")  # fmt: skip
     parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
-    parser.add_argument("--min-recall", type=cli.share, default=0.95, metavar="R",
+    parser.add_argument("--min-recall", type=cli.fraction, default=0.95, metavar="R",
                         help="fraction of the dangers that the chosen threshold must find; below 0.95, it may be above 0.5")  # fmt: skip
     parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
@@ -95,7 +95,7 @@ def metrics_file(model_file: Path) -> Path:
 
 def write_metrics(model_file: Path, metrics: dict) -> None:
     """Write a model's numbers for programs."""
-    write_whole(metrics_file(model_file), json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n")
+    atomic_write_text(metrics_file(model_file), json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def key_of(model_file: Path) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SLOWEST = 25  # seconds for one file
-MOST_MEMORY = 2_048  # MB
+MAX_MEMORY_MB = 2_048  # MB
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 NAMES = ("audio", "manifest", "table", "checkpoint", "detector", "journal")
@@ -52,7 +52,7 @@ def run(name: str, minutes: float) -> bool:
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
     flags = [
-        f"-max_total_time={max(1, round(minutes * 60))}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MOST_MEMORY}",
+        f"-max_total_time={max(1, round(minutes * 60))}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MAX_MEMORY_MB}",
         f"-artifact_prefix={found / name}-", "-print_final_stats=1", "-verbosity=1", "-max_len=20000",
     ]  # fmt: skip
     if (HERE / f"{name}.dict").is_file():
@@ -77,7 +77,7 @@ def fuzz(name: str, flags: list[str]) -> None:
     """In the process of one target: never returns."""
     import atheris
 
-    limit = 2 * MOST_MEMORY * 1024 * 1024  # what asks for more at once gets MemoryError, and the computer lives
+    limit = 2 * MAX_MEMORY_MB * 1024 * 1024  # what asks for more at once gets MemoryError, and the computer lives
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with atheris.instrument_imports(include=["danger_safe", "models", "tomllib", "wave"]):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import (
     CheckpointInfo,
@@ -112,7 +112,7 @@ def save_checkpoint(
             if name in state and values.ndim > 1:
                 scales[name] = values.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
                 state[name] = (values.flatten(1) / scales[name][:, None]).round().reshape(values.shape).to(torch.int8)
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         torch.save(content, part)
 
 

@@ -3,7 +3,7 @@
     converted = find_or_convert("compact")
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
-Files: CACHE/SHA256-mnnVERSION-TRIED/ with network.mnn, arrays.npz and info.json. The folder is made beside and renamed,
+Files: CACHE/SHA256-mnnVERSION-CONVERSION_VERSION/ with network.mnn, arrays.npz and info.json. The folder is made beside and renamed,
 so it is whole or not there, and nobody else may write into it. info.json holds the files' sizes and SHA-256; where they
 do not fit, the folder is made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
 algorithm is kept for the networks whose embeddings it does not change.
@@ -41,8 +41,8 @@ from models.parity import PARITY, PROBE_SECONDS, largest_error
 ARRAYS = "arrays.npz"  # mel bank and head
 _FILES = ("network.mnn", ARRAYS)
 _ELSEWHERE = "name a folder of your own in DANGER_SAFE_CACHE"
-LITTLE = 1 << 16  # bytes: no room at all
-TRIED = 4  # counts how conversions are tried: those that were tried otherwise are made anew
+MIN_FREE_BYTES = 1 << 16  # bytes: no room at all
+CONVERSION_VERSION = 4  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
 class ConversionError(Exception):
@@ -117,7 +117,7 @@ def read_info(checkpoint: str) -> CheckpointInfo:
 
 def _folder(sha256: str) -> Path:
     """Where the network is, or will be."""
-    name = f"{sha256}-mnn{version('MNN')}-{TRIED}"
+    name = f"{sha256}-mnn{version('MNN')}-{CONVERSION_VERSION}"
     found = next((folder / name for folder in cache_folders() if _is_whole(folder / name)), None)
     return found or cache_folder() / name
 
@@ -183,7 +183,7 @@ def _convert(checkpoint: Path, folder: Path) -> None:
         # Plain names, in the folder itself: on Windows MNN cannot open C:\Users\Nguyễn\…, a path outside ASCII.
         onnx, mnn = "network.onnx", "network.mnn"
         _run(call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
-        if shutil.disk_usage(new).free < LITTLE:  # the converter ends well even so
+        if shutil.disk_usage(new).free < MIN_FREE_BYTES:  # the converter ends well even so
             raise OSError(errno.ENOSPC, FULL_WORDS)
         (new / onnx).unlink()
         bar.update()

@@ -34,7 +34,7 @@ class Network(Protocol):
 
     name: str  # library, version, device
     kind: str  # what decides the last digits of an embedding
-    lanes: int  # batches that may be computed at once
+    max_concurrency: int  # batches that may be computed at once
     batch_size: int  # clips of five seconds in a batch that suit it
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class Engine:
     front_end: LogMel | KaldiMel
     network: Network
     head: Head | None = None  # embeddings -> logits of ``info``'s classes; None for MFCC
-    stands_in: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
+    is_fallback: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
 
     @property
     def name(self) -> str:
@@ -65,9 +65,9 @@ class Engine:
         return self.network.kind
 
     @property
-    def lanes(self) -> int:
+    def max_concurrency(self) -> int:
         """How many batches may be computed at once, by as many threads."""
-        return self.network.lanes
+        return self.network.max_concurrency
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
@@ -84,10 +84,10 @@ class Engine:
         self.close()
 
 
-def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, soon: bool = False) -> Engine:
+def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_latency: bool = False) -> Engine:
     """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
 
-    ``soon``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than to hear
+    ``low_latency``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than to hear
     it, PyTorch stands in, and ``convert_for_next_time`` is for afterwards.
     Raises UserError for a checkpoint that is none, or for a GPU that is not there.
     """
@@ -97,8 +97,8 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, soon: boo
         return _torch_engine(checkpoint, device, cores)
     if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
         return _torch_engine(checkpoint, "cpu", cores)
-    if soon and not is_converted(checkpoint):
-        return replace(_torch_engine(checkpoint, "cpu", cores), stands_in=True)
+    if low_latency and not is_converted(checkpoint):
+        return replace(_torch_engine(checkpoint, "cpu", cores), is_fallback=True)
     try:
         converted = find_or_convert(checkpoint)
     except ConversionError as error:

@@ -22,7 +22,7 @@ MIN_SAMPLES = 31 * HOP_LENGTH  # 9,920 (0.31 s): 32 frames, the fewest that surv
 # Of one FFT. Arrays of a whole clip would go back to the system each time, and come anew page by page: that took more
 # time than all the arithmetic.
 BLOCK_FRAMES = 64
-QUIETEST_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
+MIN_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LogMel:
         if samples.shape[-1] < shortest:
             samples = pad_last_axis(samples, 0, shortest - samples.shape[-1], "constant")
         if self.normalise:
-            samples = samples / np.maximum(np.abs(samples).max(axis=-1, keepdims=True), np.float32(QUIETEST_PEAK))
+            samples = samples / np.maximum(np.abs(samples).max(axis=-1, keepdims=True), np.float32(MIN_PEAK))
         return np.concatenate([self.from_power(power) for power in self._power_blocks(samples)], axis=-2)
 
     def power(self, samples: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def front_end() -> LogMel:
 class MfccStatistics:
     """Log-mels in, statistics out: in place of a network."""
 
-    batch_size, lanes = 24, 1
+    batch_size, max_concurrency = 24, 1
 
     def __init__(self):
         self.name = self.kind = f"librosa {version('librosa')}"

@@ -25,7 +25,7 @@ from danger_safe.core.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
 SMALL_FILE = 64 * 2**20  # bytes: a process that runs such a network takes less than five times as much memory
-MOST_LANES = 8  # processes at once: 0.2 GB each
+MAX_PROCESSES = 8  # processes at once: 0.2 GB each
 WINOGRAD_LEVEL = 3  # MNN's name for the hint: how much memory Winograd's algorithm may take, 0 (none) to 3
 
 
@@ -37,7 +37,7 @@ class MnnNetwork:
     """Log-mel batches in, embeddings out, with MNN.
 
     A small network runs in one process a core: processes need not wait for each other as threads in one do. A large
-    one, whose memory would be too much several times, runs in one process with a thread a core. ``lanes`` is how
+    one, whose memory would be too much several times, runs in one process with a thread a core. ``max_concurrency`` is how
     many batches are computed at once.
     """
 
@@ -47,11 +47,11 @@ class MnnNetwork:
         """``file`` is a converted network (models/converted.py). Processes start when ``start`` says, or with their
         first batch."""
         self.kind = f"MNN {version('MNN')}"
-        self.lanes = min(cores, MOST_LANES) if file.stat().st_size <= SMALL_FILE else 1
-        threads = max(1, cores // self.lanes)
+        self.max_concurrency = min(cores, MAX_PROCESSES) if file.stat().st_size <= SMALL_FILE else 1
+        threads = max(1, cores // self.max_concurrency)
         self.name = f"{self.kind}, {cores} core{'s' * (cores > 1)}"
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # the last one that worked works first
-        self._processes = [_Process(file, threads, winograd) for _ in range(self.lanes)]
+        self._processes = [_Process(file, threads, winograd) for _ in range(self.max_concurrency)]
         for process in self._processes:
             self._idle.put(process)
 
@@ -63,7 +63,7 @@ class MnnNetwork:
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions).
 
-        ``lanes`` threads may call it at once, others wait. Raises NetworkError when the process fails.
+        ``max_concurrency`` threads may call it at once, others wait. Raises NetworkError when the process fails.
         """
         process = self._idle.get()
         try:

@@ -15,7 +15,7 @@ from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.cache_folder import prepare_numba
 from models.head import Head
 from models.kaldimel import KaldiMel
-from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, LogMel, mel_bank
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_PEAK, MIN_SAMPLES, N_FFT, LogMel, mel_bank
 
 
 class SoundNetwork(nn.Module):
@@ -84,9 +84,9 @@ class SoundNetwork(nn.Module):
         self.multilabel = False
         self.settings |= {"classes": classes, "multilabel": False}
 
-    def drop(self, x: torch.Tensor, share: float) -> torch.Tensor:
+    def drop(self, x: torch.Tensor, p: float) -> torch.Tensor:
         """Dropout, in training alone."""
-        return F.dropout(x, share, training=True) if self.training and share else x
+        return F.dropout(x, p, training=True) if self.training and p else x
 
 
 class LogMelNetwork(SoundNetwork):
@@ -98,7 +98,7 @@ class LogMelNetwork(SoundNetwork):
     normalise: scale each clip to a peak of 1 first. Together with a lower fmax and a higher floor it brings
         recordings of any level, bandwidth and bit depth to one common denominator (benchmarks/compact.md).
     multilabel: see SoundNetwork.
-    dropout: share of activations dropped in training, (after each block, around fc1).
+    dropout: probability that an activation is dropped in training, (after each block, around fc1).
     """
 
     last_layer = "fc_audioset"
@@ -220,5 +220,5 @@ def prepare(waveform: torch.Tensor, normalise: bool) -> torch.Tensor:
     if waveform.shape[-1] < MIN_SAMPLES:
         waveform = F.pad(waveform, (0, MIN_SAMPLES - waveform.shape[-1]))
     if normalise:
-        waveform = waveform / waveform.abs().amax(dim=-1, keepdim=True).clamp_min(QUIETEST_PEAK)
+        waveform = waveform / waveform.abs().amax(dim=-1, keepdim=True).clamp_min(MIN_PEAK)
     return waveform

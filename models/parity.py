@@ -14,7 +14,7 @@ PROBE_SECONDS = (2, 5)  # an engine picks its algorithm by the length of the fir
 
 
 def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in any clip, as a share of its expected embedding's mean size; both (clips, dims)."""
+    """The largest difference in any clip, as a fraction of its expected embedding's mean size; both (clips, dims)."""
     if not np.isfinite(embeddings).all():
         return float("inf")
     return float((np.abs(embeddings - expected).max(axis=1) / np.abs(expected).mean(axis=1)).max())

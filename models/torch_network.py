@@ -25,7 +25,7 @@ class TorchNetwork:
     def __init__(self, model: SoundNetwork, device: str = "cpu", threads: int | None = None):
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device, self.dtype, self.lanes = device, torch.float32, 1
+        self.device, self.dtype, self.max_concurrency = device, torch.float32, 1
         self.dimensions = model.dimensions
         self.batch_size = 24 if device == "cpu" else 128
         self._activations_per_frame = model.activations_per_frame

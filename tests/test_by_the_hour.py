@@ -14,7 +14,7 @@ from conftest import run
 
 import measure_false_alarms
 from danger_safe.evaluation.false_alarms import Trial
-from danger_safe.evaluation.intervals import rate_with_interval, share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
 from danger_safe.evaluation.thresholds import threshold_for, too_little_sound
 from danger_safe.evaluation.window_table import Heard
 
@@ -149,8 +149,8 @@ def test_events_are_counted_where_they_are_heard():
 def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
     """The exact intervals for one event and none, as tables of Clopper and Pearson, and of Garwood, have them."""
     alone = np.arange(30)
-    assert share_with_interval(np.ones(30, bool), alone) == [1, pytest.approx(0.884, abs=1e-3), 1]
-    assert share_with_interval(alone > 0, alone) == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
+    assert fraction_with_interval(np.ones(30, bool), alone) == [1, pytest.approx(0.884, abs=1e-3), 1]
+    assert fraction_with_interval(alone > 0, alone) == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
     hours = np.full(30, 1 / 60)
     assert rate_with_interval(np.zeros(30), hours, alone) == pytest.approx([0, 0, 3.689 / 0.5], abs=1e-2)
     assert rate_with_interval((alone == 3) * 1, hours, alone) == pytest.approx([2, 0, 5.572 / 0.5], abs=1e-2)
@@ -159,7 +159,7 @@ def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
 def test_clips_of_one_recording_count_once():
     """Twenty clips of two recordings tell no more than two clips do."""
     twice = np.repeat([0, 1], 10)
-    assert share_with_interval(twice == 1, twice) == [0.5, 0.0, 1.0]
+    assert fraction_with_interval(twice == 1, twice) == [0.5, 0.0, 1.0]
 
 
 def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
@@ -168,7 +168,7 @@ def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
     folds, alone = np.repeat(np.arange(4), 100), np.arange(400)
     for shares, wider in (((0.8, 0.8, 0.8, 0.8), False), ((0.9, 0.9, 0.9, 0.45), True)):
         hits = rng.random(400) < np.repeat(shares, 100)
-        (value, low, high), (same, lowest, highest) = (share_with_interval(hits, alone, f) for f in (None, folds))
+        (value, low, high), (same, lowest, highest) = (fraction_with_interval(hits, alone, f) for f in (None, folds))
         assert value == same and lowest <= low and high <= highest <= 1
         assert (low - lowest > 0.1) == wider
         (_, low, high), (_, lowest, highest) = (

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from danger_safe.core import cli
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as narrow as a Windows console's code page
 
@@ -29,7 +29,7 @@ def test_a_file_that_cannot_be_replaced_is_named(tmp_path, capsys):
     table.mkdir()
 
     def write(_):
-        with whole_file(table) as part:
+        with atomic_path(table) as part:
             part.write_text("x")
         return cli.DONE
 

@@ -57,21 +57,21 @@ def test_each_does_what_it_says():
 def test_training_hears_bad_recordings_as_loud_as_good_ones():
     front_end = CompactNet(2).front_end
     power = front_end.power(np.stack([tone(f) + tone(2 * f) for f in (200, 700, 1_500, 3_000)]))
-    untouched = augment.record_badly(power, 0.0, np.random.default_rng(0))
+    untouched = augment.corrupt(power, 0.0, np.random.default_rng(0))
     assert np.array_equal(untouched, power)
-    worse = augment.record_badly(power, 1.0, np.random.default_rng(0))
+    worse = augment.corrupt(power, 1.0, np.random.default_rng(0))
     assert np.isfinite(worse).all() and (worse >= 0).all()
     assert (np.abs(worse - power).max(axis=(1, 2)) > 0).all()
     assert worse.sum(axis=(1, 2)) == pytest.approx(power.sum(axis=(1, 2)), rel=1e-3)
-    assert np.array_equal(worse, augment.record_badly(power, 1.0, np.random.default_rng(0)))
+    assert np.array_equal(worse, augment.corrupt(power, 1.0, np.random.default_rng(0)))
     silence = np.zeros_like(power)
-    assert np.array_equal(augment.record_badly(silence, 1.0, np.random.default_rng(0)), silence)
+    assert np.array_equal(augment.corrupt(silence, 1.0, np.random.default_rng(0)), silence)
 
 
-@pytest.mark.parametrize("worsen", augment.WAYS)
-def test_every_way_of_recording_badly_changes_a_sound(worsen):
+@pytest.mark.parametrize("corruption", augment.CORRUPTIONS)
+def test_every_way_of_recording_badly_changes_a_sound(corruption):
     power = CompactNet(2).front_end.power(tone(200) + tone(2_000) + tone(6_900, 0.005))
-    worse = worsen(power, np.random.default_rng(0))
+    worse = corruption(power, np.random.default_rng(0))
     assert worse.shape == power.shape and worse.dtype == np.float32
     assert not np.allclose(worse, power)
 

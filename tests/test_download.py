@@ -165,7 +165,7 @@ def test_lies_about_length_never_make_a_partial_file(server, tmp_path, length, k
 
 
 def test_server_that_never_ends_fills_no_disk(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "MOST", 500_000)
+    monkeypatch.setattr(downloads, "MAX_BYTES", 500_000)
     with pytest.raises(UserError, match="more than 500,000 bytes"):
         download(server.url, tmp_path / "file")
     with pytest.raises(UserError, match="where 600,000 were expected"):

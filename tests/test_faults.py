@@ -19,7 +19,7 @@ import soundfile
 from conftest import ROOT, run, write_esc50
 
 from danger_safe.core import atomic
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 
 posix = pytest.mark.skipif(os.name == "nt", reason="limits on files and SIGKILL are POSIX")
 
@@ -132,13 +132,13 @@ def test_reason_that_a_library_loses_is_found(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-        with pytest.raises(OSError, match="the disk is full") as raised, whole_file(tmp_path / "a.pth") as part:
+        with pytest.raises(OSError, match="the disk is full") as raised, atomic_path(tmp_path / "a.pth") as part:
             part.write_bytes(bytes(9_999))
             raise Broken("unexpected pos 576 vs 534")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert raised.value.filename == str(tmp_path / "a.pth")
-    with pytest.raises(Broken), whole_file(tmp_path / "a.pth") as part:
+    with pytest.raises(Broken), atomic_path(tmp_path / "a.pth") as part:
         part.write_bytes(b"1")
         raise Broken("something else")
     assert left(tmp_path) == []

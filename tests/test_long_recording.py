@@ -7,7 +7,7 @@ import soundfile
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.room_tone import quiet_room
 from danger_safe.data.clips import read_clips
-from danger_safe.data.soundscape import FADE, LOUDNESS, LongRecording
+from danger_safe.data.soundscape import FADE, LOUDNESS_DB, Soundscape
 
 
 @pytest.fixture
@@ -20,35 +20,35 @@ def clips(tmp_path):
 
 
 def test_it_is_as_long_as_asked_and_the_same_again(clips):
-    recording = LongRecording(clips, 20.0, seed=3)
+    recording = Soundscape(clips, 20.0, seed=3)
     sound = np.concatenate(list(recording.pieces()))
     assert len(sound) == 20 * SAMPLE_RATE and sound.dtype == np.float32
     assert np.array_equal(sound, np.concatenate(list(recording.pieces())))
-    assert {clip.category for *_, clip in recording.scenes} == {"hum", "tick"}
-    starts, ends, _ = zip(*recording.scenes, strict=True)
+    assert {clip.category for *_, clip in recording.background} == {"hum", "tick"}
+    starts, ends, _ = zip(*recording.background, strict=True)
     assert (starts[0], ends[-1]) == (0, 20) and starts[1:] == ends[:-1]
 
 
 def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
-    recording = LongRecording(clips[:1], 60.0)
+    recording = Soundscape(clips[:1], 60.0)
     sound = np.concatenate(list(recording.pieces()))
-    for start, end, _ in recording.scenes[:-1]:
+    for start, end, _ in recording.background[:-1]:
         scene = sound[round(start * SAMPLE_RATE) + FADE : round(end * SAMPLE_RATE)]
         loudness = 10 * np.log10(np.mean(np.square(scene, dtype=np.float64)))
-        assert LOUDNESS[0] - 1 < loudness < LOUDNESS[1] + 1
+        assert LOUDNESS_DB[0] - 1 < loudness < LOUDNESS_DB[1] + 1
     assert np.abs(np.diff(sound)).max() < 0.05  # no click where scenes meet
 
 
 def test_planted_sounds_are_where_they_were_planted(clips):
     beep = np.full(3 * SAMPLE_RATE, 0.25, np.float32)
     plain, planted = (
-        np.concatenate(list(LongRecording(clips, 12.0, planted=p).pieces())) for p in ([], [(4.5, beep), (11.0, beep)])
+        np.concatenate(list(Soundscape(clips, 12.0, events=p).pieces())) for p in ([], [(4.5, beep), (11.0, beep)])
     )
     added = np.flatnonzero(np.abs(planted - plain) > 0.1) / SAMPLE_RATE
     assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)
     assert not ((added > 7.51) & (added < 10.99)).any()
     with pytest.raises(TypeError):
-        LongRecording(clips, 12.0, 0, [(4.5, beep)])  # once taken for another field, and nothing was planted
+        Soundscape(clips, 12.0, 0, [(4.5, beep)])  # once taken for another field, and nothing was planted
 
 
 def test_quiet_rooms_are_quiet_and_differ():

@@ -130,7 +130,7 @@ def test_sounds_keep_to_their_room(tmp_path):
     encoded, _, left_out = encode_all(sounds, {0}, 20_000)
     assert sum(map(len, encoded.values())) <= 20_000 and 0 in encoded and 4 in left_out
     # 2,000 clips of five seconds fit beside a list of five megabytes
-    assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MOST_BYTES - 5_000_000
+    assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MAX_BYTES - 5_000_000
 
 
 @pytest.fixture(scope="module")

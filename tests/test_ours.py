@@ -14,8 +14,8 @@ from hostile_files import encoded, noise
 from test_train import make_table
 
 from danger_safe.core import atomic
-from danger_safe.core.atomic import whole_file, write_whole
-from danger_safe.core.cache import keep, read_kept
+from danger_safe.core.atomic import atomic_path, atomic_write_text
+from danger_safe.core.cache import load_cache, save_cache
 
 posix = pytest.mark.skipif(os.name == "nt", reason="pipes with names, links and owners are POSIX")
 EXTRACT, TRAIN, COMPARE, FINETUNE = "extractEmbeddingCnn14", "train_logreg_model", "compare_models", "finetune_cnn14"
@@ -118,7 +118,7 @@ def test_pipes_beside_the_input_are_not_waited_for(refused, tmp_path):
         os.rename(tmp_path / "pipe", tmp_path / name)
         refused(EXTRACT, "--dataset", "sounds", "--checkpoint", "mfcc", "--output", "t.csv", words=name)
         os.rename(tmp_path / name, tmp_path / "pipe")
-    assert read_kept(tmp_path / "pipe", "key", ["a"]) is None
+    assert load_cache(tmp_path / "pipe", "key", ["a"]) is None
 
 
 # --- arrays that are kept
@@ -128,16 +128,16 @@ def test_kept_arrays_take_no_more_memory_than_their_file(tmp_path):
     import tracemalloc
 
     file = tmp_path / "t_windows.npz"
-    keep(file, "key", {"a": np.arange(5.0)}, "")
-    assert read_kept(file, "key", ["a"])["a"].tolist() == [0, 1, 2, 3, 4]
-    assert read_kept(file, "other", ["a"]) is None
+    save_cache(file, "key", {"a": np.arange(5.0)})
+    assert load_cache(file, "key", ["a"])["a"].tolist() == [0, 1, 2, 3, 4]
+    assert load_cache(file, "other", ["a"]) is None
     np.savez_compressed(file, key=np.array("key"), a=np.zeros(10**8))
     tracemalloc.start()
-    assert read_kept(file, "key", ["a"]) is None
+    assert load_cache(file, "key", ["a"]) is None
     content = b"x" * 100
-    keep(file, "key", {"a": np.frombuffer(content, np.uint8)}, "")
+    save_cache(file, "key", {"a": np.frombuffer(content, np.uint8)})
     file.write_bytes(file.read_bytes().replace(b"(100,), ", b"(10**9,)").replace(b"(10**9,)", b"(9e9,), "))
-    assert read_kept(file, "key", ["a"]) is None
+    assert load_cache(file, "key", ["a"]) is None
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
 
@@ -148,7 +148,7 @@ def test_kept_arrays_take_no_more_memory_than_their_file(tmp_path):
 def test_temporary_names_cannot_be_guessed_and_links_are_not_followed(tmp_path):
     names = []
     for _ in range(2):
-        with whole_file(tmp_path / "a.png") as part:
+        with atomic_path(tmp_path / "a.png") as part:
             names.append(part.name)
             assert part.read_bytes() == b"" and not part.is_symlink()
             part.write_text("x")
@@ -178,7 +178,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
         two_days_ago = time.time() - 2 * 86_400
         os.utime(gone[3], (two_days_ago, two_days_ago))
         atomic._tidied.clear()
-        write_whole(tmp_path / "a.csv", "whole")
+        atomic_write_text(tmp_path / "a.csv", "whole")
         left = sorted(path.name for path in tmp_path.iterdir())
         assert left == sorted(["a.csv", *(path.name for path in stays)])
         atomic.remove_leftovers(tmp_path / "a.png")  # whose caller knows that nobody writes

@@ -27,7 +27,7 @@ from danger_safe.detection.detector import READY, SENSITIVITIES, ReadyDetector, 
 from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Smoother
 from danger_safe.evaluation.calibration import calibration
-from danger_safe.evaluation.intervals import rate_with_interval, share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
 from models.checkpoints import load_model
 from models.head import Head
 from tools.detector_windows import (
@@ -256,8 +256,8 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
         alarm = clips.scores >= THRESHOLDS[place]
         sensitivities[name] = {
             "threshold": float(THRESHOLDS[place]),
-            "danger_recall": share_with_interval(alarm[danger], clips.source[danger]),
-            "false_alarms": share_with_interval(alarm[~danger], clips.source[~danger]),
+            "danger_recall": fraction_with_interval(alarm[danger], clips.source[danger]),
+            "false_alarms": fraction_with_interval(alarm[~danger], clips.source[~danger]),
             "false_alarms_per_hour": rate_with_interval(counts[place], hours, np.arange(len(hours)).astype(str)),
             "alarms_by_category": by_name(alarm, clips.category),
             "alarms_by_collection": by_name(alarm, np.char.add(clips.collection, np.where(danger, " (danger)", " (safe)"))),

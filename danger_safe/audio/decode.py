@@ -23,7 +23,7 @@ from danger_safe.audio import ffmpeg
 from danger_safe.audio.containers import find_sections
 from danger_safe.audio.pcm import RATES, SAMPLE_RATE, AudioError, broken_off, check_rate, clock, finite, mono, resampled
 from danger_safe.audio.sections import Section, Source, SpliceReader
-from danger_safe.core.paths import Place, is_address, open_file
+from danger_safe.core.paths import PathOrUrl, is_address, open_file
 
 __all__ = ["RATES", "SAMPLE_RATE", "SUFFIXES", "AudioError", "read_blocks", "read_channels", "read_clip", "read_header"]
 WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
@@ -40,7 +40,7 @@ _SLACK = {"OGG": MAX_FRAMES, "MP3": 4_608}  # frames: Ogg's pages are counted in
 _UNDECODABLE = "cannot be decoded"
 
 
-def read_clip(path: Place) -> np.ndarray:
+def read_clip(path: PathOrUrl) -> np.ndarray:
     """Decode a clip that fits in memory: float32 of shape (samples,), mono, 32 kHz, nominally in [-1, 1].
 
     Raises AudioError when the file cannot be read, has no samples, or holds NaN or infinite ones.
@@ -48,7 +48,7 @@ def read_clip(path: Place) -> np.ndarray:
     return np.concatenate(list(read_blocks(path, seconds=60.0)))
 
 
-def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
+def read_blocks(path: PathOrUrl, seconds: float) -> Iterator[np.ndarray]:
     """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
 
     Each block is float32 of shape (seconds * 32,000,). Channels are averaged, unless they cancel each other.
@@ -72,7 +72,7 @@ def read_blocks(path: Place, seconds: float) -> Iterator[np.ndarray]:
         yield np.concatenate(ready)
 
 
-def read_header(path: Place) -> tuple[int, int]:
+def read_header(path: PathOrUrl) -> tuple[int, int]:
     """(frames, Hz) as a file's header has them: fast, and not to be trusted; 0 frames where it does not say.
 
     Raises AudioError as ``read_clip``.
@@ -89,7 +89,7 @@ def read_header(path: Place) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def open_sound(path: Place) -> Iterator[soundfile.SoundFile]:
+def open_sound(path: PathOrUrl) -> Iterator[soundfile.SoundFile]:
     """A sound file, open as libsndfile reads it. Raises AudioError as ``read_clip``, also while it is read."""
     _check_is_file(path)
     try:
@@ -99,7 +99,7 @@ def open_sound(path: Place) -> Iterator[soundfile.SoundFile]:
         raise AudioError(_reason(path, error)) from error
 
 
-def _opened(path: Place):
+def _opened(path: PathOrUrl):
     """What libsndfile can open: the path itself, or an open file for an address."""
     if is_address(path):
         return open_file(path)
@@ -108,7 +108,7 @@ def _opened(path: Place):
 
 
 @contextlib.contextmanager
-def _local(path: Place) -> Iterator[Path]:
+def _local(path: PathOrUrl) -> Iterator[Path]:
     """The file on this computer: what an address names is fetched for as long as it is needed."""
     if not is_address(path):
         yield Path(path)
@@ -120,17 +120,17 @@ def _local(path: Place) -> Iterator[Path]:
         yield local
 
 
-def read_pieces(path: Place) -> Iterator[np.ndarray]:
+def read_pieces(path: PathOrUrl) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come: (samples,). Raises AudioError as ``read_clip``."""
     yield from _pieces(path, mono)
 
 
-def read_channels(path: Place) -> Iterator[np.ndarray]:
+def read_channels(path: PathOrUrl) -> Iterator[np.ndarray]:
     """As ``read_pieces`` with the channels of all tracks: (samples, channels)."""
     yield from _pieces(path, lambda samples: samples)
 
 
-def _pieces(path: Place, mix: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+def _pieces(path: PathOrUrl, mix: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
     _check_is_file(path)
     heard = 0
     try:
@@ -204,7 +204,7 @@ class _Count:
             yield finite(piece)
 
 
-def _check_is_file(path: Place) -> None:
+def _check_is_file(path: PathOrUrl) -> None:
     """Raises AudioError for a folder, a pipe, a device: to open one could wait for ever, or read for ever."""
     if is_address(path):
         return
@@ -220,7 +220,7 @@ def _check_is_file(path: Place) -> None:
         raise AudioError("is a folder, no file" if stat.S_ISDIR(mode) else "is a pipe or a device, no file")
 
 
-def _reason(path: Place, error: Exception) -> str:
+def _reason(path: PathOrUrl, error: Exception) -> str:
     """What a person can act on, from libsndfile's or the system's words."""
     if isinstance(error, FileNotFoundError):
         dangling = not is_address(path) and os.path.islink(path)

@@ -23,7 +23,7 @@ from pathlib import Path
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 
-LONGEST_NAME = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
+MAX_NAME_CHARS = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
 FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 FULL_WORDS = "the disk is full: make room, and run the same command again"
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -60,7 +60,7 @@ def _computer() -> str:
 
 def _prefix(name: str) -> str:
     """How the temporary names of a file begin; not too long where the file's own name is not."""
-    return f".{name[:LONGEST_NAME]}.danger-safe-{_computer()}-{os.getpid()}."
+    return f".{name[:MAX_NAME_CHARS]}.danger-safe-{_computer()}-{os.getpid()}."
 
 
 def _new_file(path: Path) -> Path:
@@ -90,10 +90,10 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what is written there becomes ``path`` when the block ends without error.
 
-    with whole_file("table.csv") as part:
+    with atomic_path("table.csv") as part:
         part.write_text("file,label\\n")
 
     Where the disk is full, OSError (ENOSPC) names ``path``, whatever the library that wrote made of it.
@@ -119,7 +119,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``path``; it takes the place of ``path`` when the block ends without error."""
     path = Path(path)
     make_folder(path.parent)
@@ -217,13 +217,13 @@ def _is_running(process: int) -> bool:
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of ``path``. The caller must know that no other process is writing it."""
     for file in path.parent.iterdir():
-        if _LEFTOVER.fullmatch(file.name) and file.name.startswith(f".{path.name[:LONGEST_NAME]}.danger-safe-"):
+        if _LEFTOVER.fullmatch(file.name) and file.name.startswith(f".{path.name[:MAX_NAME_CHARS]}.danger-safe-"):
             _remove(file)
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def atomic_write_text(path: str | Path, text: str) -> None:
     """Write a text file, UTF-8 with Unix line ends, whole or not at all."""
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -231,7 +231,7 @@ def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]
     """Write a CSV table, whole or not at all."""
     columns = tuple(columns)
     check_ours(Path(path), columns)
-    write_whole(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
+    atomic_write_text(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
 
 
 def csv_line(values: Iterable) -> str:

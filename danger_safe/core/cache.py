@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours, is_regular, mark_zip
 
 
-def read_kept(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
     """The arrays ``names`` that were kept under this ``key``; None where the file is absent, damaged or of another key.
 
     Nothing takes more memory than the file has bytes, whatever its headers claim.
@@ -30,7 +30,7 @@ def read_kept(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarra
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an .npz file as ``keep`` writes it. Raises ValueError where its header claims another size."""
+    """An array of an .npz file as ``save_cache`` writes it. Raises ValueError where its header claims another size."""
     member = archive.getinfo(name + ".npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.path.getsize(archive.filename):
         raise ValueError("compressed")
@@ -43,13 +43,13 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return npy.read_array(file, allow_pickle=False)
 
 
-def keep(path: Path, key: str, arrays: dict[str, np.ndarray], otherwise: str) -> None:
-    """Write the arrays, whole or not at all; where they cannot be, warn: the next run will have to ``otherwise``."""
+def save_cache(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write the arrays, whole or not at all; where they cannot be, warn: the next run has to compute them again."""
     try:
         check_ours(path)
-        with whole_file(path) as part:
+        with atomic_path(path) as part:
             with open(part, "wb") as file:
                 np.savez(file, key=np.array(key), **arrays)
             mark_zip(part)
     except (OSError, UserError) as error:
-        warn(f"the next run will have to {otherwise}: {error}")
+        warn(f"{path} cannot be kept, so the next run computes it again: {error}")

@@ -26,7 +26,7 @@ from danger_safe.core.cores import available_cores, limit_threads
 from danger_safe.core.errors import UserError
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
-MOST = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
+MAX_COUNT = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
 # Of Unicode's categories: control characters, marks that turn the direction of text or cannot be seen, line ends, bytes
 # that are no text. The two joiners, which Persian and emoji need, are none of them.
 _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -35,8 +35,8 @@ _JOINERS = "\u200c\u200d"
 _NO_MEMORY = re.compile(
     "can't allocate memory|annot allocate memory|failed to map segment|bad_alloc|can't start new thread"
 )
-_TOO_LITTLE_MEMORY = 1 << 30  # bytes of address space that some step needs more than
-_LITTLE_MEMORY = 4 << 30  # bytes of address space under which libraries may end a script by themselves
+_MIN_BYTES = 1 << 30  # bytes of address space that some step needs more than
+_COMFORTABLE_BYTES = 4 << 30  # bytes of address space under which libraries may end a script by themselves
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -168,9 +168,9 @@ def _silence_libraries() -> None:
     """Keep libraries from stderr, where decoders remark on every odd byte: our own lines are to be found there."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2:
         return
-    if (limit := _memory_limit()) < _LITTLE_MEMORY:
+    if (limit := _memory_limit()) < _COMFORTABLE_BYTES:
         # OpenBLAS ends the process where it gets none, and its words are then the only ones.
-        if limit < _TOO_LITTLE_MEMORY:
+        if limit < _MIN_BYTES:
             warn(f"this process may use {limit / 1e6:.0f} MB of memory: a library that needs more ends it")
         return
     warnings.simplefilter("ignore")
@@ -263,7 +263,7 @@ def warn(message: str) -> None:
     print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
-def whole_number(least: int, most: int = MOST) -> Callable[[str], int]:
+def whole_number(least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
     """An argparse type: a whole number from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
@@ -281,7 +281,7 @@ def cores(text: str) -> int:
     return min(whole_number(1)(text), available_cores())
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """An argparse type: a number above 0 and up to 1."""
     value = float(text)
     if not 0 < value <= 1:

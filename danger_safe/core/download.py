@@ -23,7 +23,7 @@ from danger_safe.core.ownership import is_regular
 TIMEOUT = 30  # seconds without a byte
 MIN_RATE = 1_000  # bytes a second over so many seconds
 ATTEMPTS = 3
-MOST = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
+MAX_BYTES = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
 _CHUNK = 1 << 18  # bytes
 
 
@@ -112,12 +112,12 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
                     began, before = time.monotonic(), file.tell()
                 file.write(chunk)
                 bar.update(len(chunk))
-                if file.tell() > (MOST if size is None else size):
+                if file.tell() > (MAX_BYTES if size is None else size):
                     break
             got = file.tell()
-    if size is None and got > MOST:
+    if size is None and got > MAX_BYTES:
         part.unlink()
-        raise UserError(f"{url}: the server sent more than {MOST:,} bytes; discarded. Do not use that source")
+        raise UserError(f"{url}: the server sent more than {MAX_BYTES:,} bytes; discarded. Do not use that source")
     if size is not None and got > size:
         return  # which the caller finds out
     if total is not None and got < total:

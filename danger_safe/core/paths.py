@@ -16,20 +16,20 @@ from danger_safe.core.errors import UserError
 
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how a Mac's companion files begin
 
-Place = Path | str  # a path, or an address
+PathOrUrl = Path | str  # a path, or an address
 
 
-def is_address(place: Place) -> bool:
+def is_address(path: PathOrUrl) -> bool:
     """Whether it is an address and not a path."""
-    return isinstance(place, str) and "://" in place
+    return isinstance(path, str) and "://" in path
 
 
-def place(text: str) -> Place:
+def parse_path(text: str) -> PathOrUrl:
     """An argparse type: an address stays text, anything else is a path."""
     return text.rstrip("/") if "://" in text else Path(text)
 
 
-def join(folder: Place, name: str) -> Place:
+def join(folder: PathOrUrl, name: str) -> PathOrUrl:
     """A file of a folder."""
     return f"{folder}/{name}" if is_address(folder) else Path(folder, *name.split("/"))
 
@@ -44,17 +44,17 @@ def filesystem(address: str) -> Any:
         raise UserError(f"{address}: {error}") from error
 
 
-def open_file(file: Place) -> BinaryIO:
+def open_file(file: PathOrUrl) -> BinaryIO:
     """Open for reading, in binary."""
     return filesystem(file).open(file, "rb") if is_address(file) else open(file, "rb")
 
 
-def exists(file: Place) -> bool:
+def exists(file: PathOrUrl) -> bool:
     """Whether there is such a file; False for a name that the system cannot have."""
     return filesystem(file).isfile(file) if is_address(file) else os.path.isfile(file)
 
 
-def list_files(folder: Place) -> list[tuple[str, Place]]:
+def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
     """All files under a folder, by name: (name relative to the folder with forward slashes, file).
 
     A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
@@ -95,7 +95,7 @@ def is_companion(entry: os.DirEntry) -> bool:
         return False
 
 
-def signature(file: Place) -> str:
+def signature(file: PathOrUrl) -> str:
     """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
     if not is_address(file):
         if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too

@@ -10,7 +10,7 @@ from unicodedata import normalize
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import LABEL_NAMES
 
-LARGEST = 50_000  # bytes of a mapping: whatever is larger is something else, and may take tomllib for ever
+MAX_MAPPING_BYTES = 50_000  # bytes of a mapping: whatever is larger is something else, and may take tomllib for ever
 
 
 def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
@@ -77,7 +77,7 @@ def _read_toml(path: Path, example: str) -> dict:
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: no file; expected one with lines like {example}")
     try:
-        if os.path.getsize(path) > LARGEST:
+        if os.path.getsize(path) > MAX_MAPPING_BYTES:
             raise UserError(f"{path}: too large for a file with lines like {example}")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

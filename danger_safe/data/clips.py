@@ -19,14 +19,14 @@ from danger_safe.audio.decode import SUFFIXES
 from danger_safe.core.atomic import with_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import Place, exists, is_address, join, list_files, open_file
+from danger_safe.core.paths import PathOrUrl, exists, is_address, join, list_files, open_file
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
 TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # of a folder of clips
 MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
 NO_FOLD = 0  # ESC-50 counts its folds from 1
-MOST_FOLDS = 10_000
+MAX_FOLDS = 10_000
 _NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
 
 
@@ -35,14 +35,14 @@ class Clip:
     """One sound file and what is known of it."""
 
     file: str  # its name in tables: relative to the folder, with forward slashes
-    path: Place
+    path: PathOrUrl
     label: int | None  # SAFE, DANGER, or None where nobody said
     category: str
     fold: int  # NO_FOLD where the folder has none
     source: str  # the recording that the clip was cut from: clips of one source never sit on both sides of a split
 
 
-def read_clips(folder: Place) -> list[Clip]:
+def read_clips(folder: PathOrUrl) -> list[Clip]:
     """The clips of a folder (a path, or an address such as s3://…), in the order of its table, or by name.
 
     Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
@@ -70,7 +70,7 @@ def read_clips(folder: Place) -> list[Clip]:
     return clips
 
 
-def list_sounds(folder: Place) -> list[tuple[str, Place]]:
+def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
     """(name, file) of the sounds under a folder, as ``list_files``: what is named with one of SUFFIXES.
 
     Says what it passes over. A folder that cannot be looked into is among them: reading it says why.
@@ -90,7 +90,7 @@ def list_sounds(folder: Place) -> list[tuple[str, Place]]:
     return sounds
 
 
-def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_table(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Rows of a CSV that must have ``columns``, each once. Raises UserError that names what is wrong with it."""
     try:
         with open_file(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
@@ -116,7 +116,7 @@ def read_table(path: Place, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def _number(path: Place, text: str, name: str, allowed: range, words: str) -> int:
+def _number(path: PathOrUrl, text: str, name: str, allowed: range, words: str) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -126,15 +126,15 @@ def _number(path: Place, text: str, name: str, allowed: range, words: str) -> in
     return value
 
 
-def _label(path: Place, text: str) -> int:
+def _label(path: PathOrUrl, text: str) -> int:
     return _number(path, text, "label", range(2), "0 or 1")
 
 
-def _fold(path: Place, text: str) -> int:
-    return _number(path, text, "fold", range(MOST_FOLDS + 1), f"a whole number from 0 to {MOST_FOLDS}")
+def _fold(path: PathOrUrl, text: str) -> int:
+    return _number(path, text, "fold", range(MAX_FOLDS + 1), f"a whole number from 0 to {MAX_FOLDS}")
 
 
-def inside(folder: Place, name: str, windows: bool = os.name == "nt") -> Place:
+def inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> PathOrUrl:
     """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
 
     Where the system is Windows, also names that it takes for devices (``aux.wav``) or cannot hold.
@@ -152,7 +152,7 @@ def one_name(text: str) -> str:
     return normalize("NFC", text)
 
 
-def as_on_disk(path: Place) -> Place:
+def as_on_disk(path: PathOrUrl) -> PathOrUrl:
     """The path of a file whose name may be written on the disk in the other way; as it is where neither is there."""
     if is_address(path) or os.path.lexists(path):
         return path
@@ -165,7 +165,7 @@ def _windows_can_hold(name: str) -> bool:
     return not (PureWindowsPath(name).is_reserved() or name.endswith((" ", ".")) or _NOT_IN_WINDOWS.search(name))
 
 
-def _from_manifest(folder: Place) -> list[Clip]:
+def _from_manifest(folder: PathOrUrl) -> list[Clip]:
     table = join(folder, "manifest.csv")
     return [
         Clip(
@@ -180,7 +180,7 @@ def _from_manifest(folder: Place) -> list[Clip]:
     ]
 
 
-def _from_esc50(folder: Place) -> list[Clip]:
+def _from_esc50(folder: PathOrUrl) -> list[Clip]:
     table = join(folder, "meta/esc50.csv")
     return [
         Clip(
@@ -195,7 +195,7 @@ def _from_esc50(folder: Place) -> list[Clip]:
     ]
 
 
-def _from_folders(folder: Place) -> list[Clip]:
+def _from_folders(folder: PathOrUrl) -> list[Clip]:
     """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources.
 
     Raises UserError where it has names that are no file's, and files have no row: a name written in another way would

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from danger_safe.core.atomic import FULL, FULL_WORDS
-from danger_safe.core.download import MOST, download
+from danger_safe.core.download import MAX_BYTES, download
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import own_folder
 from danger_safe.data.clips import inside, read_table
@@ -58,8 +58,8 @@ def download_esc50(folder: Path) -> None:
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack audio/ and meta/ without the archive's top folder; a member that would leave ``folder`` is an error."""
     with zipfile.ZipFile(archive) as zipped:
-        if sum(member.file_size for member in zipped.infolist()) > MOST:
-            raise UserError(f"it would unpack to more than {MOST:,} bytes")
+        if sum(member.file_size for member in zipped.infolist()) > MAX_BYTES:
+            raise UserError(f"it would unpack to more than {MAX_BYTES:,} bytes")
         for member in tqdm(zipped.infolist(), desc="Unpacking ESC-50", unit="file"):
             if member.is_dir():
                 continue

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from danger_safe.audio.decode import AudioError, open_sound
-from danger_safe.core.paths import Place
+from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import Clip
 
 LENGTH = 16  # hexadecimal digits: two of a million sounds share one with a probability of 3e-8
 _READ_FRAMES = 1 << 16  # frames decoded at once
 
 
-def fingerprint(path: Place) -> str:
+def fingerprint(path: PathOrUrl) -> str:
     """The SHA-256 of a file's decoded samples, all channels at the file's own rate, cut to LENGTH digits.
 
     Raises AudioError when the file cannot be read.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.core.atomic import csv_line, make_folder, whole_file, with_formula, write_csv, write_whole
+from danger_safe.core.atomic import atomic_path, atomic_write_text, csv_line, make_folder, with_formula, write_csv
 from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
@@ -29,7 +29,7 @@ _ANY = ""  # what a clip was, where it is not known: placed just now by a run th
 Placed = dict[str, str]  # by file (Danger/… or Safe/…): what a clip is, as ``_what_is`` says it
 
 
-def place(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
+def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
     """Make ``output`` hold exactly ``clips`` (their ``file`` is Danger/… or Safe/…) and manifest.csv.
 
     Clips are linked, or copied where ``copy`` asks for it or the system has no links. Files that no run placed are
@@ -111,7 +111,7 @@ def _placed_before(output: Path) -> Placed:
 
 def _write_record(output: Path, placed: Placed) -> None:
     lines = [_FIRST_LINE, *(csv_line(pair) for pair in sorted(placed.items()))]
-    write_whole(output / _RECORD, "".join(f"{line}\n" for line in lines))
+    atomic_write_text(output / _RECORD, "".join(f"{line}\n" for line in lines))
 
 
 def _other_rows(output: Path, ours: set[str]) -> list[tuple]:
@@ -153,7 +153,7 @@ def _place_one(source: Path, target: Path, copy: bool) -> bool:
             return False
         target.unlink()
     if copy:
-        with whole_file(target) as part:
+        with atomic_path(target) as part:
             shutil.copyfile(source, part)
     else:
         target.symlink_to(os.path.relpath(source, target.parent.resolve()))

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from danger_safe.core.errors import UserError
-from danger_safe.data.clips import DANGER, MOST_FOLDS, NO_FOLD, SAFE, Clip
+from danger_safe.data.clips import DANGER, MAX_FOLDS, NO_FOLD, SAFE, Clip
 
 FOLDS = 5  # of a cross-validation, where the data brings none of its own
 MIN_RECORDINGS = 3  # of each label, to train, calibrate and judge on different ones
-SHARE = 5  # one in so many recordings is held out where the data brings no folds
+HOLDOUT_PARTS = 5  # one in so many recordings is held out where the data brings no folds
 
 
 def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tuple[list[Clip], list[Clip]]:
@@ -31,11 +31,11 @@ def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tu
         return [clip for clip in clips if clip.fold != number and clip.source not in sources], out
     classes = np.array([names[clip] for clip in clips])
     sources = np.array([clip.source for clip in clips])
-    if min(len(np.unique(sources[classes == name])) for name in np.unique(classes)) < SHARE:
+    if min(len(np.unique(sources[classes == name])) for name in np.unique(classes)) < HOLDOUT_PARTS:
         return clips, []
     from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to load
 
-    splitter = StratifiedGroupKFold(SHARE, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(HOLDOUT_PARTS, shuffle=True, random_state=seed)
     learn, hold = next(splitter.split(classes, classes, sources))
     return [clips[i] for i in learn], [clips[i] for i in hold]
 
@@ -54,7 +54,7 @@ def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed:
             f"better twenty; here one of them has {recordings}"
         )
     _, recording = np.unique(sources.astype(str), return_inverse=True)
-    lowest = np.full(recording.max() + 1, MOST_FOLDS)
+    lowest = np.full(recording.max() + 1, MAX_FOLDS)
     np.minimum.at(lowest, recording, own)
     own = lowest[recording]
     if (own > 0).all() and len(np.unique(own)) > 1:

@@ -12,7 +12,7 @@ import soundfile
 from scipy.signal import butter, sosfilt
 from tqdm import tqdm
 
-from danger_safe.core.atomic import make_folder, whole_file, write_csv
+from danger_safe.core.atomic import atomic_path, make_folder, write_csv
 from danger_safe.core.ownership import own_folder
 
 RATE = 44_100  # Hz, as ESC-50
@@ -45,7 +45,7 @@ def make_samples(folder: Path) -> None:
         voice = np.random.default_rng([50, target, source])  # what takes of one source share
         sound = _SYNTHESISERS[category](voice, np.random.default_rng([50, target, source, take]))
         sound = 0.8 * sound / np.abs(sound).max()
-        with whole_file(folder / "audio" / name) as part:
+        with atomic_path(folder / "audio" / name) as part:
             soundfile.write(part, np.round(sound * 32_767).astype(np.int16), RATE, subtype="PCM_16", format="WAV")
         rows.append((name, fold, target, category, False, src_file, TAKES[take]))
     columns = ("filename", "fold", "target", "category", "esc10", "src_file", "take")

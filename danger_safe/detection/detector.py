@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
 from models.head import Head
@@ -124,7 +124,7 @@ class ReadyDetector:
         """Write it as .npz without pickle."""
         text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in (*ARRAYS, "head")}
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
-        with whole_file(path) as part, open(part, "wb") as file:
+        with atomic_path(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
 
 

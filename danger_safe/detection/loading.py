@@ -17,7 +17,7 @@ def open_detector(
     checkpoint: str | None = None,
     device: str = "auto",
     cores: int = 2,
-    soon: bool = False,
+    low_latency: bool = False,
 ) -> Iterator[tuple[Engine, Detector]]:
     """An engine and the detector that judges its embeddings, open in a ``with`` block.
 
@@ -26,7 +26,7 @@ def open_detector(
         checkpoint: name or file of the network; None: the one that the model was trained with.
         device: auto, cpu or cuda.
         cores: for the network on a CPU.
-        soon: there is little to hear, so do not convert the network first (``open_engine``).
+        low_latency: there is little to hear, so do not convert the network first (``open_engine``).
 
     Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
     """
@@ -42,9 +42,9 @@ def open_detector(
             checkpoint_here(name)
     elif checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
-    with open_engine(name, device, cores, soon) as engine:
+    with open_engine(name, device, cores, low_latency) as engine:
         yield engine, own_detector(model, saved, engine.info, engine.head) if saved else _ready_detector(engine)
-    if engine.stands_in:
+    if engine.is_fallback:
         convert_for_next_time(name)
 
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours, mark_zip
 
@@ -38,11 +38,11 @@ def save_model_files(path: Path, content: dict) -> list[Path]:
     content, safe = MADE_BY | content, path.with_suffix(".skops")
     check_ours(path)
     check_ours(safe)
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         joblib.dump(content, part, compress=3)
     import skops.io  # it takes a while to load
 
-    with whole_file(safe) as part:
+    with atomic_path(safe) as part:
         skops.io.dump(content, part, compression=zipfile.ZIP_DEFLATED)
         mark_zip(part)
     return [path, safe]

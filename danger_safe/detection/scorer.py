@@ -15,7 +15,7 @@ from danger_safe.detection.onset import frames_per_hop, loudness
 from models.engine import Engine
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
-AUDIBLE = (
+SILENCE_AMPLITUDE = (
     1e-3  # of full scale, -60 dB: what never gets louder, 33 steps of 16 bits, is silence (benchmarks/detector.md)
 )
 BATCH_SECONDS = 60.0  # of sound in one batch of the network
@@ -60,12 +60,12 @@ class Listener:
         """``window`` and ``hop`` are in seconds."""
         self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
         self._smoother = Smoother(hop)
-        self._pool = ThreadPoolExecutor(engine.lanes)
-        self._lanes = ThreadPoolExecutor(engine.lanes)
+        self._pool = ThreadPoolExecutor(engine.max_concurrency)
+        self._embedding_pool = ThreadPoolExecutor(engine.max_concurrency)
 
     def close(self) -> None:
         """Stop; a ``with`` block does so. The engine stays open."""
-        self._lanes.shutdown(cancel_futures=True)
+        self._embedding_pool.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Listener":
@@ -108,8 +108,8 @@ class Listener:
             if not batch:
                 break
             logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
-            ahead.append(self._lanes.submit(self._score_later, batch, logmels, channels))
-            if len(ahead) > 2 * self.engine.lanes:
+            ahead.append(self._embedding_pool.submit(self._score_later, batch, logmels, channels))
+            if len(ahead) > 2 * self.engine.max_concurrency:
                 yield from self._smooth(ahead.popleft().result())
         for done in ahead:
             yield from self._smooth(done.result())
@@ -138,7 +138,7 @@ class Listener:
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
             for i, score, new, embedding in zip(same, scores, strange, embeddings, strict=True):
-                silent = bool(np.ptp(batch[i].samples) < 2 * AUDIBLE)  # or one value all along
+                silent = bool(np.ptp(batch[i].samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
                 raw = 0.0 if silent else float(score)
                 unknown, levels = bool(new) and not silent, self._new_levels(batch[i])
                 scored[i] = ScoredWindow(batch[i].start, batch[i].end, raw, raw, embedding, unknown, silent, levels)

@@ -12,9 +12,9 @@ from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import csv_line
 from danger_safe.core.cli import one_json_line, one_line
 from danger_safe.detection.events import Event
-from danger_safe.detection.scorer import AUDIBLE
+from danger_safe.detection.scorer import SILENCE_AMPLITUDE
 
-SILENCE = 20 * math.log10(AUDIBLE)  # dB of full scale
+SILENCE = 20 * math.log10(SILENCE_AMPLITUDE)  # dB of full scale
 MOSTLY = 0.5  # of a recording's windows unknown: then "Safe" would claim too much
 
 
@@ -39,12 +39,12 @@ class Summary:
 
     @property
     def unknown(self) -> float:
-        """Share of the windows that sound like nothing that the detector was taught."""
+        """Fraction of the windows that sound like nothing that the detector was taught."""
         return self.unknown_windows / max(self.windows, 1)
 
     @property
     def silent(self) -> float:
-        """Share of the windows in which nothing is loud enough to be judged."""
+        """Fraction of the windows in which nothing is loud enough to be judged."""
         return self.silent_windows / max(self.windows, 1)
 
     @property

@@ -18,7 +18,7 @@ import numpy as np
 
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import is_address
-from danger_safe.embeddings.extractor import Extractor, group, keep
+from danger_safe.embeddings.extractor import Extractor, group, record
 from danger_safe.embeddings.journal import Journal, Result
 from danger_safe.embeddings.plan import Task
 from models.checkpoint_files import NAMES
@@ -73,7 +73,7 @@ def embed_on_cluster(
                     running.add(submit(members))
                 yield done
 
-        keep(results(), len(tasks), journal)
+        record(results(), len(tasks), journal)
     return ", ".join(sorted(engines)) + f" on the cluster {scheduler}"
 
 

@@ -27,7 +27,7 @@ from models.engine import Engine
 from models.logmel import HOP_LENGTH
 
 CLIP_SECONDS = 5.0  # --batch-size counts clips of this length
-MOST_IN_GROUP = 128
+MAX_GROUP_CLIPS = 128
 SOUND_AHEAD = 1_600.0  # seconds of sound decoded before the network asks for them, as log-mels: 40 MB
 
 
@@ -52,7 +52,7 @@ def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
 
 def clips_at_once(seconds: float, batch_size: int) -> int:
     """How many clips of a length take the memory of ``batch_size`` clips of five seconds."""
-    return min(max(1, round(batch_size * CLIP_SECONDS / max(seconds, 0.1))), MOST_IN_GROUP)
+    return min(max(1, round(batch_size * CLIP_SECONDS / max(seconds, 0.1))), MAX_GROUP_CLIPS)
 
 
 class Extractor:
@@ -62,12 +62,12 @@ class Extractor:
         """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
         self.engine, self.batch_size = engine, batch_size
         self._pool = ThreadPoolExecutor(jobs)
-        self._lanes = ThreadPoolExecutor(engine.lanes)
+        self._embedding_pool = ThreadPoolExecutor(engine.max_concurrency)
         self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores
 
     def close(self) -> None:
         """Stop decoding; a ``with`` block does so. The engine stays open."""
-        self._lanes.shutdown(cancel_futures=True)
+        self._embedding_pool.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
         self._limits.restore_original_limits()
 
@@ -84,7 +84,7 @@ class Extractor:
         for members in groups:
             transformed = [self._pool.submit(self._transform, task) for task in members]
             sound = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
-            ahead.append((self._lanes.submit(self._embed, members, transformed), sound))
+            ahead.append((self._embedding_pool.submit(self._embed, members, transformed), sound))
             waiting += sound
             while waiting > SOUND_AHEAD:
                 done, sound = ahead.popleft()
@@ -166,7 +166,7 @@ def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, b
         guess = 0.0 if speed.known else _time_silence(engine)
         print(f"{speed.estimate(sound, guess)} with {engine.name}", flush=True)
         started = time.monotonic()
-        keep(extractor.results(group(tasks, batch_size)), len(tasks), journal)
+        record(extractor.results(group(tasks, batch_size)), len(tasks), journal)
     speed.remember(sound, time.monotonic() - started)
 
 
@@ -176,10 +176,10 @@ def _time_silence(engine: Engine) -> float:
     engine.embed(engine.front_end(silence)[None])  # the first run loads and prepares
     started = time.monotonic()
     engine.embed(engine.front_end(silence)[None])
-    return (time.monotonic() - started) / CLIP_SECONDS / engine.lanes
+    return (time.monotonic() - started) / CLIP_SECONDS / engine.max_concurrency
 
 
-def keep(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
+def record(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
     """Put results into the journal as they come, with a progress bar."""
     with tqdm(total=clips, desc="Extracting", unit="clip", file=sys.stderr) as bar:
         for done in results:

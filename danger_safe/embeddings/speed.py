@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from danger_safe.core.atomic import write_whole
+from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.cache_folder import cache_folder
 from danger_safe.core.errors import UserError
 
@@ -38,7 +38,7 @@ class Speed:
         if sound < ENOUGH:
             return
         try:
-            write_whole(self._file, json.dumps(self._speeds() | {self._key: seconds / sound}, indent=2) + "\n")
+            atomic_write_text(self._file, json.dumps(self._speeds() | {self._key: seconds / sound}, indent=2) + "\n")
         except (OSError, UserError):
             return  # without a cache folder there is no estimate, and nothing else is lost
 

@@ -16,7 +16,7 @@ import pandas as pd
 from danger_safe.core.atomic import with_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
-from danger_safe.data.clips import MOST_FOLDS, one_name
+from danger_safe.data.clips import MAX_FOLDS, one_name
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
 
 MAX_INFO_BYTES = 10 << 20  # of audio_embeddings.json
@@ -103,9 +103,9 @@ def _seen(path: Path, column: pd.Series) -> pd.Series:
 def _folds(path: Path, column: pd.Series) -> pd.Series:
     """Whole numbers; 0 where there is none."""
     folds = pd.to_numeric(column.replace("", np.nan), errors="coerce")
-    wrong = (column.notna() & (column != "")) & ~(folds.between(0, MOST_FOLDS) & (folds % 1 == 0))
+    wrong = (column.notna() & (column != "")) & ~(folds.between(0, MAX_FOLDS) & (folds % 1 == 0))
     if wrong.any():
-        raise UserError(f"{path}: column fold: {column[wrong].iloc[0]} is not a whole number from 0 to {MOST_FOLDS}")
+        raise UserError(f"{path}: column fold: {column[wrong].iloc[0]} is not a whole number from 0 to {MAX_FOLDS}")
     return folds.fillna(0).astype(int)
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS
-from danger_safe.core.atomic import remove_leftovers, write_csv, write_whole
+from danger_safe.core.atomic import atomic_write_text, remove_leftovers, write_csv
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.data.clips import Clip
@@ -73,7 +73,7 @@ class TableFiles:
                 "seen": sum(row[5] for row in rows),
             },
         }
-        write_whole(self.info, json.dumps(described, indent=2, sort_keys=True) + "\n")
+        atomic_write_text(self.info, json.dumps(described, indent=2, sort_keys=True) + "\n")
         return failures
 
     def request(self, clips: list[Clip], sha256: str) -> str:

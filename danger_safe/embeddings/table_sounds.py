@@ -3,7 +3,7 @@
 from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import Place, exists, is_address, place
+from danger_safe.core.paths import PathOrUrl, exists, is_address, parse_path
 from danger_safe.data.clips import as_on_disk, inside, read_clips
 from danger_safe.data.clips import read_table as read_rows
 from danger_safe.embeddings.table import EmbeddingTable
@@ -11,7 +11,7 @@ from danger_safe.embeddings.table_writer import side_file
 from models.checkpoint_files import checkpoint_here, verified_sha256
 
 
-def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place]:
+def find_sounds(table: EmbeddingTable, given: PathOrUrl | None = None) -> list[PathOrUrl]:
     """The sound file of each of the table's rows, in their order.
 
     They are looked for in ``given``, or in the --dataset that the table's .json names: as it was given there, or from
@@ -22,7 +22,7 @@ def find_sounds(table: EmbeddingTable, given: Place | None = None) -> list[Place
         raise UserError(f"{table.path} does not say where its sounds are: give --dataset")
     if given is None and _leads_outside(named):
         raise UserError(f"{table.path} says that its sounds are at {named}: give --dataset {named} to go there")
-    folder = given if given is not None else place(named)
+    folder = given if given is not None else parse_path(named)
     folders = [folder] if is_address(folder) else [folder, table.path.parent / folder]
     for folder in folders:
         sounds = [as_on_disk(inside(folder, file)) for file in table.clips["file"]]

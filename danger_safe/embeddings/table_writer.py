@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from danger_safe.core.atomic import csv_line, whole_file, whole_folder
+from danger_safe.core.atomic import atomic_folder, atomic_path, csv_line
 from danger_safe.core.errors import UserError
 
 INFO_COLUMNS = ("file", "label", "category", "fold", "source", "seen")
@@ -44,17 +44,17 @@ def write_table(
         return
     pairs = zip(rows, embeddings, strict=True)
     if not rows_per_part:
-        with whole_file(path) as part:
+        with atomic_path(path) as part:
             _write_parquet(part, pairs, dimensions)
         return
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         for number in range(-(-len(rows) // rows_per_part)):
             _write_parquet(folder / f"part-{number:05d}.parquet", islice(pairs, rows_per_part), dimensions)
 
 
 def _write_csv(path: Path, rows: Sequence[Row], embeddings: Iterable[np.ndarray], dimensions: int) -> None:
     numbers = ",".join([_NUMBER] * dimensions)
-    with whole_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write(",".join([*INFO_COLUMNS, *feature_names(dimensions)]) + "\n")
         for row, embedding in zip(rows, embeddings, strict=True):
             file.write(f"{csv_line(row)},{numbers % tuple(embedding.tolist())}\n")

@@ -64,7 +64,7 @@ def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
 
 def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """Brier score (mean squared error of the probability) and expected calibration error (mean distance, over BINS
-    groups of equally many clips, between mean score and share of dangers); 0 is perfect."""
+    groups of equally many clips, between mean score and fraction of dangers); 0 is perfect."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
     distances = [len(group) * abs(scores[group].mean() - labels[group].mean()) for group in groups]
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, Smoother
-from danger_safe.evaluation.intervals import rate_with_interval, share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
 from danger_safe.evaluation.window_table import Heard
 
 THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # whose promises are stated
@@ -74,7 +74,7 @@ class Trial:
         return np.stack([self.events(np.full(len(self.labels), threshold)) for threshold in THRESHOLDS])
 
     def points(self, clips: np.ndarray | None = None) -> list[dict[str, float]]:
-        """For each of THRESHOLDS, the share of dangers found and the false alarms an hour, among ``clips`` (a mask)."""
+        """For each of THRESHOLDS, the fraction of dangers found and the false alarms an hour, among ``clips`` (a mask)."""
         clips = np.ones(len(self.labels), bool) if clips is None else clips
         danger, safe = ((self.labels == label) & clips & self.heard_clips for label in (1, 0))
         hours = max(self.seconds[safe].sum() / SECONDS, 1e-9)
@@ -101,7 +101,7 @@ class Trial:
         danger, safe = ((self.labels == label) & self.heard_clips for label in (1, 0))
         return {
             "minutes": float(self.seconds[safe].sum() / 60),
-            "danger_recall": share_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
+            "danger_recall": fraction_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
             "false_alarms_per_hour": rate_with_interval(
                 counts[safe], self.seconds[safe] / SECONDS, self.sources[safe], self.folds[safe]
             ),

@@ -2,7 +2,7 @@
 
 They come from drawing whole recordings with replacement: clips of one recording succeed or fail together.
 
-Drawing knows only what was there: after one alarm in ten minutes it never expects five. So a share or a rate is said to
+Drawing knows only what was there: after one alarm in ten minutes it never expects five. So a fraction or a rate is said to
 be as uncertain as the exact interval for so few has it (Clopper and Pearson 1934; Garwood 1936), where that is wider.
 Where folds differ by more than their recordings explain, as they do when each is judged by a classifier and a network of
 its own, a new model will differ as much from them: the interval is widened by that (variance between: DerSimonian and
@@ -15,22 +15,25 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import beta, chi2, norm, rankdata
 
-DRAWS = 2_000  # of a share or a rate, which are sums
+DRAWS = 2_000  # of a fraction or a rate, which are sums
 AUC_DRAWS = 1_000
 TAIL = 0.025  # left out at either end: 95 % intervals
 
 
-def share_with_interval(hits: np.ndarray, sources: np.ndarray, folds: np.ndarray | None = None) -> list[float]:
-    """[share of ``hits``, low, high]; [0, 0, 1] where there are none. ``folds``: that each was judged in."""
+def fraction_with_interval(hits: np.ndarray, sources: np.ndarray, folds: np.ndarray | None = None) -> list[float]:
+    """[fraction of ``hits``, low, high]; [0, 0, 1] where there are none. ``folds``: that each was judged in."""
     if not len(hits):
         return [0.0, 0.0, 1.0]
-    share, recordings = float(hits.mean()), len(np.unique(sources.astype(str)))
+    fraction, recordings = float(hits.mean()), len(np.unique(sources.astype(str)))
     low, high = interval_of_ratio(hits, np.ones(len(hits)), sources)
-    found, missed = share * recordings, (1 - share) * recordings  # as if each recording were one trial
+    found, missed = fraction * recordings, (1 - fraction) * recordings  # as if each recording were one trial
     exact_low = float(beta.ppf(TAIL, found, missed + 1)) if found else 0.0
     exact_high = float(beta.ppf(1 - TAIL, found + 1, missed)) if missed else 1.0
     low, high = min(low, exact_low), max(high, exact_high)
-    return [share, *_widened(share, low, min(high, 1.0), _between(hits, np.ones(len(hits)), sources, folds), most=1.0)]
+    return [
+        fraction,
+        *_widened(fraction, low, min(high, 1.0), _between(hits, np.ones(len(hits)), sources, folds), most=1.0),
+    ]
 
 
 def rate_with_interval(

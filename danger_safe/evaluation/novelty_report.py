@@ -8,7 +8,7 @@ from danger_safe.detection.novelty import familiarity, learn_known, unknown_leve
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import decision_values, fit_sigmoid
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval
 
 GROUPS = 10  # of categories left out in turn: each category by itself up to so many
 
@@ -51,7 +51,7 @@ def summarise_unknown(result: Evaluation) -> dict:
     unknown = safe & (known < level)
     return {
         "level": level,
-        "known_called_unknown": share_with_interval(unknown[safe], result.sources[safe]),
+        "known_called_unknown": fraction_with_interval(unknown[safe], result.sources[safe]),
         "missed_called_unknown": [
             int((unknown & (result.labels == 1)).sum()),
             int((safe & (result.labels == 1)).sum()),

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from danger_safe.core.errors import UserError
-from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval
 from danger_safe.evaluation.metrics import scores_at
 
 DEFAULT_RECALL = 0.95
@@ -111,13 +111,13 @@ def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np
 def expected(
     labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, folds: np.ndarray, thresholds: np.ndarray
 ) -> dict[str, list[float]]:
-    """Danger recall and false alarms (share of safe clips), each as [value, low, high] of the 95 % interval.
+    """Danger recall and false alarms (fraction of safe clips), each as [value, low, high] of the 95 % interval.
 
     ``thresholds``: of each clip, see ``without_own_fold``. Arrays have one entry a clip.
     """
     alarm = scores >= thresholds
     return {
-        name: share_with_interval(alarm[labels == label], sources[labels == label], folds[labels == label])
+        name: fraction_with_interval(alarm[labels == label], sources[labels == label], folds[labels == label])
         for name, label in (("danger_recall", 1), ("false_alarms", 0))
     }
 
@@ -125,16 +125,16 @@ def expected(
 def in_words(promise: dict[str, list[float]]) -> str:
     """``finds 95 % of dangers (90–98 %); raises an alarm on 4 % of safe clips (2–7 %)``."""
     recall, alarms = promise["danger_recall"], promise["false_alarms"]
-    return f"finds {_share(recall, 'dangers')}; raises an alarm on {_share(alarms, 'safe clips')}"
+    return f"finds {_percent(recall, 'dangers')}; raises an alarm on {_percent(alarms, 'safe clips')}"
 
 
 def in_words_per_hour(promise: dict) -> str:
     """``finds 95 % of dangers (90–98 %); about 12 false alarms (5–20) in an hour of ordinary sound``."""
     value, low, high = promise["false_alarms_per_hour"]
-    recall = _share(promise["danger_recall"], "dangers")
+    recall = _percent(promise["danger_recall"], "dangers")
     return f"finds {recall}; about {value:.0f} false alarms ({low:.0f}–{high:.0f}) in an hour of ordinary sound"
 
 
-def _share(interval: list[float], of: str) -> str:
+def _percent(interval: list[float], of: str) -> str:
     value, low, high = (100 * number for number in interval)
     return f"{value:.0f} % of {of} ({low:.0f}–{high:.0f} %)"

@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.audio.decode import AudioError, read_blocks
-from danger_safe.core.cache import keep, read_kept
+from danger_safe.core.cache import load_cache, save_cache
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import Place
+from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import NO_FOLD, Clip
-from danger_safe.data.soundscape import LONGEST, LongRecording
+from danger_safe.data.soundscape import MAX_CLIP_S, Soundscape
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
 from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
@@ -29,7 +29,7 @@ from danger_safe.embeddings.table_writer import side_file
 from models.checkpoint_files import checkpoint_here, verified_sha256
 from models.engine import open_engine
 
-MOST_DANGERS = 400  # that are heard again: enough to state a share
+MAX_DANGERS = 400  # that are heard again: enough to state a fraction
 ORDER = 0  # seed of the order in which safe clips are joined
 
 
@@ -47,7 +47,7 @@ class Heard:
 
 
 def hear_again(
-    table: EmbeddingTable, folds: np.ndarray, sounds: list[Place], checkpoint: str, minutes: float, jobs: int
+    table: EmbeddingTable, folds: np.ndarray, sounds: list[PathOrUrl], checkpoint: str, minutes: float, jobs: int
 ) -> Heard:
     """Windows of at most ``minutes`` of safe sound, shared among the ``folds`` (one number a clip), and of the dangers.
 
@@ -57,9 +57,9 @@ def hear_again(
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
     sha256_of_network = verified_sha256(checkpoint, checkpoint_here(checkpoint))
-    key = digest([sha256_of_network, WINDOW, HOP, minutes, ORDER, MOST_DANGERS, rows, sounds_as_embedded])
+    key = digest([sha256_of_network, WINDOW, HOP, minutes, ORDER, MAX_DANGERS, rows, sounds_as_embedded])
     kept = side_file(table.path, "_windows.npz")
-    content = read_kept(kept, key, [field.name for field in fields(Heard)])
+    content = load_cache(kept, key, [field.name for field in fields(Heard)])
     if content is not None and _fits(content, table):
         return _heard(content)
     clips = [
@@ -69,7 +69,7 @@ def hear_again(
     heard = _listen(checkpoint, list(_stretches(clips, folds, minutes)), jobs)
     content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
     content["embeddings"] = heard.embeddings.astype(np.float16)
-    keep(kept, key, content, otherwise="listen again")
+    save_cache(kept, key, content)
     return _heard(content)  # as it will be read, to the last bit
 
 
@@ -97,19 +97,19 @@ def _heard(content: dict[str, np.ndarray]) -> Heard:
     return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
 
 
-def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator[LongRecording]:
+def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator[Soundscape]:
     """``folds`` has one number a clip."""
     rng = np.random.default_rng(ORDER)
     numbers = np.unique(folds)
     for fold in numbers:
         safe = [clips[i] for i in rng.permutation(np.flatnonzero(folds == fold)) if not clips[i].label]
-        yield LongRecording(safe, minutes * 60 / len(numbers), as_recorded=True)
+        yield Soundscape(safe, minutes * 60 / len(numbers), as_recorded=True)
     dangers = [clip for clip in clips if clip.label]
-    for i in sorted(rng.permutation(len(dangers))[:MOST_DANGERS]):
-        yield LongRecording([dangers[i]], LONGEST, as_recorded=True)
+    for i in sorted(rng.permutation(len(dangers))[:MAX_DANGERS]):
+        yield Soundscape([dangers[i]], MAX_CLIP_S, as_recorded=True)
 
 
-def _listen(checkpoint: str, stretches: list[LongRecording], jobs: int) -> Heard:
+def _listen(checkpoint: str, stretches: list[Soundscape], jobs: int) -> Heard:
     columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
     with (
         tqdm(stretches, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
@@ -122,7 +122,7 @@ def _listen(checkpoint: str, stretches: list[LongRecording], jobs: int) -> Heard
     return Heard(**{name: np.array(values) for name, values in columns.items()})
 
 
-def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[str, list]:
+def _hear(listener: Listener, stretch: int, recording: Soundscape) -> dict[str, list]:
     """The fields of Heard for one stretch."""
     try:
         windows = list(listener.listen(recording.pieces()))
@@ -131,18 +131,18 @@ def _hear(listener: Listener, stretch: int, recording: LongRecording) -> dict[st
     rows = []
     for window in windows:
         middle = (window.start + window.end) / 2
-        begin, end, clip = next(s for s in recording.scenes if middle < s[1] or s is recording.scenes[-1])
+        begin, end, clip = next(s for s in recording.background if middle < s[1] or s is recording.background[-1])
         whole = window.start >= begin and window.end <= end
         times, row = (window.start, window.end), int(clip.file)
         rows.append((window.embedding, *times, not window.silent, stretch, row, whole))
     return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
 
 
-def _culprit(recording: LongRecording) -> Place:
+def _culprit(recording: Soundscape) -> PathOrUrl:
     """The clip after the last one that could be heard."""
     for clip in recording.clips:
         try:
-            next(read_blocks(clip.path, LONGEST))
+            next(read_blocks(clip.path, MAX_CLIP_S))
         except AudioError:
             return clip.path
     return recording.clips[0].path

@@ -41,14 +41,14 @@ def change_speed(crop: np.ndarray, samples: int) -> np.ndarray:
     return np.interp(positions, np.arange(len(crop), dtype=np.float32), crop).astype(np.float32)
 
 
-def mix(waveform: torch.Tensor, target: torch.Tensor, share: float, rng: np.random.Generator):
-    """Mixup of sounds: each clip of ``share`` of the batch gets another one on top, its target too.
+def mix(waveform: torch.Tensor, target: torch.Tensor, p: float, rng: np.random.Generator):
+    """Mixup of sounds: each clip of ``p`` of the batch gets another one on top, its target too.
 
     Waveforms (batch, samples) are mixed at the ratio of loudness that the target says, after both are brought to
     one loudness (between-class learning, Tokozume et al. 2018, arXiv:1711.10282). Targets are (batch, classes).
     """
     size = len(waveform)
-    ratio = torch.from_numpy(np.where(rng.random(size) < share, rng.random(size), 1.0).astype(np.float32))[:, None]
+    ratio = torch.from_numpy(np.where(rng.random(size) < p, rng.random(size), 1.0).astype(np.float32))[:, None]
     other = torch.from_numpy(rng.permutation(size))
     loudness = waveform.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-5)
     level = waveform / loudness
@@ -56,10 +56,10 @@ def mix(waveform: torch.Tensor, target: torch.Tensor, share: float, rng: np.rand
     return mixed * loudness, ratio * target + (1 - ratio) * target[other]
 
 
-def change_depth(waveform: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Round ``share`` of the clips to 7 to 12 bits of their own peak."""
+def change_depth(waveform: torch.Tensor, p: float, rng: np.random.Generator) -> torch.Tensor:
+    """Round ``p`` of the clips to 7 to 12 bits of their own peak."""
     size = len(waveform)
-    bits = torch.from_numpy(np.where(rng.random(size) < share, rng.integers(7, 13, size), 24).astype(np.float32))
+    bits = torch.from_numpy(np.where(rng.random(size) < p, rng.integers(7, 13, size), 24).astype(np.float32))
     step = waveform.abs().amax(dim=1).clamp_min(1e-5) / 2 ** (bits - 1)
     return torch.round(waveform / step[:, None]) * step[:, None]
 
@@ -70,22 +70,22 @@ def change_gain(waveform: torch.Tensor, decibels: float, rng: np.random.Generato
     return waveform * torch.from_numpy(gain)[:, None]
 
 
-def clip_peaks(waveform: torch.Tensor, share: float, rng: np.random.Generator, oversample: int = 1) -> torch.Tensor:
-    """Cut the peaks of ``share`` of the clips off, as if recorded up to 15 dB too loud; all end with a peak of 1.
+def clip_peaks(waveform: torch.Tensor, p: float, rng: np.random.Generator, oversample: int = 1) -> torch.Tensor:
+    """Cut the peaks of ``p`` of the clips off, as if recorded up to 15 dB too loud; all end with a peak of 1.
 
     Recorders cut at 32 kHz or more. At half of that, the overtones that cutting makes would fold back into what the
     network hears: ``oversample`` is how many times the rate is raised meanwhile.
     """
     waveform = waveform / waveform.abs().amax(dim=1, keepdim=True).clamp_min(1e-5)
-    for index in np.flatnonzero(rng.random(len(waveform)) < share):
+    for index in np.flatnonzero(rng.random(len(waveform)) < p):
         louder = waveform[index].numpy() * np.float32(10 ** (rng.uniform(0, 15) / 20))
         cut = np.clip(resample_poly(louder, oversample, 1), -1, 1)
         waveform[index] = torch.from_numpy(resample_poly(cut, 1, oversample))
     return waveform
 
 
-def record_badly(power: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """One or two of echoes, a narrow band, a telephone's band, noise and MP3's holes for ``share`` of the clips; each
+def corrupt(power: np.ndarray, p: float, rng: np.random.Generator) -> np.ndarray:
+    """One or two of echoes, a narrow band, a telephone's band, noise and MP3's holes for ``p`` of the clips; each
     clip stays as loud as it was.
 
     Power spectrograms (batch, frames, bins) both ways. In the spectrogram, where each costs a thousandth of what it
@@ -93,11 +93,13 @@ def record_badly(power: np.ndarray, share: float, rng: np.random.Generator) -> n
     telephone, which take most from a sound, come most often.
     """
     power = power.copy()
-    for index in np.flatnonzero(rng.random(len(power)) < share):
+    for index in np.flatnonzero(rng.random(len(power)) < p):
         clip = power[index]
-        ways = rng.choice(len(WAYS), 2 if rng.random() < 0.35 else 1, replace=False, p=list(WAYS.values()))
-        for worsen in [list(WAYS)[way] for way in sorted(ways)]:  # in the order in which sound meets them
-            clip = worsen(clip, rng)
+        ways = rng.choice(
+            len(CORRUPTIONS), 2 if rng.random() < 0.35 else 1, replace=False, p=list(CORRUPTIONS.values())
+        )
+        for corruption in [list(CORRUPTIONS)[way] for way in sorted(ways)]:  # in the order in which sound meets them
+            clip = corruption(clip, rng)
         # peak normalisation follows in real use; it brings back at most what 40 dB hide
         power[index] = clip * np.float32(min(power[index].sum() / max(float(clip.sum()), 1e-12), 1e4))
     return power
@@ -146,7 +148,7 @@ def _drop_quiet(power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(power < least, power * np.float32(1e-4), power)
 
 
-WAYS = {_echo: 0.2, _telephone: 0.3, _narrow: 0.1, _add_noise: 0.3, _drop_quiet: 0.1}  # how often of those drawn
+CORRUPTIONS = {_echo: 0.2, _telephone: 0.3, _narrow: 0.1, _add_noise: 0.3, _drop_quiet: 0.1}  # how often of those drawn
 
 
 def mask(logmel: torch.Tensor, rng: np.random.Generator, frames: int = 24, bins: int = 8) -> torch.Tensor:

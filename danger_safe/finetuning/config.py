@@ -19,7 +19,7 @@ class Settings:
     batch_size: int = 32
     crop_seconds: float = 2.0
     long_crop_seconds: float = 4.5  # the last passes hear nearly whole clips, as extraction will
-    long_share: float = 0.1  # of the passes
+    long_fraction: float = 0.1  # of the passes
     per_category: int = 32  # clips of one category in one pass; fewer clips are heard more often, cut differently
     rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
     head_epochs: int = 0  # first passes that train the last layer alone, at HEAD_RATE
@@ -28,8 +28,8 @@ class Settings:
     patience: int = 0  # passes without a better score on the held-out clips before it stops; 0: all passes
     weight_decay: float = 0.05
     smoothing: float = 0.1  # of the targets
-    mixup: float = 0.6  # share of clips that get another one on top
-    bad_share: float = 0.5  # of the clips are recorded badly (augment.record_badly)
+    mixup: float = 0.6  # fraction of clips that get another one on top
+    corruption_p: float = 0.5  # of the clips are recorded badly (augment.corrupt)
     danger_weight: float = 0.0  # of taking a danger for a safe sound, beside taking one class for another
     average: float = 0.998  # memory of the running average of the weights, in steps
     precision: str = "float32"  # or bfloat16: half the time on processors that have it

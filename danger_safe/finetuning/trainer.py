@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY
 from danger_safe.finetuning import augment
@@ -28,11 +28,11 @@ from danger_safe.finetuning.waveform_store import SoundStore
 from models.checkpoints import COMPUTED
 from models.network import SoundNetwork
 
-SAVING_SHARE = 0.05  # of the time may go into saving the state
+SAVING_FRACTION = 0.05  # of the time may go into saving the state
 CLIPPED = 0.4  # as many clips as are recorded badly, times this, have their peaks cut off
 GAIN = 12.0  # dB that a crop may be softer than full scale
 LEVEL_GAIN = 40.0  # dB, for networks that hear how loud a recording is
-STEEPEST = 5.0  # longer gradients are shortened to this
+MAX_GRAD_NORM = 5.0  # longer gradients are shortened to this
 
 
 class Training:
@@ -85,7 +85,7 @@ class Training:
             if time.monotonic() >= next_saving or self.epoch == self.settings.epochs or self.stopped:
                 begun = time.monotonic()
                 self._save()
-                next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_SHARE
+                next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_FRACTION
         if self.held_out:
             self.average.load_state_dict(self.best)
         return self.average
@@ -115,7 +115,7 @@ class Training:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
-        long = self.epoch >= settings.epochs * (1 - settings.long_share)
+        long = self.epoch >= settings.epochs * (1 - settings.long_fraction)
         samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * self.sounds.rate)
         order = self._draw(rng)
         size = settings.batch_size
@@ -142,10 +142,10 @@ class Training:
         waveform, target = augment.mix(self._crops(batch, samples, rng), target, settings.mixup, rng)
         waveform = augment.change_depth(waveform, 0.3, rng)
         oversample = SAMPLE_RATE // self.sounds.rate
-        waveform = augment.clip_peaks(waveform, CLIPPED * settings.bad_share, rng, oversample)
+        waveform = augment.clip_peaks(waveform, CLIPPED * settings.corruption_p, rng, oversample)
         gain = GAIN if self.front_end.normalise else LEVEL_GAIN
         waveform = augment.change_gain(waveform, gain, rng)
-        power = augment.record_badly(self.front_end.power(waveform.numpy()), settings.bad_share, rng)
+        power = augment.corrupt(self.front_end.power(waveform.numpy()), settings.corruption_p, rng)
         logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
         return augment.mask(logmel, rng), target
 
@@ -161,7 +161,7 @@ class Training:
             raise UserError("the loss is not a number any more: lower --rate")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), STEEPEST)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step()
         return loss.item()
 
@@ -236,7 +236,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "history": self.history,
             "best": self.best, "best_epoch": self.best_epoch,
         }  # fmt: skip
-        with whole_file(self.state_file) as part:
+        with atomic_path(self.state_file) as part:
             torch.save(state, part)
 
     def _resume(self) -> None:

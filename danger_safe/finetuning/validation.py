@@ -17,7 +17,7 @@ class Score:
     """How a network does on held-out clips."""
 
     loss: float  # mean cross-entropy, without smoothing or class weights
-    accuracy: float  # share of the clips that are right
+    accuracy: float  # fraction of the clips that are right
     balanced_accuracy: float  # mean over the classes: what the best pass is chosen by
 
 

@@ -17,7 +17,7 @@ import soundfile
 
 from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.audio.windows import ScoredWindow
-from danger_safe.core.atomic import make_folder, whole_file
+from danger_safe.core.atomic import atomic_path, make_folder
 from danger_safe.core.errors import UserError
 from danger_safe.live.alarms import LiveEvent
 from danger_safe.live.config import RecordConfig
@@ -133,7 +133,7 @@ class Recorder:
 
     def _write(self, name: str, samples: np.ndarray) -> None:
         path = self._folder / f"{name}.{self._config.format}"
-        with whole_file(path) as part, soundfile.SoundFile(
+        with atomic_path(path) as part, soundfile.SoundFile(
             part, "w", SAMPLE_RATE, 1, format=self._config.format.upper()
         ) as file:  # fmt: skip
             for begin in range(0, len(samples), CHUNK):

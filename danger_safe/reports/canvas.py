@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.ownership import MARK, check_ours
 
 # Okabe and Ito, safe for the colour-blind. Right is blue and wrong is vermilion in every picture.
@@ -53,7 +53,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all. Raises UserError where a file is there that this project did not make."""
     check_ours(path)
-    with whole_file(path) as part:
+    with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=DPI, metadata={"Software": MARK})
 
 
@@ -127,9 +127,9 @@ def ink_on(background: np.ndarray) -> str:
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(fraction: float, digits: int = 1) -> str:
     """``95.8 %``, never broken at the end of a line."""
-    return f"{100 * share:.{digits}f}\u00a0%"
+    return f"{100 * fraction:.{digits}f}\u00a0%"
 
 
 def palette(name: str, count: int) -> np.ndarray:

@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sklearn.preprocessing import StandardScaler
 
 from danger_safe.core import cli
-from danger_safe.core.atomic import write_whole
+from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import Place
+from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.embeddings.table_sounds import find_sounds
@@ -35,8 +35,8 @@ from danger_safe.reports.mistakes import (
 )
 from danger_safe.reports.page_media import PLAYED_SECONDS, draw_all, encode_all
 
-MOST_BYTES = 20_000_000  # of the page
-MOST_ROWS = 2_000  # mistakes in its list; mistakes.csv has them all
+MAX_BYTES = 20_000_000  # of the page
+MAX_ROWS = 2_000  # mistakes in its list; mistakes.csv has them all
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
@@ -54,7 +54,7 @@ class _Page:
 
 
 def write_mistakes(
-    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], own: list[str], dataset: Place | None
+    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], own: list[str], dataset: PathOrUrl | None
 ) -> list[Path]:
     """Write mistakes.html, mistakes.csv, embedding_map.png and embedding_map.csv into ``folder``; their paths.
 
@@ -82,20 +82,25 @@ def write_mistakes(
 
 
 def write_page(
-    path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours: list, plan: MapPlan, sounds: list[Place] | None
+    path: Path,
+    table: EmbeddingTable,
+    mistakes: Mistakes,
+    neighbours: list,
+    plan: MapPlan,
+    sounds: list[PathOrUrl] | None,
 ) -> list[str]:
     """Write the page. ``sounds``: the file of each of the table's rows, or None. Returns what is missing, in words."""
     files, categories = names_of(table)
-    listed = mistakes.rows[:MOST_ROWS].tolist()
-    important = listed + [row for near in neighbours[:MOST_ROWS] for row, _ in near] + plan.rows.tolist()
+    listed = mistakes.rows[:MAX_ROWS].tolist()
+    important = listed + [row for near in neighbours[:MAX_ROWS] for row, _ in near] + plan.rows.tolist()
     important = list(dict.fromkeys(important))  # each once, in this order
     pictures = draw_all({row: sounds[row] for row in listed}) if sounds and listed else {}
     page = _Page(table, mistakes, neighbours, plan, files, categories, pictures)
     if sounds is None:
         notes = ["The sounds were not found: no players, no log-mel pictures."]
-        write_whole(path, _render(page, {}, notes))
+        atomic_write_text(path, _render(page, {}, notes))
         return []  # said before
-    room = MOST_BYTES - len(_render(page, dict.fromkeys(important, ""), []).encode()) - 2_000
+    room = MAX_BYTES - len(_render(page, dict.fromkeys(important, ""), []).encode()) - 2_000
     encoded, failed, left_out = encode_all({row: sounds[row] for row in important}, set(listed), room)
     notes = []
     if failed:
@@ -103,9 +108,9 @@ def write_page(
         notes.append(f"Clips that cannot be played: {len(failed)}, first {files[first]}: {failed[first]}.")
     if left_out:
         notes.append(
-            f"Clips without a player: {len(left_out)}; with them the page would be over {MOST_BYTES / 1e6:.0f} MB."
+            f"Clips without a player: {len(left_out)}; with them the page would be over {MAX_BYTES / 1e6:.0f} MB."
         )
-    write_whole(path, _render(page, encoded, notes))
+    atomic_write_text(path, _render(page, encoded, notes))
     return [f"mistakes.html: {note}" for note in notes]
 
 
@@ -113,8 +118,8 @@ def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
     mistakes, table = page.mistakes, page.table
     if seen := int(table.seen.sum()):
         notes = [f"Too good to be true: the network was trained on {seen} of these clips (column seen).", *notes]
-    if len(mistakes.rows) > MOST_ROWS:
-        notes = [*notes, f"The {MOST_ROWS} worst of {len(mistakes.rows)} mistakes; mistakes.csv has them all."]
+    if len(mistakes.rows) > MAX_ROWS:
+        notes = [*notes, f"The {MAX_ROWS} worst of {len(mistakes.rows)} mistakes; mistakes.csv has them all."]
     source = TEMPLATE.read_text(encoding="utf-8")
     return _ENVIRONMENT.get_template(TEMPLATE.name).render(
         style_hash=_hash(source, "style"),
@@ -126,7 +131,7 @@ def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
         missed=int(mistakes.labels[mistakes.rows].sum()),
         notes=notes,
         models=_models(mistakes),
-        rows=[_row(page, sounds, rank) for rank in range(min(len(mistakes.rows), MOST_ROWS))],
+        rows=[_row(page, sounds, rank) for rank in range(min(len(mistakes.rows), MAX_ROWS))],
         map_answer=answer(page.plan),
         map_words=in_words(page.plan),
         seconds=f"{PLAYED_SECONDS:.0f}",

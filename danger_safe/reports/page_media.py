@@ -19,7 +19,7 @@ from tqdm import tqdm
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks, read_header
 from danger_safe.core.cache_folder import prepare_numba
 from danger_safe.core.cores import available_cores
-from danger_safe.core.paths import Place
+from danger_safe.core.paths import PathOrUrl
 from models.logmel import LogMel
 
 PLAYED_SECONDS = 10.0
@@ -49,13 +49,13 @@ FAIR, SMALL, SMALLEST = (
 PLANS = ((GOOD, GOOD), (GOOD, FAIR), (FAIR, FAIR), (FAIR, SMALL), (FAIR, SMALLEST), (SMALL, SMALLEST))
 
 
-def beginning(sound: Place) -> np.ndarray:
+def beginning(sound: PathOrUrl) -> np.ndarray:
     """The first seconds of a sound: (samples,) float32, mono, 32 kHz. Raises AudioError."""
     with contextlib.closing(read_blocks(sound, PLAYED_SECONDS)) as blocks:
         return next(blocks)
 
 
-def encode(sound: Place, quality: Quality) -> str:
+def encode(sound: PathOrUrl, quality: Quality) -> str:
     """The beginning of a sound as Ogg, in base64. Raises AudioError."""
     samples = soxr.resample(beginning(sound), SAMPLE_RATE, PLAYED_RATE)
     file = io.BytesIO()
@@ -70,7 +70,7 @@ def encode(sound: Place, quality: Quality) -> str:
 
 
 def encode_all(
-    sounds: dict[int, Place], mistaken: set[int], room: int
+    sounds: dict[int, PathOrUrl], mistaken: set[int], room: int
 ) -> tuple[dict[int, str], dict[int, str], list[int]]:
     """Encode sounds, most important first, into ``room`` characters of the page.
 
@@ -102,7 +102,7 @@ def _plan(seconds: dict[int, float], mistaken: set[int], room: int) -> tuple[Qua
     return SMALLEST, SMALLEST
 
 
-def _seconds(sound: Place) -> float:
+def _seconds(sound: PathOrUrl) -> float:
     try:
         frames, rate = read_header(sound)
     except AudioError:
@@ -118,7 +118,7 @@ def _or_reason(work: Callable, *arguments) -> tuple:
         return None, str(error)
 
 
-def draw_all(sounds: dict[int, Place]) -> dict[int, tuple[str, float]]:
+def draw_all(sounds: dict[int, PathOrUrl]) -> dict[int, tuple[str, float]]:
     """Log-mel pictures: row: (PNG in base64, seconds). Sounds that cannot be read have none."""
     prepare_numba()
     from models.mfcc import front_end  # librosa takes a second to load
@@ -130,7 +130,7 @@ def draw_all(sounds: dict[int, Place]) -> dict[int, tuple[str, float]]:
         return {row: result for row, (result, _) in zip(sounds, bar, strict=True) if result}
 
 
-def _draw(sound: Place, front_end: LogMel) -> tuple[str, float]:
+def _draw(sound: PathOrUrl, front_end: LogMel) -> tuple[str, float]:
     samples = beginning(sound)
     return base64.b64encode(picture(front_end(samples))).decode("ascii"), len(samples) / SAMPLE_RATE
 
@@ -145,8 +145,8 @@ def picture(logmel: np.ndarray) -> bytes:
     spans = zip(edges[:-1].astype(int), np.ceil(edges[1:]).astype(int), strict=True)
     columns = np.array([logmel[first:end].max(axis=0) for first, end in spans])
     top = max(columns.max(), -30.0)  # dB: near silence stays dark
-    share = np.clip((columns - top) / PICTURE_DECIBELS + 1, 0, 1)
-    image = Image.fromarray(np.rint(share.T[::-1] * (PICTURE_COLOURS - 1)).astype(np.uint8), "P")
+    fraction = np.clip((columns - top) / PICTURE_DECIBELS + 1, 0, 1)
+    image = Image.fromarray(np.rint(fraction.T[::-1] * (PICTURE_COLOURS - 1)).astype(np.uint8), "P")
     image.putpalette((palette("magma", PICTURE_COLOURS) * 255).astype(np.uint8).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", bits=4, optimize=True)

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.evaluation.calibration import calibration
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.evaluation.intervals import share_with_interval
+from danger_safe.evaluation.intervals import fraction_with_interval
 from danger_safe.reports.canvas import (
     BLUE,
     GREY,
@@ -77,11 +77,11 @@ def in_words(counts: np.ndarray) -> str:
 def draw_matrix(axis: Axes, counts: np.ndarray, scale: float) -> None:
     """Counts and percentages of the row. What is right is blue and what is wrong vermilion, so that neither is read
     for the other however few there are."""
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells = np.zeros((2, 2, 3))
     for true in (0, 1):
         for answer in (0, 1):
-            count, part = counts[true, answer], share[true, answer]
+            count, part = counts[true, answer], fraction[true, answer]
             depth = part if true == answer else np.sqrt(part)  # a few mistakes are seen, too
             cells[true, answer] = tint(BLUE if true == answer else VERMILION, 0.25 + 0.75 * depth if count else 0.08)
             ink = ink_on(cells[true, answer])
@@ -128,10 +128,12 @@ def draw_reliability(path: Path, title: str, data: str, result: Evaluation, meas
     for words, scores, look in looks:
         groups = groups_of(scores)
         means = [scores[group].mean() for group in groups]
-        shares = np.array([share_with_interval(result.labels[group] == 1, result.sources[group]) for group in groups])
+        shares = np.array(
+            [fraction_with_interval(result.labels[group] == 1, result.sources[group]) for group in groups]
+        )
         bars = np.abs(shares[:, 1:].T - shares[:, 0]) if look["fmt"] == "o-" else None
         curve.errorbar(means, shares[:, 0], yerr=bars, capsize=4, elinewidth=1.5, label=words, **look)
-    curve.set_ylabel("share that are dangers")
+    curve.set_ylabel("fraction of dangers")
     curve.set_ylim(-0.04, 1.04)
     bins = np.linspace(0, 1, 21)
     danger = result.labels == 1

@@ -14,7 +14,7 @@ from danger_safe.detection.writers import Summary, clock
 from danger_safe.reports.canvas import BLUE, VERMILION, frame, new_figure, save, styled, text_width
 from models.logmel import HOP_LENGTH, LogMel, mel_bank
 
-MOST_COLUMNS = 4_000  # of the picture: beyond, neighbours are merged
+MAX_COLUMNS = 4_000  # of the picture: beyond, neighbours are merged
 CONTEXT = 5 * HOP_LENGTH  # samples around a stretch that its outer frames reach into
 FMIN, FMAX = 50.0, 14_000.0  # Hz that are drawn
 HERTZ = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)  # frequencies that are named
@@ -48,7 +48,7 @@ class Overview:
             return
         self._look(samples[:ready], samples[ready : ready + CONTEXT])
         self._left = samples[ready:]
-        if sum(map(len, self._columns)) > MOST_COLUMNS:
+        if sum(map(len, self._columns)) > MAX_COLUMNS:
             columns = np.concatenate(self._columns)
             pairs = columns[: len(columns) // 2 * 2].reshape(-1, 2, columns.shape[1])
             self._columns = [

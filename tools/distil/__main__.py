@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from danger_safe.core import cli
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 from models.checkpoints import save_checkpoint
 from models.compact import CompactNet
@@ -202,7 +202,7 @@ class Distillation:
             "optimiser": self.optimiser.state_dict(), "step": self.step, "history": self.history,
             "targets": vars(self.targets),
         }  # fmt: skip
-        with whole_file(self.state_file) as part:
+        with atomic_path(self.state_file) as part:
             torch.save(state, part)
 
     def _resume(self) -> None:

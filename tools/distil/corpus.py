@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE, SUFFIXES, AudioError, read_blocks
-from danger_safe.core.atomic import whole_file
+from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 
 PIECE_S = 10
@@ -102,7 +102,7 @@ def _files(folders: list[Path], without: set[str]) -> Iterator[tuple[Path, str]]
 def _decode(files: list[tuple[Path, str]], work: Path) -> None:
     end, failures = 0, 0
     with (
-        whole_file(work / "pieces.csv") as part,
+        atomic_path(work / "pieces.csv") as part,
         open(part, "w", newline="", encoding="utf-8") as table,
         open(work / "samples.i16", "wb") as samples,
     ):

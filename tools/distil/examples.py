@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from danger_safe.finetuning.augment import record_badly
+from danger_safe.finetuning.augment import corrupt
 from models.checkpoints import load_model
 from models.compact import CompactNet
 from tools.distil.corpus import Corpus
@@ -69,7 +69,7 @@ class ExampleMaker:
             logits = self.teacher.logits(maps.mean(dim=(2, 3)))
         place = slice(start, start + len(mixtures))
         power = np.stack([self.front_end.power(mixture) for mixture in mixtures])
-        into.logmel[place] = self.front_end.from_power(record_badly(power, p, rng))
+        into.logmel[place] = self.front_end.from_power(corrupt(power, p, rng))
         into.logits[place] = logits.numpy()
         into.features[place] = maps.mean(dim=2).transpose(1, 2).numpy()
         into.written[0] += len(mixtures)
