@@ -24,7 +24,7 @@ import signal
 
 from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
-from danger_safe.detection.detector import load_ready
+from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.loading import open_detector
 from danger_safe.live.config import EXAMPLE, read_config
 from danger_safe.live.service import Service, check_config, say
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         print(f"{args.config} written: name your sources in it, then run listen.py")
         return cli.DONE
     config = read_config(args.config)
-    check_config(config, load_ready().categories)  # before the network is made ready, which may take a minute
+    check_config(config, load_builtin().categories)  # before the network is made ready, which may take a minute
     # One process of the network: windows of all sources go through it together, and each more takes 60 MB.
     with open_detector(device="cpu", cores=1) as (engine, detector):
         service = Service(config, engine, detector)

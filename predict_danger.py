@@ -123,8 +123,8 @@ def choose_threshold(args, detector: Detector) -> float:
 
 def check_categories(asked: tuple[str, ...], detector: Detector) -> None:
     """Raises UserError for a category that the detector does not name, with the nearest that it does."""
-    namer = getattr(detector, "namer", detector)
-    known = getattr(namer, "categories", None) or getattr(namer, "names", ())
+    tagger = getattr(detector, "tagger", detector)
+    known = getattr(tagger, "categories", None) or getattr(tagger, "names", ())
     for category in asked:
         if category not in known:
             nearest = get_close_matches(category, known, 3) or sorted(known)
@@ -217,7 +217,7 @@ class _Teller:
 
     def _is_wanted(self, event: Event) -> bool:
         """Name the event, and say whether --only and --ignore let it through."""
-        event.heard = self._detector.heard(event.embedding)
+        event.heard = self._detector.tags(event.embedding)
         category = event.heard[0][0] if event.heard else ""
         return category not in self._args.ignore and (not self._args.only or category in self._args.only)
 

@@ -25,7 +25,7 @@ from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.soundscape import Soundscape
-from danger_safe.detection.detector import load_ready
+from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from models.engine import open_engine
@@ -50,7 +50,7 @@ def main() -> None:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_engine(args.checkpoint, "cpu", os.cpu_count() or 1))
-        detector = replace(load_ready(args.detector), head=engine.head)
+        detector = replace(load_builtin(args.detector), head=engine.head)
         listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
         seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
         finder, events = EventFinder(EventConfig(detector.threshold), HOP), []

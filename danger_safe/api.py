@@ -75,7 +75,7 @@ class SoundDetector:
         if not windows:
             raise AudioError("has no samples")
         for event in events:
-            event.heard = self._detector.heard(event.embedding)
+            event.heard = self._detector.tags(event.embedding)
         return Detection(windows[-1].end, threshold, events, windows)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.detection.model_file import load_model_file, save_model_files
-from danger_safe.detection.novelty import learn_known
+from danger_safe.detection.novelty import fit_novelty
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import older_than_manifest
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
@@ -52,7 +52,7 @@ def run_training(arguments: list[str], docstring: str, key: str, title: str, bui
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
         model = calibrated(pipeline, sigmoid, table.features, table.labels)
-        novelty = learn_known(table.features)
+        novelty = fit_novelty(table.features)
         unknown = summarise_unknown(result)
     warnings = not_new + warnings_of(summary, seen)
 

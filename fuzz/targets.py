@@ -108,7 +108,7 @@ class Detector(Text):
 
     def __init__(self) -> None:
         points = {name: {"threshold": 0.2} for name in detectors.SENSITIVITIES}
-        self._ready = detectors.ReadyDetector(
+        self._ready = detectors.BuiltinDetector(
             name="ready", threshold=0.2, checkpoint_sha256="ab", about={"sensitivities": points}, tag_groups=((0, 1),),
             mean=np.zeros(5), scale=np.ones(5), weights=np.ones(5), bias=0.0, slope=1.0, offset=0.0,
             categories=("a", "b", "c"), category_weights=np.eye(3, 4), category_bias=np.zeros(3), centres=np.eye(3, 4),
@@ -140,10 +140,10 @@ class Detector(Text):
         else:
             self._path.write_bytes(data[1:])
         head = Head(((np.zeros((527, 4), np.float32), np.zeros(527, np.float32)),))
-        detector = replace(detectors.load_ready(self._path), head=head)
+        detector = replace(detectors.load_builtin(self._path), head=head)
         embeddings = np.ones((2, 4), np.float32)
         assert detector.scores(embeddings).shape == (2,)
-        for name, similarity in detector.heard(embeddings[0]):
+        for name, similarity in detector.tags(embeddings[0]):
             f"{name} {similarity:.2f}"
         f"{detector.name}, threshold {detector.threshold:.2f} {detector.checkpoint_sha256[:12]}"
         detector.about.get("operating_points")

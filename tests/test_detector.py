@@ -32,18 +32,18 @@ def test_detector_is_made_and_judged_by_collections_left_out(tmp_path, monkeypat
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
-    ready = detector.load_ready()
-    assert ready.about["ordinary"] == {"hours": 12 / 3600, "recordings": 1, "collections": ["kept back"]}
-    assert ready.about["left_out"]["clips"] == 2 * len(sounds) + 4
-    assert {"siren", "dog", "rain", "wind", "room_tone_noise"} == set(ready.categories)
-    low, normal, high = (ready.threshold_of(name) for name in detector.SENSITIVITIES)
-    assert low >= normal >= high and ready.threshold == normal
-    points = ready.about["operating_points"]
+    monkeypatch.setattr(detector, "BUILTIN_FILE", tmp_path / "d.npz")
+    builtin = detector.load_builtin()
+    assert builtin.about["ordinary"] == {"hours": 12 / 3600, "recordings": 1, "collections": ["kept back"]}
+    assert builtin.about["left_out"]["clips"] == 2 * len(sounds) + 4
+    assert {"siren", "dog", "rain", "wind", "room_tone_noise"} == set(builtin.categories)
+    low, normal, high = (builtin.threshold_of(name) for name in detector.SENSITIVITIES)
+    assert low >= normal >= high and builtin.threshold == normal
+    points = builtin.about["operating_points"]
     for key in ("danger_recall", "false_alarms"):
         values = [point[key] for point in points]
         assert values == sorted(values, reverse=True)
-    heard = ready.heard(np.ones(ready.centres.shape[1], np.float32))
+    heard = builtin.tags(np.ones(builtin.centres.shape[1], np.float32))
     assert 1 >= heard[0][1] >= heard[-1][1] >= 0
 
 
@@ -67,9 +67,9 @@ def test_sigmoid_makes_probabilities_of_two_sides_that_weigh_alike():
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
 def test_damaged_file_is_said(tmp_path, monkeypatch, content):
     (tmp_path / "d.npz").write_bytes(content)
-    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
+    monkeypatch.setattr(detector, "BUILTIN_FILE", tmp_path / "d.npz")
     with pytest.raises(UserError, match="is damaged"):
-        detector.load_ready()
+        detector.load_builtin()
 
 
 def test_pickled_objects_are_refused(tmp_path, monkeypatch):
@@ -78,24 +78,24 @@ def test_pickled_objects_are_refused(tmp_path, monkeypatch):
             return (open, (str(tmp_path / "ran"), "w"))
 
     np.savez(tmp_path / "d.npz", text=np.array([Code()], dtype=object))
-    monkeypatch.setattr(detector, "READY", tmp_path / "d.npz")
+    monkeypatch.setattr(detector, "BUILTIN_FILE", tmp_path / "d.npz")
     with pytest.raises(UserError, match="is damaged"):
-        detector.load_ready()
+        detector.load_builtin()
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_microphone_s_own_noise_is_no_danger():
     with open_engine("compact", "cpu", 1) as engine:
-        ready = replace(detector.load_ready(), head=engine.head)
+        builtin = replace(detector.load_builtin(), head=engine.head)
         for number in range(1000, 1012):  # rooms that it did not learn from
             embedding = engine.embed(engine.front_end(quiet_room(number)[: 3 * SAMPLE_RATE])[None])
-            assert ready.scores(embedding)[0] < ready.threshold, number
+            assert builtin.scores(embedding)[0] < builtin.threshold, number
 
 
 def test_shipped_detector_is_of_the_shipped_network():
     from models.checkpoint_files import COMPACT, verified_sha256
 
-    ready = detector.load_ready()
-    assert ready.checkpoint_sha256 == verified_sha256("compact", COMPACT)
-    assert 0 < ready.threshold < 1
-    assert {"siren", "glass_breaking", "gun_shot", "speech", "music", "singing"} <= set(ready.categories)
+    builtin = detector.load_builtin()
+    assert builtin.checkpoint_sha256 == verified_sha256("compact", COMPACT)
+    assert 0 < builtin.threshold < 1
+    assert {"siren", "glass_breaking", "gun_shot", "speech", "music", "singing"} <= set(builtin.categories)

@@ -18,7 +18,7 @@ from danger_safe.audio.decode import AudioError, read_blocks, read_header
 from danger_safe.audio.stream import wav_pieces
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories, read_same
-from danger_safe.detection.detector import load_ready
+from danger_safe.detection.detector import load_builtin
 from danger_safe.embeddings.journal import Journal, Result
 from danger_safe.embeddings.table import read_table
 from danger_safe.embeddings.table_sounds import find_sounds
@@ -85,20 +85,20 @@ def test_json_beside_a_table_that_describes_none(tmp_path, text):
 
 
 def spoilt_detector(tmp_path, **changes):
-    replace(load_ready(), **changes).save(tmp_path / "detector.npz")
+    replace(load_builtin(), **changes).save(tmp_path / "detector.npz")
     return tmp_path / "detector.npz"
 
 
 def test_detectors_whose_parts_do_not_fit(tmp_path):
-    good = load_ready()
-    load_ready(spoilt_detector(tmp_path))
+    good = load_builtin()
+    load_builtin(spoilt_detector(tmp_path))
     for changes in (
         {"centres": good.centres[:-1]}, {"centres": np.float32(1)}, {"mean": good.mean * np.nan}, {"scale": good.scale * 0},
         {"weights": good.weights[1:]}, {"threshold": "high"}, {"tag_groups": ((527,),)}, {"about": []},
         {"categories": good.categories[1:]}, {"name": 3}, {"slope": float("nan")},
     ):  # fmt: skip
         with pytest.raises(UserError, match="damaged"):
-            load_ready(spoilt_detector(tmp_path, **changes))
+            load_builtin(spoilt_detector(tmp_path, **changes))
 
 
 def checkpoint(path, **changes):

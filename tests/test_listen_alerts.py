@@ -257,7 +257,7 @@ class Named:
     """A detector whose embeddings are names."""
 
     @staticmethod
-    def heard(embedding):
+    def tags(embedding):
         return ((("dog", "siren", "alarm")[int(embedding[0])], 0.9),)
 
 

@@ -54,13 +54,13 @@ def test_the_pipeline_with_sockets_forbidden(sample, embeddings, offline, tmp_pa
 def test_the_ready_detector_loads_without_pickle(tmp_path):
     """Arrays and text: NumPy opens it where it may unpickle nothing, and a file that holds a pickle is refused."""
     from danger_safe.core.errors import UserError
-    from danger_safe.detection.detector import READY, load_ready
+    from danger_safe.detection.detector import BUILTIN_FILE, load_builtin
 
-    with np.load(READY, allow_pickle=False) as file:
+    with np.load(BUILTIN_FILE, allow_pickle=False) as file:
         content = {name: file[name] for name in file.files}
     assert all(array.dtype.kind in "fU" for array in content.values())
     bad = tmp_path / "bad.npz"
     np.savez(bad, **content | {"mean": np.array([print], object)})
     with pytest.raises(UserError, match="damaged"):
-        load_ready(bad)
+        load_builtin(bad)
     assert not list(ROOT.rglob("models/*.joblib"))

@@ -189,7 +189,7 @@ def test_only_and_ignore_name_categories():
         name, categories = "it", ("siren", "music")
 
         @staticmethod
-        def heard(embedding):
+        def tags(embedding):
             return ((Detector.categories[int(embedding[0])], 0.9),)
 
     def told(*flags):
@@ -228,7 +228,7 @@ def test_tags_are_the_networks_own(tmp_path, monkeypatch):
     )
     output = model(torch.from_numpy(sound(1.0)[:, 0].astype(np.float32))[None])
     expected = output["clipwise_output"][0].topk(3)
-    heard = audioset.find_tags(info, model.head).heard(output["embedding"][0].detach().numpy())
+    heard = audioset.find_tags(info, model.head).tags(output["embedding"][0].detach().numpy())
     assert [name for name, _ in heard] == [names[i] for i in expected.indices]
     assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
     own = audioset.find_tags(replace(info, categories=tuple(names[::-1])), model.head)

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from danger_safe.core import cli
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_mappings, read_same
-from danger_safe.detection.detector import READY, SENSITIVITIES, ReadyDetector, add_tag_groups
+from danger_safe.detection.detector import BUILTIN_FILE, SENSITIVITIES, BuiltinDetector, add_tag_groups
 from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, WINDOW, Smoother
 from danger_safe.evaluation.calibration import calibration
@@ -158,7 +158,7 @@ class TrainingData:
             values[here] = model.decision_function((self.features[here] - mean) / scale)
         return values
 
-    def detector(self, checkpoint_sha256: str, slope: float, offset: float) -> ReadyDetector:
+    def detector(self, checkpoint_sha256: str, slope: float, offset: float) -> BuiltinDetector:
         """The regression on everything, and what its embeddings resemble."""
         mean, scale, model = self.fit(np.arange(len(self.truth)))
         standard = (self.embeddings - mean[: self.embeddings.shape[1]]) / scale[: self.embeddings.shape[1]]
@@ -168,7 +168,7 @@ class TrainingData:
         which.fit(standard[taught], self.category[taught])
         centres = np.stack([standard[taught & (self.category == name)].mean(axis=0) for name in names])
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-        detector = ReadyDetector(
+        detector = BuiltinDetector(
             name="ready detector", threshold=0.5, checkpoint_sha256=checkpoint_sha256, about={},
             tag_groups=self.groups, head=self.head,
             mean=mean, scale=scale, weights=model.coef_[0], bias=float(model.intercept_[0]), slope=slope, offset=offset,
@@ -217,7 +217,7 @@ def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
-def false_alarms(checkpoint: str, detector: ReadyDetector, ordinary: list[Sound]) -> tuple[np.ndarray, np.ndarray]:
+def false_alarms(checkpoint: str, detector: BuiltinDetector, ordinary: list[Sound]) -> tuple[np.ndarray, np.ndarray]:
     """Hours of each recording, (recordings,), and its events at each of THRESHOLDS, (thresholds, recordings)."""
     heard = listen(checkpoint, ordinary)
     raw = detector.scores(heard.embeddings)
@@ -297,7 +297,7 @@ def parse(arguments: list[str]):
     add("--rooms", type=cli.whole_number(1), default=200, metavar="N", help="synthesised quiet rooms to learn from")
     add("--checkpoint", default="compact", metavar="NAME|FILE", help="the network that listens")
     add("--teacher", default="mn04", metavar="NAME|FILE", help="the network that says which unlabelled sounds are safe")
-    add("--output", type=Path, default=READY, metavar="FILE", help="detector to write")
+    add("--output", type=Path, default=BUILTIN_FILE, metavar="FILE", help="detector to write")
     return parser.parse_args(arguments)
 
 

@@ -1,7 +1,7 @@
 """AudioSet tags: what a network that was taught AudioSet's 527 classes calls a sound, from its embedding.
 
     tags = find_tags(engine.info, engine.head)
-    tags.heard(embedding)     # (("Siren", 0.83), ("Police car (siren)", 0.61), …)
+    tags.tags(embedding)     # (("Siren", 0.83), ("Police car (siren)", 0.61), …)
 
 Cnn14 and mn04 have such classes, and their files do not name them. The names are those of a checkpoint that has them in
 ``categories``: the network's own, else compact's. Else AudioSet's list, ``class_labels_indices.csv``, is looked for in
@@ -24,7 +24,7 @@ from models.head import Head
 FILE = "class_labels_indices.csv"  # columns index, mid, display_name
 PLACES = (COMPACT.with_name(FILE), Path(os.path.expanduser("~"), "panns_data", FILE))
 CLASSES = 527
-NEAREST = 3
+MAX_TAGS = 3
 
 
 class AudioSetTags:
@@ -38,10 +38,10 @@ class AudioSetTags:
         """(windows, dimensions) -> log-odds of each tag, (windows, 527)."""
         return self.head(embeddings)
 
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+    def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The tags with the highest scores, in [0, 1], highest first."""
         scores = expit(self.logits(embedding))
-        return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:NEAREST])
+        return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:MAX_TAGS])
 
 
 def has_tags(info: CheckpointInfo) -> bool:

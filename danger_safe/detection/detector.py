@@ -16,8 +16,8 @@ from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
 from models.head import Head
 
-READY = COMPACT.with_name("detector.npz")
-NEAREST = 3  # categories that are named
+BUILTIN_FILE = COMPACT.with_name("detector.npz")
+MAX_TAGS = 3  # categories that are named
 AUDIOSET_TAGS = 527
 SENSITIVITIES = ("low", "normal", "high")  # names of the ready detector's operating points
 ARRAYS = (  # of the ready detector's file; the rest is text
@@ -25,14 +25,14 @@ ARRAYS = (  # of the ready detector's file; the rest is text
 )  # fmt: skip
 
 
-class Namer(Protocol):
+class Tagger(Protocol):
     """Says what an embedding sounds like."""
 
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+    def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """(name, how surely, at most 1), the surest first; empty where unknown."""
 
 
-class Detector(Namer, Protocol):
+class Detector(Tagger, Protocol):
     """Scores embeddings of one checkpoint."""
 
     name: str
@@ -49,7 +49,7 @@ class Detector(Namer, Protocol):
 
 
 @dataclass(frozen=True)
-class ReadyDetector:
+class BuiltinDetector:
     """A logistic regression on the compact network's embedding and on its surest dangerous AudioSet tags.
 
     The regression was taught with ESC-50, other collections and hours of ordinary sound (tools/build_detector.py). The
@@ -106,17 +106,17 @@ class ReadyDetector:
         """(windows, dimensions) -> whether each sounds like none of the categories, (windows,)."""
         return self.similarities(embeddings).max(axis=1) < self.min_similarity
 
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+    def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The likeliest categories with their probabilities among all of them, likeliest first."""
         logits = self.category_weights @ self._standardised(embedding[None])[0] + self.category_bias
         probability = np.exp(logits - np.logaddexp.reduce(logits))
-        return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:NEAREST])
+        return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:MAX_TAGS])
 
     def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
         dimensions = embeddings.shape[1]
         return (embeddings - self.mean[:dimensions]) / self.scale[:dimensions]
 
-    def stating(self, about: dict) -> "ReadyDetector":
+    def stating(self, about: dict) -> "BuiltinDetector":
         """The same, with what is known of how well it does, and the threshold that came of it."""
         return replace(self, threshold=about["sensitivities"]["normal"]["threshold"], about=about)
 
@@ -140,13 +140,13 @@ def add_tag_groups(embeddings: np.ndarray, head: Head, groups: tuple[tuple[int, 
 
 
 @dataclass(frozen=True)
-class OwnDetector:
+class UserDetector:
     """A user's pipeline."""
 
     name: str
     threshold: float
     pipeline: object
-    namer: Namer | None
+    tagger: Tagger | None
     operating_points: list[dict[str, float]]
     measured_minutes: float
     novelty: dict | None  # rule and level, see novelty.py; None in older files
@@ -159,56 +159,56 @@ class OwnDetector:
         """(windows, dimensions) -> whether each sounds like nothing in training, (windows,)."""
         if self.novelty is None:
             return np.zeros(len(embeddings), bool)
-        from danger_safe.detection.novelty import familiarity  # scikit-learn takes a second to load
+        from danger_safe.detection.novelty import similarity  # scikit-learn takes a second to load
 
-        return familiarity(self.novelty["rule"], embeddings) < self.novelty["level"]
+        return similarity(self.novelty["rule"], embeddings) < self.novelty["level"]
 
-    def heard(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The namer's answer; empty where nothing can name embeddings of this checkpoint."""
-        return self.namer.heard(embedding) if self.namer else ()
+    def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """The tagger's answer; empty where nothing can name embeddings of this checkpoint."""
+        return self.tagger.tags(embedding) if self.tagger else ()
 
 
-def load_ready(path: Path | None = None) -> ReadyDetector:
+def load_builtin(path: Path | None = None) -> BuiltinDetector:
     """The detector of this repository, or another file of its kind. Raises UserError when it is missing or damaged."""
-    path = path or READY
+    path = path or BUILTIN_FILE
     try:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ARRAYS}
         groups = tuple(tuple(group) for group in text["tag_groups"])
         text |= {"categories": tuple(text["categories"]), "tag_groups": groups}
-        ready = ReadyDetector(**text, **arrays)
-        _check(ready)
-        return ready
+        builtin = BuiltinDetector(**text, **arrays)
+        _check(builtin)
+        return builtin
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing from this copy of the project: get it again, or give --model") from error
     except Exception as error:  # a damaged zip can raise anything
         raise UserError(f"{path} is damaged: get it again, or give --model") from error
 
 
-def _check(ready: ReadyDetector) -> None:
+def _check(builtin: BuiltinDetector) -> None:
     """Raises ValueError, TypeError or KeyError where the parts do not fit each other."""
-    categories, dimensions = ready.category_weights.shape
-    features = (dimensions + len(ready.tag_groups),)
+    categories, dimensions = builtin.category_weights.shape
+    features = (dimensions + len(builtin.tag_groups),)
     shapes = (features, features, features, (categories, dimensions), (categories,), (categories, dimensions))
     for name, shape in zip(ARRAYS, shapes, strict=True):
-        array = getattr(ready, name)
+        array = getattr(builtin, name)
         if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(name)
-    words = (ready.name, ready.checkpoint_sha256, *ready.categories)
-    if not all(isinstance(word, str) for word in words) or not isinstance(ready.about, dict):
+    words = (builtin.name, builtin.checkpoint_sha256, *builtin.categories)
+    if not all(isinstance(word, str) for word in words) or not isinstance(builtin.about, dict):
         raise TypeError("text")
-    thresholds = [ready.threshold_of(sensitivity) for sensitivity in SENSITIVITIES]
-    numbers = (ready.threshold, ready.bias, ready.slope, ready.offset, ready.min_similarity, *thresholds)
-    if not np.isfinite(numbers).all() or not ready.scale.all():
+    thresholds = [builtin.threshold_of(sensitivity) for sensitivity in SENSITIVITIES]
+    numbers = (builtin.threshold, builtin.bias, builtin.slope, builtin.offset, builtin.min_similarity, *thresholds)
+    if not np.isfinite(numbers).all() or not builtin.scale.all():
         raise ValueError("numbers")
-    if len(ready.categories) != categories:
+    if len(builtin.categories) != categories:
         raise ValueError("categories")
-    if not all(group and set(group) <= set(range(AUDIOSET_TAGS)) for group in ready.tag_groups):
+    if not all(group and set(group) <= set(range(AUDIOSET_TAGS)) for group in builtin.tag_groups):
         raise ValueError("tags")
 
 
-def own_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> OwnDetector:
+def user_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> UserDetector:
     """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``.
 
     What it heard is named by the ready detector's categories where that listens through the same checkpoint, by
@@ -219,13 +219,13 @@ def own_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | Non
 
     check_belongs(path, saved, {"name": info.name, "sha256": info.sha256}, info.dimensions)
     try:
-        ready = load_ready()
+        builtin = load_builtin()
     except UserError:  # it only names what was heard
-        ready = None
-    same = ready is not None and ready.checkpoint_sha256 == info.sha256
-    namer = ready if same else find_tags(info, head)
+        builtin = None
+    same = builtin is not None and builtin.checkpoint_sha256 == info.sha256
+    tagger = builtin if same else find_tags(info, head)
     metrics = saved["metrics"]
     points, minutes = metrics.get("operating_points", []), metrics.get("per_hour", {}).get("minutes", 0.0)
-    return OwnDetector(
-        path.name, float(saved["threshold"]), saved["pipeline"], namer, points, minutes, saved.get("unknown")
+    return UserDetector(
+        path.name, float(saved["threshold"]), saved["pipeline"], tagger, points, minutes, saved.get("unknown")
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from danger_safe.core.errors import UserError
-from danger_safe.detection.detector import Detector, load_ready, own_detector
+from danger_safe.detection.detector import Detector, load_builtin, user_detector
 from models.checkpoint_files import NAMES, checkpoint_here
 from models.engine import Engine, convert_for_next_time, open_engine
 
@@ -43,14 +43,14 @@ def open_detector(
     elif checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:
-        yield engine, own_detector(model, saved, engine.info, engine.head) if saved else _ready_detector(engine)
+        yield engine, user_detector(model, saved, engine.info, engine.head) if saved else _builtin_detector(engine)
     if engine.is_fallback:
         convert_for_next_time(name)
 
 
-def _ready_detector(engine: Engine) -> Detector:
+def _builtin_detector(engine: Engine) -> Detector:
     """The repository's own. Raises UserError where it was made for another network than the engine's."""
-    detector = load_ready()
+    detector = load_builtin()
     if detector.checkpoint_sha256 != engine.info.sha256:
         raise UserError("models/detector.npz is of another models/compact.pth: run make detector")
     return replace(detector, head=engine.head)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.data.splits import assign_folds
-from danger_safe.detection.novelty import familiarity, learn_known
+from danger_safe.detection.novelty import fit_novelty, similarity
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import calibration, danger_scores, decision_values, fit_sigmoid
 from danger_safe.evaluation.false_alarms import Trial
@@ -43,9 +43,9 @@ class Evaluation:
     threshold: float  # the operating point
     splitting: str  # how the folds were made, in words
     values: np.ndarray | None = None  # what calibration.fit_sigmoid is fitted on
-    familiarity: np.ndarray | None = None  # to a novelty rule that had not learnt from its fold
+    similarity: np.ndarray | None = None  # to a novelty rule that had not learnt from its fold
     trial: Trial | None = None  # the same classifier on the windows of long stretches
-    window_familiarity: np.ndarray | None = None  # (windows of the trial,)
+    window_similarity: np.ndarray | None = None  # (windows of the trial,)
     categories: np.ndarray | None = None  # of each clip
     unconverged: int = 0  # models whose training ended before it had converged
 
@@ -101,18 +101,18 @@ def evaluate(
     sources = sources_of(table)
     folds, splitting = folds_of(table, seed)
     scores, raw, values, known_as = np.full((4, len(table.labels)), np.nan)
-    alone, window_familiarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
+    alone, window_similarity = np.zeros((2, 0 if heard is None else len(heard.clip)))
 
     def score(fold: int) -> None:
         out, train = folds == fold, folds != fold
         features = table.features
         model = clone(pipeline).fit(features[train], table.labels[train])
-        novelty = learn_known(features[train])
+        novelty = fit_novelty(features[train])
         values[out], raw[out] = (of(model, features[out]) for of in (decision_values, danger_scores))
-        known_as[out] = familiarity(novelty, features[out])
+        known_as[out] = similarity(novelty, features[out])
         if heard is not None and (there := out[heard.clip]).any():
             alone[there] = decision_values(model, heard.embeddings[there])
-            window_familiarity[there] = familiarity(novelty, heard.embeddings[there])
+            window_similarity[there] = similarity(novelty, heard.embeddings[there])
 
     tasks = [delayed(score)(fold) for fold in np.unique(folds)]
     if fit_whole:
@@ -134,7 +134,7 @@ def evaluate(
     threshold = rule.choose(table.labels, scores)
     return Evaluation(
         table.labels, scores, raw, folds, sources, rule, threshold, splitting, values,
-        known_as, trial, window_familiarity, categories_of(table), len(complaints),
+        known_as, trial, window_similarity, categories_of(table), len(complaints),
     )  # fmt: skip
 
 

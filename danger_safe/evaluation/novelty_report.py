@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from danger_safe.detection.novelty import familiarity, learn_known, unknown_level
+from danger_safe.detection.novelty import fit_novelty, min_similarity_of, similarity
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import decision_values, fit_sigmoid
 from danger_safe.evaluation.cross_validation import Evaluation
@@ -33,9 +33,9 @@ def leave_out_categories(
         if len(np.unique(labels[known])) < 2:
             continue  # without this category one label would be missing
         features = table.features
-        classifier, rule = clone(model).fit(features[known], labels[known]), learn_known(features[known])
+        classifier, rule = clone(model).fit(features[known], labels[known]), fit_novelty(features[known])
         danger[left] = sigmoid.predict(decision_values(classifier, features[left])) >= threshold
-        unknown[left] = ~danger[left] & (familiarity(rule, features[left]) < level)
+        unknown[left] = ~danger[left] & (similarity(rule, features[left]) < level)
         for name in np.unique(categories[left]):
             here = categories == name
             counts = {"danger": danger[here].sum(), "unknown": unknown[here].sum(), "clips": here.sum()}
@@ -45,8 +45,8 @@ def leave_out_categories(
 
 def summarise_unknown(result: Evaluation) -> dict:
     """The level and its price, for *_metrics.json: see ``in_words``."""
-    known, counted = known_familiarity(result)
-    level = unknown_level(known[counted])
+    known, counted = clip_similarity(result)
+    level = min_similarity_of(known[counted])
     safe = counted & (result.scores < result.threshold)
     unknown = safe & (known < level)
     return {
@@ -63,7 +63,7 @@ def summarise_left_out(result: Evaluation, model: Pipeline, table: EmbeddingTabl
     """The benefit, for *_metrics.json: what becomes of categories that ``model``, a pipeline, was not taught."""
     sigmoid = fit_sigmoid(result.values, table.labels)
     categories = table.clips["category"].to_numpy()
-    answers = leave_out_categories(model, sigmoid, table, result.threshold, unknown_level(result.familiarity))
+    answers = leave_out_categories(model, sigmoid, table, result.threshold, min_similarity_of(result.similarity))
     label_of = dict(zip(categories.tolist(), table.labels.tolist(), strict=True))
     left_out = {}
     for label, name in ((1, "danger"), (0, "safe")):
@@ -72,19 +72,19 @@ def summarise_left_out(result: Evaluation, model: Pipeline, table: EmbeddingTabl
     return {"left_out": left_out, "left_out_categories": answers}
 
 
-def known_familiarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+def clip_similarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Familiarity of each clip to a rule that had not heard its recording, and which clips have one: (clips,) each.
 
     As predict_danger.py hears: the median of the clip's windows. Where no window lies inside a safe clip, since all are
-    shorter than one, the familiarity of the clips themselves.
+    shorter than one, the similarity of the clips themselves.
     """
     if result.trial is None:
-        return result.familiarity, np.ones(len(result.labels), bool)
+        return result.similarity, np.ones(len(result.labels), bool)
     heard, known = result.trial.heard, np.full(len(result.labels), np.inf)
     for clip in np.unique(heard.clip[heard.whole]):
-        known[clip] = np.median(result.window_familiarity[heard.whole & (heard.clip == clip)])
+        known[clip] = np.median(result.window_similarity[heard.whole & (heard.clip == clip)])
     if not np.isfinite(known[result.labels == 0]).any():
-        return result.familiarity, np.ones(len(result.labels), bool)
+        return result.similarity, np.ones(len(result.labels), bool)
     return known, np.isfinite(known)
 
 

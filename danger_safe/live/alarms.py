@@ -143,7 +143,7 @@ class Tracker:
             self._current = LiveEvent(name, self._source, event, "", 0.0, started_at, ended_at)
         current = self._current
         if not current.category or event.embedding is not current.event.embedding:
-            event.heard = self._detector.heard(event.embedding)
+            event.heard = self._detector.tags(event.embedding)
             current.category = event.heard[0][0] if event.heard else UNNAMED
             current.threshold = self._policy.threshold(current.category)
         else:

@@ -154,7 +154,7 @@ class Service:
             tracker.add(window, item.ended_at)
             item.source.note_silence(window.silent, window.end)
             if self._recorder:
-                names = [name for name, _ in self._detector.heard(window.embedding)] if not window.silent else []
+                names = [name for name, _ in self._detector.tags(window.embedding)] if not window.silent else []
                 self._recorder.follow(item.source.name, item.sound, window, names, tracker.current)
 
 
