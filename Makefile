@@ -115,6 +115,7 @@ audit: .venv/.dev-installed
 detector: .venv/.run-installed
 	$(RUN) -m tools.build_detector --labelled $(ESC50) $(LABELLED) --unlabelled $(UNLABELLED) --ordinary $(ORDINARY) \
 	  --hold-out $(HELD_OUT)
+	$(RUN) -m tools.model_card
 
 clean:
 	rm -rf sample .pytest_cache .ruff_cache

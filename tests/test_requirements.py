@@ -55,10 +55,3 @@ def test_every_licence_is_listed():
     assert UNKNOWN not in listed.values()
     gpl = [name for name, licence in listed.items() if re.search(r"(?<!L)GPL", licence)]
     assert not gpl
-
-
-def test_both_readmes_name_the_same_flags():
-    flags = [
-        set(re.findall(r"--[a-z][a-z-]+", (ROOT / f"README{ending}.md").read_text("utf-8"))) for ending in ("", ".vi")
-    ]
-    assert flags[0] == flags[1]

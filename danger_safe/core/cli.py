@@ -59,7 +59,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
     elif issubclass(kind, ModuleNotFoundError):
         words = "activate the environment that they are in, or run: pip install -r requirements.txt"
         print(
-            f"error: the Python package {error.name} is missing: {words} (README.md, Every step by hand)",
+            f"error: the Python package {error.name} is missing: {words} (README.md, Install)",
             file=sys.stderr,
         )
     else:
