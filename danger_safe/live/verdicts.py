@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from danger_safe.core.atomic import make_folder, whole_file
+from danger_safe.core.atomic import atomic_path, make_folder
 from danger_safe.core.errors import UserError
 from danger_safe.live.lines import append_line, cut_torn_line
 
@@ -51,7 +51,7 @@ class EventWindows:
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle, whole or not at all."""
         arrays = {name: getattr(self, name).astype(np.float32) for name in ("embeddings", "times", "scores")}
-        with whole_file(path) as part, open(part, "wb") as file:
+        with atomic_path(path) as part, open(part, "wb") as file:
             np.savez_compressed(file, checkpoint_sha256=np.array(self.checkpoint_sha256), **arrays)
 
 
