@@ -38,6 +38,12 @@ def code_of(page):
     return [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()] + inline
 
 
+def anchors(page):
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", text_of(page), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 def commands(page):
     return [line for line in code_of(page) if re.match(r"(python3?|py|pip|make|danger-safe|source|Set-\w+) ", line)]
 
@@ -91,8 +97,9 @@ def test_vietnamese_words():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_what_a_page_names_exists(page):
     text = text_of(page)
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+    for target, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
         assert "://" in target or (page.parent / target).exists(), target
+        assert not heading or heading in anchors(page.parent / target), f"{target}#{heading}"
     for line in code_of(page):
         for script in re.findall(r"\b(\w+\.py)\b.*--", line):
             if (ROOT / script).is_file():
