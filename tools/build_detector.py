@@ -39,9 +39,8 @@ from tools.detector_windows import (
     unlabelled_sounds,
     without_dangers,
 )
+from tools.model_card import MAPPINGS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
 FOLDS = 6
 C = 1e-3  # of the regression; 1e-5 to 1e-2 were tried (benchmarks/detector.md)
 CATEGORY_C = 1e-3

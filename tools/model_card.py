@@ -7,13 +7,15 @@ hand; tests/test_documentation.py says which of them are out of date.
 """
 
 from itertools import zip_longest
+from pathlib import Path
 
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_write_text
 from danger_safe.data.categories import read_mappings
 from danger_safe.detection.detector import SENSITIVITIES, load_builtin
-from tools.build_detector import MAPPINGS, ROOT
 
+ROOT = Path(__file__).resolve().parent.parent
+MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
 CARD = ROOT / "models" / "README.md"
 BEGIN, END = "<!-- numbers: python -m tools.model_card -->", "<!-- end of numbers -->"
 MIN_CLIPS = 40  # of a collection that is listed
