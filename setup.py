@@ -39,7 +39,7 @@ setup(
     package_dir=INSIDE,
     package_data={
         "danger_safe.reports": ["*.html"],
-        "danger_safe.live": ["*.toml"],
+        "danger_safe.live": ["*.toml", "page_files/*"],
         "danger_safe.models": ["compact.pth", "detector.npz"],
         "danger_safe.scripts.dataset": ["*.toml"],
     },

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run
 from listening import PostServer, siren, wait_for
+from live_page import Client, free_port
 
 from danger_safe.audio.decode import read_channels
 from danger_safe.core.errors import UserError
@@ -21,6 +23,7 @@ from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.live.alarms import Policy, Tracker
 from danger_safe.live.config import EXAMPLE, LISTS, TABLES, AlarmConfig, read_config, without_secrets
+from danger_safe.live.verdicts import load_windows, read_verdicts
 
 RATE = 32_000
 TELL = "import os; open('told', 'a').write(os.environ['DANGER_SOURCE'] + ' ' + os.environ['DANGER_PHASE'] + chr(10))"
@@ -75,10 +78,12 @@ def expected(recording):
 
 def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(start, tmp_path, recording, expected):
     assert len(expected) == 2
+    client = Client(free_port())
     with PostServer(recording.read_bytes(), failures=2) as server:
         service = start(tmp_path, f"""
             alarm.cooldown_seconds = 0
             record.before_seconds = 2
+            page.port = {client.port}
             [[source]]
             name = "file"
             file = {json.dumps(str(recording))}
@@ -106,10 +111,23 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
         wait_for(lambda: {(e["source"], e["start"] > 20) for e in events(tmp_path)} >= {
             (source, late) for source in ("file", "Ống", "address") for late in (False, True)})  # fmt: skip
         wait_for(lambda: len(server.posts) >= 6)
+        client.open()
+        shown = {event["id"]: event for event in client.state()["events"]}
+        judged = next(event["id"] for event in events(tmp_path) if event["source"] == "file")
+        wait_for(
+            lambda: client.ask(f"/sound/{judged}")[0] == 200 and b"polyline" in client.ask(f"/picture/{judged}")[2]
+        )
+        assert client.judge(judged, "false_alarm") == 200
+        names = {source["name"]: source["state"] for source in client.state()["sources"]}
+        assert set(names) == {"file", "Ống", "address"} and names["Ống"] == "at its end"
         service.send_signal(signal.SIGTERM)
         out, words = service.communicate(timeout=60)
     assert service.returncode == 0, words
     told = events(tmp_path)
+    assert set(shown) <= {event["id"] for event in told} and len(shown) >= 6
+    verdict = read_verdicts(tmp_path / "verdicts.jsonl")[judged]
+    assert (verdict.source, verdict.sound) == ("file", f"recordings/{judged}.flac")
+    assert load_windows(tmp_path / verdict.embeddings).embeddings.shape[1] == 768
     for source in ("file", "Ống", "address"):
         heard = [event for event in told if event["source"] == source][:2]
         for event, known in zip(heard, expected, strict=True):
@@ -167,9 +185,10 @@ def test_init_writes_an_example_with_every_setting_and_overwrites_nothing(tmp_pa
     assert "overwrites nothing" in run("listen.py", "--init", cwd=tmp_path, status=1).stderr
     # Switched on line by line, every setting is valid, and none is left out.
     lines = [re.sub(r"^# (?=\[|\w+ = )", "", line) for line in written.splitlines()]
-    (tmp_path / "all.toml").write_text(
-        "\n".join(lines).replace("${", "$ {").replace("tls = false", "tls = true"), encoding="utf-8"
-    )
+    settings = "\n".join(lines).replace("${", "$ {").replace("tls = false", "tls = true")
+    for other in ("threshold", "password_file"):  # each in place of one that is there
+        settings = re.sub(rf"^{other} =", "# \\g<0>", settings, flags=re.M)
+    (tmp_path / "all.toml").write_text(settings, encoding="utf-8")
     config = read_config(tmp_path / "all.toml")
     assert config.mqtt and config.webhooks and config.commands and len(config.sources) == 4
     for kind in (*TABLES.values(), *LISTS.values()):
@@ -202,6 +221,15 @@ SOURCE = '[[source]]\nname = "a"\nurl = "rtsp://camera.local/"\n'
         (SOURCE + '[mqtt]\nhost = "${NOT_SET_ANYWHERE}"\n', "NOT_SET_ANYWHERE, which is not set"),
         (SOURCE + '[mqtt]\nhost = "a"\npassword = "b"\n', "a password needs a user"),
         (SOURCE + '[mqtt]\nhost = "a"\ntopic = "a/#"\n', "must be a topic"),
+        (SOURCE + '[alarm]\nsensitivity = "hihg"\n', "sensitivity must be one of low, normal, high"),
+        (SOURCE + '[alarm]\nsensitivity = "high"\nthreshold = 0.3\n', "give one of sensitivity and threshold"),
+        (SOURCE + '[page]\nhost = "0.0.0.0"\n', "can be reached from other computers: that needs a password"),
+        (SOURCE + '[page]\nhost = "::"\n', "needs a password"),
+        (SOURCE + '[page]\nhost = "camera.home"\n', "needs a password"),
+        (SOURCE + '[page]\npassword = "short"\n', "must be a text of at least 8 letters"),
+        (SOURCE + '[page]\npassword_file = "absent.txt"\n', "absent.txt: No such file"),
+        (SOURCE + '[page]\npassword_file = ' + json.dumps(os.devnull), "its first line must be a text of at least 8"),
+        (SOURCE + '[page]\nnames = ["http://pi.home"]\n', "names without http://"),
         (SOURCE + '[[webhook]]\nurl = "file:///etc/passwd"\n', "begins with http://"),
         (SOURCE + '[[command]]\nrun = "rm -rf /"\n', "must be a list of the program and its arguments"),
         (SOURCE + '[[command]]\nrun = ["a"]\non = ["now"]\n', "number 1: on must be"),

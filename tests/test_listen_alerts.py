@@ -14,10 +14,11 @@ import pytest
 from listening import PostServer, wait_for
 
 from danger_safe.audio.windows import ScoredWindow
+from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.events import Event
 from danger_safe.live import alerts
-from danger_safe.live.alarms import LiveEvent, Policy, Tracker
-from danger_safe.live.config import AlarmConfig, CommandConfig, MqttConfig, WebhookConfig
+from danger_safe.live.alarms import LiveEvent, Policy, Tracker, default_threshold
+from danger_safe.live.config import AlarmConfig, CommandConfig, MqttConfig, SourceConfig, WebhookConfig
 from danger_safe.live.event_log import EventLog
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -269,7 +270,7 @@ def decisions(config, categories, scores, kind=1, begin=1e9):
         begin = staticmethod(lambda event: told.append(event.category))
         end = staticmethod(lambda event: ended.append(event.reason or event.category))
 
-    tracker = Tracker("a", Policy(config, categories, 0.5), Named, 0.5, [Ears])
+    tracker = Tracker("a", Policy(config, categories, config.threshold or 0.5), Named, 0.5, [Ears])
     for number, score in enumerate(scores):
         window = ScoredWindow(number / 2, number / 2 + 3, score, score, np.array([kind]), levels=np.zeros((10, 32)))
         tracker.add(window, begin + window.end)
@@ -297,6 +298,17 @@ def test_policy():
     assert decisions(AlarmConfig(quiet_hours=(hours,)), {}, one, begin=night) == ([], ["quiet hours"])
     assert decisions(AlarmConfig(quiet_hours=(hours[::-1],)), {}, one, begin=night) == siren
     assert decisions(AlarmConfig(quiet_hours=(hours,)), {}, one, begin=night + 10 * 3600) == siren
+
+
+def test_a_source_may_have_its_own_sensitivity():
+    ready = load_builtin()
+    low, normal, high = map(ready.threshold_of, ("low", "normal", "high"))
+    a, ours = SourceConfig("a", stdin="wav"), SourceConfig("a", stdin="wav", sensitivity="high")
+    assert default_threshold(a, AlarmConfig(), ready) == normal == ready.threshold
+    assert default_threshold(a, AlarmConfig(sensitivity="low"), ready) == low
+    assert default_threshold(a, AlarmConfig(threshold=0.123), ready) == 0.123
+    for alarm in (AlarmConfig(), AlarmConfig(sensitivity="low"), AlarmConfig(threshold=0.123)):
+        assert default_threshold(ours, alarm, ready) == high
 
 
 def test_one_that_hangs_keeps_nobody_waiting():

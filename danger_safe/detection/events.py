@@ -211,7 +211,7 @@ class EventFinder:
             self._maxima.append(number)
 
     def _place_maxima(self, windows_after: int) -> None:
-        """PathOrUrl those local maxima that have so many windows after them, in their order, for the open event."""
+        """Place those local maxima that have so many windows after them, in their order, for the open event."""
         while self._maxima and self._maxima[0] + windows_after < self._count:
             number = self._maxima.popleft()
             time, surest = self._place(number)

@@ -4,12 +4,13 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from datetime import time as clock_time
 from typing import Protocol
 
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.events import Event, EventConfig, EventFinder
-from danger_safe.live.config import AlarmConfig, slug
+from danger_safe.live.config import AlarmConfig, SourceConfig, slug
 
 UNNAMED = "danger"  # the category where the detector has no name for it
 
@@ -27,6 +28,7 @@ class LiveEvent:
     ended_at: float  # of what was heard by now
     is_alarm: bool = False
     reason: str = ""  # why it is no alarm
+    windows: int = 0  # above its threshold, as many as a confirmation needs
 
     def record(self) -> dict:
         """As it is logged and sent."""
@@ -59,13 +61,13 @@ class Listener(Protocol):
 
 
 class Policy:
-    """When an event is an alarm."""
+    """When an event of a source is an alarm."""
 
     def __init__(self, config: AlarmConfig, categories: dict[str, bool | float], threshold: float):
         """``threshold`` is for categories without one of their own."""
         self.config = config
         self._categories = categories
-        self._threshold = threshold if config.threshold is None else config.threshold
+        self._threshold = threshold
         self._last_alarms: dict[tuple[str, str], float] = {}  # (source, category): when one ended last
         own = [value for value in categories.values() if not isinstance(value, bool)]
         self.lowest_threshold = min([self._threshold, *own])
@@ -75,31 +77,45 @@ class Policy:
         own = self._categories.get(category, True)
         return self._threshold if isinstance(own, bool) else own
 
-    def objection(self, event: LiveEvent, windows: int, now: float) -> str:
-        """Why an event is no alarm, by now; empty where it is one. ``windows`` are above its threshold."""
+    def objection(self, event: LiveEvent, now: float) -> str:
+        """Why an event is no alarm, by now; empty where it is one."""
         if self._categories.get(event.category) is False:
             return "category off"
         if event.event.score < event.threshold:
             return "below the category's threshold"
-        if windows < self.config.confirm_windows:
+        if event.windows < self.config.confirm_windows:
             return "not confirmed"
-        if self._is_quiet(now):
+        if self.quiet_until(now):
             return "quiet hours"
-        last = self._last_alarms.get((event.source, event.category))
-        if last is not None and now - last < self.config.cooldown_seconds:
+        if self.cooldown_left(event, now) > 0:
             return "cool-down"
         return ""
+
+    def cooldown_left(self, event: LiveEvent, now: float) -> float:
+        """Seconds until an event like this one may be an alarm again; not above 0 where it may be by now."""
+        last = self._last_alarms.get((event.source, event.category))
+        return 0.0 if last is None else last + self.config.cooldown_seconds - now
 
     def note_alarm(self, event: LiveEvent) -> None:
         """An alarm goes on, or has ended: the cool-down begins."""
         self._last_alarms[event.source, event.category] = event.ended_at
 
-    def _is_quiet(self, now: float) -> bool:
+    def quiet_until(self, now: float) -> clock_time | None:
+        """When the quiet hours end that it is in; None where it is in none."""
         clock = datetime.fromtimestamp(now).time()
-        return any(
-            begin <= clock < end if begin < end else clock >= begin or clock < end
-            for begin, end in self.config.quiet_hours
-        )
+        for begin, end in self.config.quiet_hours:
+            if begin <= clock < end if begin < end else clock >= begin or clock < end:
+                return end
+        return None
+
+
+def default_threshold(source: SourceConfig, alarm: AlarmConfig, detector: Detector) -> float:
+    """Of a source, for categories without a threshold of their own."""
+    if source.sensitivity:
+        return detector.threshold_of(source.sensitivity)
+    if alarm.threshold is not None:
+        return alarm.threshold
+    return detector.threshold_of(alarm.sensitivity) if alarm.sensitivity else detector.threshold
 
 
 class Tracker:
@@ -154,8 +170,8 @@ class Tracker:
         if current.is_alarm:
             self._policy.note_alarm(current)
             return
-        windows = sum(score >= current.threshold for score in self._scores)
-        current.reason = self._policy.objection(current, windows, now)
+        current.windows = sum(score >= current.threshold for score in self._scores)
+        current.reason = self._policy.objection(current, now)
         if not current.reason:
             current.is_alarm = True
             self._policy.note_alarm(current)

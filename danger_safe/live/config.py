@@ -4,10 +4,11 @@ Whatever is wrong in the file is an error that names the place and says what to 
 was passed over would be an alarm that never comes.
 """
 
+import ipaddress
 import re
 import tomllib
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class SourceConfig:
     stdin: str | int = s.setting(s.stdin, "")
     stall_seconds: float = s.setting(s.number(1, 3600), 10.0)
     silence_seconds: float = s.setting(s.number(1, 86400), 300.0)
+    sensitivity: str = s.setting(s.sensitivity, "")  # empty: what [alarm] says
 
     @property
     def slug(self) -> str:
@@ -41,6 +43,7 @@ class SourceConfig:
 class AlarmConfig:
     """When an event is an alarm."""
 
+    sensitivity: str = s.setting(s.sensitivity, "")  # empty: the detector's own threshold, unless there is one here
     threshold: float | None = s.setting(s.number(0.001, 1), None)
     min_seconds: float = s.setting(s.number(0, 60), 0.0)
     confirm_windows: int = s.setting(s.whole(1, 100), 1)
@@ -101,6 +104,17 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
+class PageConfig:
+    """Where the page is, and who may open it."""
+
+    host: str = s.setting(s.text, "127.0.0.1")
+    port: int = s.setting(s.whole(1, 65535), 8750)
+    password: str = s.setting(s.password, "")
+    password_file: str = s.setting(s.text, "")
+    names: tuple[str, ...] = s.setting(s.host_names, ())
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file. ``categories``: False for one that never alarms, a number for a threshold of its own."""
 
@@ -112,9 +126,10 @@ class Config:
     commands: list[CommandConfig]
     log: LogConfig
     record: RecordConfig | None
+    page: PageConfig | None
 
 
-TABLES = {"alarm": AlarmConfig, "mqtt": MqttConfig, "log": LogConfig, "record": RecordConfig}
+TABLES = {"alarm": AlarmConfig, "mqtt": MqttConfig, "log": LogConfig, "record": RecordConfig, "page": PageConfig}
 LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandConfig}
 
 
@@ -145,6 +160,8 @@ def _config(data: dict) -> Config:
         raise ValueError("there is nothing to listen to: write a [[source]] with a name and a url")
     _check_sources(sources)
     alarm = tables["alarm"] or AlarmConfig()
+    if alarm.sensitivity and alarm.threshold is not None:
+        raise ValueError("[alarm]: give one of sensitivity and threshold")
     mqtt = tables["mqtt"]
     if mqtt and mqtt.password and not mqtt.user:
         raise ValueError("[mqtt]: a password needs a user")
@@ -160,7 +177,34 @@ def _config(data: dict) -> Config:
         lists["command"],
         tables["log"] or LogConfig(),
         tables["record"],
+        _page(tables["page"]),
     )
+
+
+def _page(page: PageConfig | None) -> PageConfig | None:
+    """With the password out of its file. Raises ValueError where others could open it without one."""
+    if page is None:
+        return None
+    if page.password and page.password_file:
+        raise ValueError("[page]: give one of password and password_file")
+    if page.password_file:
+        try:
+            lines = Path(page.password_file).read_text(encoding="utf-8-sig").splitlines()
+            page = replace(page, password=s.password(lines[0] if lines else ""))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or f"its first line {error}"
+            raise ValueError(f"[page]: password_file {page.password_file}: {reason}") from None
+    if not page.password and not is_loopback(page.host):
+        raise ValueError(f"[page]: host {page.host} can be reached from other computers: that needs a password")
+    return page
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is only this computer's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_sources(sources: list[SourceConfig]) -> None:

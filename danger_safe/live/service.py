@@ -10,7 +10,7 @@ from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
-from danger_safe.live.alarms import LiveEvent, Policy, Tracker
+from danger_safe.live.alarms import LiveEvent, Policy, Tracker, default_threshold
 from danger_safe.live.alerts import Command, Webhook
 from danger_safe.live.config import Config
 from danger_safe.live.event_log import EventLog
@@ -53,8 +53,11 @@ class Service:
     """Listens until it is stopped, or everything is read that ends by itself."""
 
     def __init__(self, config: Config, engine: Engine, detector: Detector):
-        """Raises UserError where a package is missing or the log cannot be written."""
-        self._policy = Policy(config.alarm, config.categories, detector.threshold)
+        """Raises UserError where a package is missing, the log cannot be written or the page's port cannot be had."""
+        self._policies = {
+            source.name: Policy(config.alarm, config.categories, default_threshold(source, config.alarm, detector))
+            for source in config.sources
+        }
         self._detector = detector
         self._scorer = Listener(engine, detector, WINDOW, HOP)
         self._inbox = Inbox()
@@ -68,7 +71,12 @@ class Service:
             for source in self.sources:
                 source.new_buffer = self._recorder.new_buffer
         told = [Terminal(), self._log, *self._outboxes, *([self._recorder] if self._recorder else [])]
-        self._listeners = [*told, self._mqtt] if self._mqtt else told
+        self._page = None
+        if config.page:
+            from danger_safe.live.page_service import PageService  # its packages are only in requirements/live.txt
+
+            self._page = PageService(config, engine, self.sources, self._policies, say)
+        self._listeners = [*told, *(listener for listener in (self._page, self._mqtt) if listener)]
         self._connections: dict[Source, tuple[int, Tracker, Smoother]] = {}
         self._stop = threading.Event()
 
@@ -80,6 +88,8 @@ class Service:
         """Listen. Afterwards every event that was heard is written down and told."""
         if self._mqtt:
             self._mqtt.start()
+        if self._page:
+            self._page.start()
         for source in self.sources:
             source.start()
         try:
@@ -115,10 +125,12 @@ class Service:
                 self._score(heard)
         except UserError as error:  # the engine has failed; what it had heard by then is told all the same
             say(str(error))
-        for _, tracker, _ in self._connections.values():
-            tracker.finish()
+        for source, (_, tracker, _) in list(self._connections.items()):
+            self._end_connection(source, tracker)
         self._scorer.close()
         self._log.close()
+        if self._page:
+            self._page.close()
         if self._recorder:
             self._recorder.close()
         for outbox in self._outboxes:
@@ -137,25 +149,34 @@ class Service:
         for item in heard:
             number, tracker, smoother = self._connections.get(item.source, (0, None, None))
             if tracker is not None and number != item.connection:
-                tracker.finish()
+                self._end_connection(item.source, tracker)
                 tracker = None
             if item.window is None:
                 if tracker is not None:
-                    tracker.finish()
-                    del self._connections[item.source]
+                    self._end_connection(item.source, tracker)
                 if self._recorder:
                     self._recorder.flush(item.source.name)
                 continue
             if tracker is None:
-                tracker = Tracker(item.source.name, self._policy, self._detector, HOP, self._listeners)
+                tracker = Tracker(
+                    item.source.name, self._policies[item.source.name], self._detector, HOP, self._listeners
+                )
                 smoother = Smoother(HOP)
                 self._connections[item.source] = (item.connection, tracker, smoother)
             window = smoother.smooth(next(scored))
             tracker.add(window, item.ended_at)
             item.source.note_silence(window.silent, window.end)
+            if self._page:
+                self._page.follow(item.source.name, item.window.samples, window, tracker.current, item.ended_at)
             if self._recorder:
                 names = [name for name, _ in self._detector.tags(window.embedding)] if not window.silent else []
                 self._recorder.follow(item.source.name, item.sound, window, names, tracker.current)
+
+    def _end_connection(self, source: Source, tracker: Tracker) -> None:
+        tracker.finish()
+        del self._connections[source]
+        if self._page:
+            self._page.flush(source.name)
 
 
 def check_config(config: Config, known: tuple[str, ...]) -> None:
@@ -165,6 +186,10 @@ def check_config(config: Config, known: tuple[str, ...]) -> None:
     """
     for source in config.sources:
         check_can_open(source)
+    if config.page:
+        from danger_safe.live.page_service import check_page  # only where its packages are
+
+        check_page(config)
     for name in config.categories:
         if known and name not in known:
             nearest = ", ".join(difflib.get_close_matches(name, known, 3)) or ", ".join(known)

@@ -10,8 +10,11 @@ from datetime import time
 from typing import Any
 from urllib.parse import urlsplit
 
+from danger_safe.detection.detector import SENSITIVITIES
+
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp")
 MAX_NAME = 60  # of a source, in letters
+MIN_PASSWORD = 8  # letters
 PHASES = ("begin", "end")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -116,6 +119,24 @@ def hours(value: Any) -> tuple[tuple[time, time], ...]:
     except (ValueError, TypeError, AttributeError):
         raise ValueError('must be a list of hours, ["22:00-07:00"]') from None
     return tuple(ranges)
+
+
+def sensitivity(value: Any) -> str:
+    if value not in SENSITIVITIES:
+        raise ValueError(f"must be one of {', '.join(SENSITIVITIES)}, in quotes")
+    return value
+
+
+def password(value: Any) -> str:
+    if not isinstance(value, str) or len(value) < MIN_PASSWORD:
+        raise ValueError(f"must be a text of at least {MIN_PASSWORD} letters")
+    return value
+
+
+def host_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w.-]+", n) for n in value):
+        raise ValueError('must be a list of names without http:// and port, ["pi.home"]')
+    return tuple(name.lower() for name in value)
 
 
 def sound_format(value: Any) -> str:

@@ -1,0 +1,183 @@
+"""The page's words, in English and Vietnamese, and how each writes numbers and times."""
+
+from datetime import datetime
+
+LANGUAGES = {"en": "English", "vi": "Tiếng Việt"}
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+ENGLISH = {
+    "title": "Listening for danger",
+    "trust": "It misses dangers and takes harmless sounds for them. Do not trust a life to it.",
+    "alarm": "DANGER: {what}",
+    "no alarm": "No alarm.",
+    "now": "Now",
+    "level": "Level",
+    "score": "Danger score",
+    "score of": "{score}, alarm from {threshold}",
+    "tags": "Sounds like",
+    "no tags": "nothing yet",
+    "why": "Why no alarm",
+    "last events": "Last events",
+    "no events": "No events yet. What is heard as danger appears here, alarm or not.",
+    "event": "{category} at {source}, {time}",
+    "seconds": "{seconds} s",
+    "was alarm": "alarm",
+    "was none": "no alarm: {why}",
+    "is right": "Right",
+    "is false": "False alarm",
+    "verdict": "Was that right?",
+    "saved": "Saved. Press again to take it back.",
+    "taken back": "Taken back.",
+    "not saved": "Not saved: {why}",
+    "sound": "Sound of the event",
+    "no sound": "no sound was kept",
+    "picture": "Picture: highest score {score}, alarm from {threshold}",
+    "pictures": "In the pictures time runs to the right, and pitch upwards where sound was kept. White: the score; dashed: from where it is an "
+                "alarm; orange: the event.",
+    "offline": "listen.py does not answer. What is shown here is old.",
+    "no script": "This page needs JavaScript.",
+    "password": "Password",
+    "log in": "Log in",
+    "log out": "Log out",
+    "wrong": "That is not the password.",
+    "wait": "Too many wrong passwords: try again in {minutes} min.",
+    "expired": "The page was open too long: try again.",
+    "state connecting": "connecting",
+    "state listening": "listening",
+    "state silent": "silent",
+    "state stalled": "no sound comes",
+    "state offline": "not connected",
+    "state done": "at its end",
+    "why alarm": "There is one: {category} since {since}.",
+    "why connecting": "Connecting: no sound has come yet.",
+    "why starting": "Starting: the first three seconds are being heard.",
+    "why stalled": "No sound comes any more. It is tried again.",
+    "why offline": "Not connected: {problem}. It is tried again.",
+    "why done": "Heard to its end.",
+    "why silent": "Silence: nothing is louder than −60 dB.",
+    "why behind": "The computer is behind: sound waits to be heard.",
+    "why below": "The score is below the threshold.",
+    "why averaging": "The newest three seconds are above the threshold, their mean with those before is not yet.",
+    "why too short": "It has not lasted {seconds} s yet.",
+    "why category off": "{category}: switched off.",
+    "why below the category's threshold": "{category}: below that category's threshold.",
+    "why not confirmed": "{category}: not confirmed yet, {windows} of {needed} steps.",
+    "why quiet hours": "{category}: quiet hours until {until}.",
+    "why cool-down": "{category}: cool-down, {left} s left.",
+    "reason category off": "category off",
+    "reason below the category's threshold": "below the category's threshold",
+    "reason not confirmed": "not confirmed",
+    "reason quiet hours": "quiet hours",
+    "reason cool-down": "cool-down",
+}  # fmt: skip
+
+VIETNAMESE = {
+    "title": "Lắng nghe nguy hiểm",
+    "trust": "Nó bỏ sót nguy hiểm và báo nhầm âm thanh vô hại. Đừng phó thác tính mạng cho nó.",
+    "alarm": "NGUY HIỂM: {what}",
+    "no alarm": "Không có báo động.",
+    "now": "Bây giờ",
+    "level": "Mức âm",
+    "score": "Điểm nguy hiểm",
+    "score of": "{score}, báo động từ {threshold}",
+    "tags": "Nghe giống",
+    "no tags": "chưa có gì",
+    "why": "Vì sao không báo động",
+    "last events": "Các sự kiện gần đây",
+    "no events": "Chưa có sự kiện nào. Âm thanh nghe như nguy hiểm sẽ hiện ở đây, dù có báo động hay không.",
+    "event": "{category} ở {source}, {time}",
+    "seconds": "{seconds} giây",
+    "was alarm": "báo động",
+    "was none": "không báo động: {why}",
+    "is right": "Đúng",
+    "is false": "Báo nhầm",
+    "verdict": "Có đúng không?",
+    "saved": "Đã lưu. Nhấn lần nữa để rút lại.",
+    "taken back": "Đã rút lại.",
+    "not saved": "Chưa lưu được: {why}",
+    "sound": "Âm thanh của sự kiện",
+    "no sound": "không giữ âm thanh",
+    "picture": "Hình: điểm cao nhất {score}, báo động từ {threshold}",
+    "pictures": "Trong hình, thời gian chạy sang phải; nơi có giữ âm thanh, cao độ hướng lên trên. Trắng: điểm số; nét đứt: ngưỡng báo "
+                "động; cam: sự kiện.",
+    "offline": "listen.py không trả lời. Những gì hiện ở đây đã cũ.",
+    "no script": "Trang này cần JavaScript.",
+    "password": "Mật khẩu",
+    "log in": "Đăng nhập",
+    "log out": "Đăng xuất",
+    "wrong": "Mật khẩu không đúng.",
+    "wait": "Sai mật khẩu quá nhiều lần: hãy thử lại sau {minutes} phút.",
+    "expired": "Trang đã mở quá lâu: hãy thử lại.",
+    "state connecting": "đang kết nối",
+    "state listening": "đang nghe",
+    "state silent": "im lặng",
+    "state stalled": "không có âm thanh đến",
+    "state offline": "chưa kết nối",
+    "state done": "đã nghe hết",
+    "why alarm": "Đang báo động: {category} từ {since}.",
+    "why connecting": "Đang kết nối: chưa có âm thanh nào đến.",
+    "why starting": "Đang bắt đầu: đang nghe ba giây đầu tiên.",
+    "why stalled": "Không còn âm thanh đến nữa. Sẽ thử lại.",
+    "why offline": "Chưa kết nối: {problem}. Sẽ thử lại.",
+    "why done": "Đã nghe hết.",
+    "why silent": "Im lặng: không có gì to hơn −60 dB.",
+    "why behind": "Máy không theo kịp: âm thanh đang chờ được nghe.",
+    "why below": "Điểm thấp hơn ngưỡng.",
+    "why averaging": "Ba giây mới nhất vượt ngưỡng, trung bình cùng các giây trước thì chưa.",
+    "why too short": "Chưa kéo dài đủ {seconds} giây.",
+    "why category off": "{category}: đã tắt.",
+    "why below the category's threshold": "{category}: thấp hơn ngưỡng của loại này.",
+    "why not confirmed": "{category}: chưa được xác nhận, {windows} trên {needed} bước.",
+    "why quiet hours": "{category}: giờ yên tĩnh đến {until}.",
+    "why cool-down": "{category}: thời gian chờ sau báo động, còn {left} giây.",
+    "reason category off": "loại đã tắt",
+    "reason below the category's threshold": "thấp hơn ngưỡng của loại",
+    "reason not confirmed": "chưa được xác nhận",
+    "reason quiet hours": "giờ yên tĩnh",
+    "reason cool-down": "thời gian chờ sau báo động",
+}  # fmt: skip
+
+_WORDS = {"en": ENGLISH, "vi": VIETNAMESE}
+
+
+class Words:
+    """One language's."""
+
+    def __init__(self, language: str):
+        self.language, self._words = language, _WORDS[language]
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The words of a key, filled in."""
+        return self._words[key].format(**values)
+
+    def reason(self, reason: str) -> str:
+        """Why a logged event was no alarm; a reason that is not known here, as it was logged."""
+        return self._words.get(f"reason {reason}", reason)
+
+    def number(self, value: float, digits: int) -> str:
+        """With the language's decimal mark, and a minus that is one."""
+        text = f"{value:.{digits}f}".replace("-", "−")
+        return text.replace(".", ",") if self.language == "vi" else text
+
+    def time(self, time: datetime, today: datetime) -> str:
+        """The clock; with the date where it was another day."""
+        clock = f"{time:%H:%M:%S}"
+        if time.date() == today.date():
+            return clock
+        date = f"{time:%d/%m/%Y}" if self.language == "vi" else f"{time.day} {_MONTHS[time.month - 1]} {time.year}"
+        return f"{date}, {clock}"
+
+
+def choose(asked: str, accepted: str) -> str:
+    """A language: the one that was chosen before, else what the browser prefers (Accept-Language), else English."""
+    if asked in LANGUAGES:
+        return asked
+    wanted = []
+    for part in accepted.split(",")[:20]:
+        tag, _, quality = part.strip().partition(";q=")
+        try:
+            weight = float(quality) if quality else 1.0
+        except ValueError:
+            continue
+        wanted.append((-weight, len(wanted), tag.split("-")[0].lower()))
+    return next((tag for weight, _, tag in sorted(wanted) if tag in LANGUAGES and weight < 0), "en")
