@@ -3,14 +3,13 @@
 import hashlib
 import hmac
 import threading
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+from helpers import wait_for  # noqa: F401
 
 RATE = 32_000
-PATIENCE_S = 120  # a busy computer may take as long; a broken program takes for ever
 
 
 def siren(seconds):
@@ -18,16 +17,6 @@ def siren(seconds):
     time_s = np.arange(seconds * RATE) / RATE
     phase = 2 * np.pi * np.cumsum(900 + 300 * np.sin(2 * time_s)) / RATE
     return 0.3 * sum(np.sin(number * phase) / number for number in range(1, 8))
-
-
-def wait_for(condition):
-    """What ``condition`` returns, once it is true. Raises AssertionError where it never is."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 @dataclass

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from helpers import ROOT
 
 from danger_safe.api import AudioError, load_detector, load_embedder
 from danger_safe.embeddings.table import read_table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import run
+from helpers import run
 
 import measure_false_alarms
 from danger_safe.evaluation.false_alarms import Trial

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_path

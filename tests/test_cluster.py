@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 from danger_safe.core.errors import UserError
 from danger_safe.embeddings import cluster as cluster_module

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import REFERENCE, needs_shared, reference_module, run
+from helpers import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, write_esc50
+from helpers import ROOT, write_esc50
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.room_tone import quiet_room

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from conftest import SHARED, needs_shared, run
+from helpers import SHARED, needs_shared, run
 
 from danger_safe.core import download as downloads
 from danger_safe.core.download import download

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import REFERENCE, needs_shared, reference_module, run
+from helpers import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.audio.decode import SAMPLE_RATE, read_clip
 from models import converted, engine

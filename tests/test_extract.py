@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import run
+from helpers import run
 
 from danger_safe.data.fingerprint import fingerprint
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, run, write_esc50
+from helpers import ROOT, run, write_esc50
 
 from danger_safe.core import atomic
 from danger_safe.core.atomic import atomic_path

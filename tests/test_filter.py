@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import soundfile
-from conftest import ROOT, SHARED, needs_shared, run, write_esc50
+from helpers import ROOT, SHARED, needs_shared, run, write_esc50
 
 SCRIPT = "filterAudioToDangerousAndSafe.py"
 CLIPS = [("dog", 1, 11), ("siren", 2, 12), ("rain", 1, 13), ("wind", 2, 14), ("cat", 3, 15)]

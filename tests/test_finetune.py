@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import Clip, read_clips

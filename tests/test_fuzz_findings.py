@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, run, write_esc50
+from helpers import ROOT, run, write_esc50
 
 from danger_safe.audio.decode import AudioError, read_blocks, read_header
 from danger_safe.audio.stream import wav_pieces

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import ROOT, run, tree
+from helpers import ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
 from danger_safe.core.cli import one_line

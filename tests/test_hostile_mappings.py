@@ -8,7 +8,7 @@ import os
 import unicodedata
 
 import pytest
-from conftest import run, write_esc50
+from helpers import run, write_esc50
 from hostile_files import encoded, noise
 
 from danger_safe.core.errors import UserError

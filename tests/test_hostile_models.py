@@ -1,7 +1,6 @@
 """Bad models and checkpoints: one clear line, exit status 1, no code of theirs run, and no file but the outputs."""
 
 import io
-import os
 import pickle
 import zipfile
 
@@ -9,32 +8,14 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import run, write_esc50
+from helpers import make_table, run, write_esc50
 from hostile_files import encoded
+from model_files import Evil, model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from test_train import make_table
 
 EXTRACT, PREDICT = "extractEmbeddingCnn14", "predict_danger"
 COMPARE, FINETUNE = "compare_models", "finetune_cnn14"
-
-
-class Evil:
-    """What a pickle may do when it is opened."""
-
-    def __reduce__(self):
-        return os.system, ("touch ran",)
-
-
-def model(**other):
-    """A model's dict, with some of it replaced; None leaves a key out."""
-    features, labels = np.random.default_rng(0).standard_normal((20, 4)), np.arange(20) % 2
-    content = {
-        "pipeline": make_pipeline(LogisticRegression()).fit(features, labels), "threshold": 0.5, "dimensions": 4,
-        "checkpoint": {"name": "unknown", "sha256": "unknown"}, "categories": {}, "versions": {},
-        "metrics": {"model": "x", "min_recall": 0.9, "seed": 0},
-    } | other  # fmt: skip
-    return {key: value for key, value in content.items() if value is not None}
 
 
 def one_class():

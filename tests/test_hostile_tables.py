@@ -9,9 +9,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from conftest import run
+from helpers import make_table, run
 from hostile_files import encoded
-from test_train import make_table
 
 EXTRACT, PREDICT = "extractEmbeddingCnn14", "predict_danger"
 TRAIN, COMPARE, FINETUNE = "train_logreg_model", "compare_models", "finetune_cnn14"

@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 import soundfile
-from conftest import run
+from helpers import run
 from hostile_files import encoded, noise, spoilt, wav_header
 
 from danger_safe.audio.containers import find_sections

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from helpers import ROOT
 
 from danger_safe.__main__ import COMMANDS
 

@@ -3,7 +3,7 @@
 import ast
 from graphlib import TopologicalSorter
 
-from conftest import ROOT
+from helpers import ROOT
 
 # Each package and what it may import from, besides itself: what is below it (CONTRIBUTING.md, "The map").
 AUDIO = {"core", "audio"}

@@ -12,8 +12,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, run
-from listening import PostServer, siren, wait_for
+from helpers import ROOT, run, wait_for
+from listening import PostServer, siren
 from live_page import Client, free_port
 
 from danger_safe.audio.decode import read_channels

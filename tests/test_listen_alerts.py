@@ -11,7 +11,8 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from listening import PostServer, wait_for
+from helpers import ROOT, wait_for
+from listening import PostServer
 
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.detector import load_builtin
@@ -167,7 +168,6 @@ time.sleep(100)
 """
     settings = ["allow_anonymous false", "password_file users", "cafile ca.pem", "certfile ca.pem", "keyfile key.pem"]
     settings = [f"{s.split()[0]} {tmp_path / s.split()[1]}" if "file" in s else s for s in settings] + ["user root"]
-    from conftest import ROOT
 
     def connect(password):
         return subprocess.Popen(

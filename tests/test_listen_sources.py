@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from listening import wait_for
+from helpers import wait_for
 
 from danger_safe.live import sources
 from danger_safe.live.config import SourceConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from helpers import make_table
 from sklearn.metrics import f1_score
-from test_train import make_table
 
 import train_logreg_model
 from danger_safe.core.errors import UserError

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import run
-from test_train import make_table
+from helpers import make_table, run
 
 from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table

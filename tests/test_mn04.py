@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, needs_shared, reference_module, run
+from helpers import SHARED, needs_shared, reference_module, run
 
 from models.checkpoints import load_model
 from models.engine import open_engine

@@ -6,8 +6,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import make_table
 from sklearn.metrics import roc_auc_score
-from test_train import make_table
 
 import compare_models
 import train_logreg_model

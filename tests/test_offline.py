@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 
 def lines(offline, kind):

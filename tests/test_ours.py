@@ -9,9 +9,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from conftest import run
+from helpers import make_table, run
 from hostile_files import encoded, noise
-from test_train import make_table
 
 from danger_safe.core import atomic
 from danger_safe.core.atomic import atomic_path, atomic_write_text

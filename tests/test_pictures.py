@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text

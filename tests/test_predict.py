@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 import predict_danger
 from danger_safe.audio.windows import windows

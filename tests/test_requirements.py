@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from tools.licences import UNKNOWN, rows
 from tools.lock import FOLDER, PLATFORMS, PYTHONS, SOURCES, missing, read, requirements_file

@@ -1,13 +1,12 @@
 """Step 3 and 4 through their scripts: what is reported and saved, the old failure, tables that cannot be trusted."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from helpers import make_table, run
 
 from danger_safe.data.splits import assign_folds
 from danger_safe.embeddings.table import read_table
@@ -18,32 +17,14 @@ from danger_safe.evaluation.thresholds import Rule, choose_threshold, expected
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
 
 
-def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=0):
-    """A table of random embeddings whose labels are ``apart`` standard deviations from each other in one dimension."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(clips) // takes % 2
-    features = rng.standard_normal((clips, dimensions))
-    features[:, 0] += apart * labels
-    source = np.arange(clips) // takes
-    table = pd.DataFrame(
-        {
-            "file": [f"{n}.wav" for n in range(clips)], "label": labels, "category": np.where(labels, "siren", "rain"),
-            "fold": source // 2 % folds + 1 if folds else 0, "source": source, "seen": False,
-        }
-    )  # fmt: skip
-    table = pd.concat([table, pd.DataFrame(features, columns=[f"feat_{n:04d}" for n in range(dimensions)])], axis=1)
-    table.to_csv(path, index=False)
-    return table
-
-
 @pytest.fixture(scope="module")
-def trained(embeddings):
-    """All three models trained on the sample sounds, and the comparison."""
-    flags = ["--embeddings", embeddings, "--output-dir", embeddings.parent, "--jobs", 1]
-    with ThreadPoolExecutor(2) as together:
-        list(together.map(lambda script: run(script, *flags), SCRIPTS.values()))
-    done = run("compare_models.py", "--embeddings", embeddings, "--output-dir", embeddings.parent)
-    return embeddings.parent, done
+def trained(embeddings, tmp_path_factory):
+    """All three models trained on the sample sounds, and the comparison, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("trained")
+    flags = ["--embeddings", embeddings, "--output-dir", folder]
+    for script in SCRIPTS.values():
+        run(script, *flags, "--jobs", 1, own_process=True)
+    return folder, run("compare_models.py", *flags, own_process=True)
 
 
 @pytest.mark.parametrize("key", SCRIPTS)

@@ -17,12 +17,11 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT, make_table
 from hostile_files import encoded, noise
+from model_files import Evil, model
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
-from test_hostile_models import Evil, model
-from test_train import make_table
 
 from danger_safe.core import cache_folder as cache
 from danger_safe.core import cli

@@ -8,7 +8,7 @@ import sys
 from unicodedata import normalize
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hostile_files import encoded, noise
 
 from danger_safe.core import cache_folder as cache

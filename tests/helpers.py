@@ -1,0 +1,109 @@
+"""What tests of every package use: where things are, how a script is run, small inputs, patience."""
+
+import atexit
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from warm import Warm
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+REFERENCE = SHARED / "cnn14_reference"
+PATIENCE_S = 600  # a busy computer may take as long; a broken program takes for ever
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # scripts run side by side, each test file in a process: make test
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (real clips, reference network) is not here")
+
+
+def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_process=False):
+    """Run a script; assert its exit status and that no traceback is shown. Returns the finished process, with text.
+
+    ``env`` is added to this process's environment, ``stdin`` are bytes that come through a pipe. Where the system can,
+    the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what that may hide). It gets
+    a process of its own where ``env`` has what is read while Python or a library starts, where lines are counted (make
+    coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of whether two runs agree.
+    """
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    env = dict(os.environ) | {name: str(value) for name, value in (env or {}).items()}
+    may_fork = sys.platform == "linux" and not own_process and "COVERAGE_PROCESS_CONFIG" not in os.environ
+    if may_fork and warm_process().suits(env):
+        done = warm_process().run(command, cwd or ROOT, env, stdin or b"", PATIENCE_S)
+    else:
+        done = subprocess.run(command, cwd=cwd or ROOT, env=env, input=stdin, capture_output=True, timeout=PATIENCE_S)
+    done.stdout, done.stderr = (
+        text.decode().replace("\r\n", "\n").replace("\r", "\n") for text in (done.stdout, done.stderr)
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@functools.cache
+def warm_process():
+    """The process that scripts are forked from, begun when the first is run; it ends with this one."""
+    process = Warm()
+    atexit.register(process.close)
+    return process
+
+
+def wait_for(condition):
+    """What ``condition`` returns, once it is true. Raises AssertionError where it never is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def write_esc50(folder, clips, seconds=0.5):
+    """A small ESC-50 folder: ``clips`` are (category, fold, source) and each gets noise of its own."""
+    (folder / "audio").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for number, (category, fold, source) in enumerate(clips):
+        name = f"{fold}-{source}-A-{number}.wav"
+        noise = np.random.default_rng(number).standard_normal(int(44_100 * seconds)) * 0.1
+        soundfile.write(folder / "audio" / name, noise, 44_100, subtype="PCM_16")
+        rows.append(f"{name},{fold},{number},{category},False,{source},A")
+    (folder / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=0):
+    """A table of random embeddings whose labels are ``apart`` standard deviations from each other in one dimension."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(clips) // takes % 2
+    features = rng.standard_normal((clips, dimensions))
+    features[:, 0] += apart * labels
+    source = np.arange(clips) // takes
+    table = pd.DataFrame(
+        {
+            "file": [f"{n}.wav" for n in range(clips)], "label": labels, "category": np.where(labels, "siren", "rain"),
+            "fold": source // 2 % folds + 1 if folds else 0, "source": source, "seen": False,
+        }
+    )  # fmt: skip
+    table = pd.concat([table, pd.DataFrame(features, columns=[f"feat_{n:04d}" for n in range(dimensions)])], axis=1)
+    table.to_csv(path, index=False)
+    return table
+
+
+def tree(folder):
+    """Every file under a folder, with its content where it has one."""
+    return {p: p.read_bytes() if p.is_file() and not p.is_symlink() else None for p in folder.rglob("*")}
+
+
+def reference_module():
+    """The stand-in's weights and test signals, from ../shared."""
+    spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,174 @@
+"""Scripts without the seconds that loading PyTorch, scikit-learn and pandas takes: forks of a process that has them.
+
+``Warm`` starts this file as a process of its own, which imports ``LIBRARIES``, none of the project's modules, and then
+waits. For each script it forks itself. The fork takes over the caller's arguments, working folder, environment and
+streams, and becomes what ``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a process's own.
+
+What it cannot show, real processes must: that a script imports what it uses (here a submodule may be loaded that it
+never asked for), what the environment changes while Python or a library starts, and an order that depends on Python's
+seed for hashes, which all forks share. ``helpers.run`` chooses.
+
+Linux only: elsewhere a fork of a process with such libraries is not safe. One thread and no parallel region before the
+fork, which the thread pools of OpenMP and OpenBLAS would not survive; the server checks that it has one.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = (
+    "numpy", "scipy.signal", "scipy.special", "scipy.stats", "pandas", "sklearn.calibration", "sklearn.ensemble",
+    "sklearn.linear_model", "sklearn.manifold", "sklearn.neighbors", "sklearn.neural_network", "skops.io", "joblib",
+    "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch",
+    "soundfile", "soxr", "jinja2",
+)  # fmt: skip
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
+READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "TZ")
+FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
+STATUS_AT_MOST = 4096  # bytes of an answer
+
+
+class Warm:
+    """A process that scripts are forked from, and the connection to it."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())], env=os.environ | ONE_THREAD, cwd=ROOT,
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        self._socket = ours
+        self._env = dict(os.environ)
+        self._lock = threading.Lock()
+
+    def suits(self, env: dict[str, str]) -> bool:
+        """Whether a process with this environment would begin as the forks do."""
+        changed = {name for name, _ in self._env.items() ^ env.items()}
+        return not any(name.startswith(READ_AT_START) for name in changed)
+
+    def run(self, command: list[str], cwd, env: dict[str, str], content: bytes, timeout_s: float):
+        """As ``subprocess.run`` of an interpreter, a script and its arguments, with ``content`` on stdin.
+
+        Raises subprocess.TimeoutExpired; this object is of no use afterwards.
+        """
+        request = json.dumps({"command": command, "cwd": str(cwd), "env": env}).encode()
+        with self._lock, contextlib.ExitStack() as stack:
+            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            reading, writing = os.pipe()
+            feeder = threading.Thread(target=_feed, args=(writing, content))
+            feeder.start()
+            with open(reading, "rb") as pipe:
+                size = len(request).to_bytes(8, "big")
+                socket.send_fds(self._socket, [size], [pipe.fileno(), out.fileno(), err.fileno()])
+                self._socket.sendall(request)
+            self._socket.settimeout(timeout_s)
+            try:
+                answer = self._socket.recv(STATUS_AT_MOST)
+            except TimeoutError as error:
+                self._process.kill()
+                raise subprocess.TimeoutExpired(command, timeout_s) from error
+            feeder.join()
+            if not answer:
+                raise RuntimeError(f"the warm process ended with {self._process.wait()}")
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read())
+        return subprocess.CompletedProcess(command, int(answer), *texts)
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self._process.wait()
+
+
+def _feed(writing: int, content: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:
+        pipe.write(content)
+
+
+def serve(connection: socket.socket) -> dict:
+    """Fork at every request and answer with the exit status; returns the request in the fork. Ends with the caller."""
+    while True:
+        size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        if not size:
+            sys.exit()
+        content = b""
+        while len(content) < int.from_bytes(size, "big"):
+            content += connection.recv(1 << 16)
+        child = os.fork()
+        if not child:
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+        for stream in streams:
+            os.close(stream)
+        if not child:
+            connection.close()
+            return json.loads(content)
+        _, status = os.waitpid(child, 0)
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def become(request: dict) -> None:
+    """Take over what belongs to a process that was started with ``request``."""
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.orig_argv = request["command"]
+    sys.argv = request["command"][1:]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+
+
+def run_main() -> int:
+    """Run the script that ``sys.argv`` names; returns the exit status that Python would give."""
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def end(status: int) -> None:
+    """End as Python does, in its order; but leave to the system the half second of freeing what the fork never used."""
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = 120
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    here = socket.socket(fileno=int(sys.argv[1]))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:  # came with PyTorch, and reads
+        del sys.modules[name]  # while it is loaded whether the project's cli.py wants progress bars
+    threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    if len(threads - FORKABLE) > 1:
+        sys.exit(f"a fork would lose all but one of these threads: {', '.join(sorted(threads))}")
+    gc.collect()
+    gc.freeze()  # the fork's collections leave these pages shared
+    become(serve(here))
+    end(run_main())
