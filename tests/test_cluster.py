@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import ROOT, run
+from helpers import PATIENCE_S, ROOT, run
 
 from danger_safe.core.errors import UserError
 from danger_safe.embeddings import cluster as cluster_module
@@ -69,7 +69,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_table(cluster, sample, em
     words_of(process, "2 workers")
     time.sleep(2.0)  # both have begun
     workers[0].send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output
     here, there = pd.read_csv(embeddings), pd.read_csv(table)
     assert (here.iloc[:, :6] == there.iloc[:, :6]).all().all()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import ROOT, run, tree
+from helpers import PATIENCE_S, ROOT, run, tree
 from hostile_files import CONTENTS, encoded, noise, spoilt, wav_header
 
 from danger_safe.core.cli import one_line
@@ -164,13 +164,13 @@ def test_closed_files_and_folders_are_named_and_tried_again_once_they_are_open(t
     ]
     for path in closed:
         path.chmod(0)
-    done = subprocess.run(unprivileged(command), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(unprivileged(command), capture_output=True, text=True, timeout=PATIENCE_S)
     closed[0].chmod(0o755)
     closed[1].chmod(0o644)
     assert done.returncode == 3, done.stderr
     assert "warning: Safe/closed/ cannot be read: Permission denied" in done.stderr
     assert "warning: Safe/unreadable.wav cannot be read: Permission denied" in done.stderr
-    assert subprocess.run(unprivileged(command), capture_output=True, timeout=100).returncode == 0
+    assert subprocess.run(unprivileged(command), capture_output=True, timeout=PATIENCE_S).returncode == 0
     assert len(pd.read_csv(tmp_path / "t.csv")) == 4
 
 
@@ -190,7 +190,7 @@ STREAMS = {
 def test_stream(tmp_path, name):
     content, flags, words = STREAMS[name]
     done = subprocess.run(
-        [sys.executable, ROOT / PREDICT, "-", *flags], input=content, capture_output=True, timeout=100
+        [sys.executable, ROOT / PREDICT, "-", *flags], input=content, capture_output=True, timeout=PATIENCE_S
     )
     assert done.returncode == 1
     assert words in done.stderr.decode()

@@ -12,7 +12,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, run, wait_for
+from helpers import PATIENCE_S, ROOT, run, wait_for
 from listening import PostServer, siren
 from live_page import Client, free_port
 
@@ -121,7 +121,7 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
         names = {source["name"]: source["state"] for source in client.state()["sources"]}
         assert set(names) == {"file", "Ống", "address"} and names["Ống"] == "at its end"
         service.send_signal(signal.SIGTERM)
-        out, words = service.communicate(timeout=60)
+        out, words = service.communicate(timeout=PATIENCE_S)
     assert service.returncode == 0, words
     told = events(tmp_path)
     assert set(shown) <= {event["id"] for event in told} and len(shown) >= 6
@@ -172,7 +172,7 @@ def test_what_was_heard_is_kept_when_it_is_ended_or_killed(start, tmp_path, reco
         assert b"over" in service.stdout.readline()
         assert b"DANGER" in service.stdout.readline()
         service.send_signal(number)
-        service.communicate(timeout=60)
+        service.communicate(timeout=PATIENCE_S)
         assert service.returncode == (0 if number == signal.SIGTERM else -number)
         assert len(events(folder)) == (2 if number == signal.SIGTERM else 1)
 

@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import numpy as np
 import pytest
-from helpers import ROOT, wait_for
+from helpers import PATIENCE_S, ROOT, wait_for
 from listening import PostServer
 
 from danger_safe.audio.windows import ScoredWindow
@@ -44,28 +45,47 @@ class Front:
 
 @contextmanager
 def broker(folder, port, *settings):
-    (folder / "mosquitto.conf").write_text("\n".join([f"listener {port} 127.0.0.1", "persistence false", *settings]))
-    process = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.PIPE)
+    """A broker that takes connections; a later one in the same folder still knows the subscribers of the first."""
+    lines = [
+        f"listener {port} 127.0.0.1",
+        "persistence true",
+        f"persistence_location {folder}/",
+        "user root",
+        *settings,
+    ]
+    (folder / "mosquitto.conf").write_text("\n".join(lines))
+    with open(folder / "mosquitto.log", "wb") as log:
+        process = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stderr=log)
+
+    def takes_connections():
+        assert process.poll() is None, (folder / "mosquitto.log").read_text()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+
     try:
+        wait_for(takes_connections)
         yield process
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # not killed: it writes down who subscribes
+        process.wait()
 
 
-def subscriber(port, **tls):
-    """A client that hears everything: (topic, payload, retained)."""
+def subscriber(port, name, **tls):
+    """A client that hears everything from now on: (topic, payload, retained). What is sent with quality of service 1 while
+    it is not connected waits for it."""
     paho = pytest.importorskip("paho.mqtt.client")
-    heard = []
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    heard, subscribed = [], threading.Event()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, name, clean_session=False)
     client.on_message = lambda _c, _d, message: heard.append((message.topic, message.payload.decode(), message.retain))
     client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+    client.on_subscribe = lambda *_: subscribed.set()
     if tls:
         client.username_pw_set("listener", "secret")
         client.tls_set(**tls)
     client.reconnect_delay_set(1, 1)
     client.connect_async("127.0.0.1", port)
     client.loop_start()
+    assert subscribed.wait(PATIENCE_S)
     return client, heard
 
 
@@ -77,26 +97,26 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
     mqtt = Mqtt(MqttConfig("127.0.0.1", port), [Front], said.append)
     mqtt.start()
     mqtt.update()
-    client, heard = subscriber(port)
-    newest = lambda: {topic: payload for topic, payload, _ in heard}  # noqa: E731
     with broker(tmp_path, port, "allow_anonymous true"):
+        client, heard = subscriber(port, "all along")
+        newest = lambda: {topic: payload for topic, payload, _ in heard}  # noqa: E731
+        phases = lambda: list(dict.fromkeys(  # some may come twice, as quality of service 1 says  # noqa: E731
+            (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload, _ in heard if topic.endswith("event")
+        ))  # fmt: skip
         wait_for(lambda: newest().get("danger-safe/status") == "online")
         wait_for(lambda: newest().get("danger-safe/front-door/status") == "online")
         mqtt.begin(event("1"))
         wait_for(lambda: '"alarm": "ON"' in newest()["danger-safe/front-door/state"])
+        wait_for(phases)
     wait_for(lambda: any("it is tried again" in line for line in said))
-    heard.clear()
     mqtt.end(event("1"))  # while nobody hears it
     mqtt.begin(event("2"))
     mqtt.end(event("2"))
     mqtt.begin(event("3"))
     with broker(tmp_path, port, "allow_anonymous true"):
-        phases = lambda: [  # noqa: E731
-            (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload, _ in heard if topic.endswith("event")
-        ]  # fmt: skip
-        wait_for(lambda: len(phases()) >= 4)
-        assert phases() == [("1", "end"), ("2", "begin"), ("2", "end"), ("3", "begin")]
-        late, everything = subscriber(port)
+        wait_for(lambda: len(phases()) >= 5)
+        assert phases() == [("1", "begin"), ("1", "end"), ("2", "begin"), ("2", "end"), ("3", "begin")]
+        late, everything = subscriber(port, "late")
         wait_for(lambda: len(everything) >= 4)
         retained = {topic: payload for topic, payload, is_retained in everything if is_retained}
         state = json.loads(retained["danger-safe/front-door/state"])
@@ -159,24 +179,25 @@ def test_a_broker_with_tls_and_a_password_and_the_last_will(tmp_path):
     code = f"""
 from danger_safe.live.config import MqttConfig
 from danger_safe.live.mqtt import Mqtt
-import sys, time
+import sys
 class Front:
     name, slug, status = "front door", "front-door", "listening"
 mqtt = Mqtt(MqttConfig("127.0.0.1", {port}, "listener", sys.argv[1], True, "ca.pem", discovery=False), [Front], print)
 mqtt.start()
-time.sleep(100)
+sys.stdin.read()
 """
     settings = ["allow_anonymous false", "password_file users", "cafile ca.pem", "certfile ca.pem", "keyfile key.pem"]
-    settings = [f"{s.split()[0]} {tmp_path / s.split()[1]}" if "file" in s else s for s in settings] + ["user root"]
+    settings = [f"{s.split()[0]} {tmp_path / s.split()[1]}" if "file" in s else s for s in settings]
 
     def connect(password):
         return subprocess.Popen(
             [sys.executable, "-u", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}", password],
-            cwd=tmp_path, stdout=subprocess.PIPE,
+            cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
     with broker(tmp_path, port, *settings):
-        client, heard = subscriber(port, ca_certs=str(tmp_path / "ca.pem"))
+        # It hears before anybody speaks: what it came too late for is kept for it, and told as retained.
+        client, heard = subscriber(port, "all along", ca_certs=str(tmp_path / "ca.pem"))
         right, wrong = connect("secret"), connect("guess")
         wait_for(lambda: ("danger-safe/status", "online", False) in heard)
         assert b"refuses: Not authorized; it is tried again" in wrong.stdout.readline()
@@ -311,7 +332,8 @@ def test_a_source_may_have_its_own_sensitivity():
         assert default_threshold(ours, alarm, ready) == high
 
 
-def test_one_that_hangs_keeps_nobody_waiting():
+def test_one_that_hangs_keeps_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(alerts, "TIMEOUT_S", PATIENCE_S)
     said = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/"), said.append)
