@@ -5,7 +5,7 @@ import re
 from functools import cache
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from PIL import Image
 
 from danger_safe.__main__ import COMMANDS
