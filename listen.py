@@ -3,6 +3,8 @@
     python listen.py --init                  # writes listen.toml, an example with every setting explained
     python listen.py                         # listens to what listen.toml names
     python listen.py --config kitchen.toml
+    python listen.py --learn                 # says what the verdicts given on the page have taught it
+    python listen.py --forget                # goes back to what was shipped
 
 In:   listen.toml: sources (RTSP or HTTP addresses, microphones, files, stdin), when an event is an alarm, who is told
 Out:  alarms by MQTT (Home Assistant finds its sensors by itself), to webhooks and commands, and on the terminal;
@@ -26,7 +28,9 @@ from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.loading import open_detector
+from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.live.config import EXAMPLE, read_config
+from danger_safe.live.learning import Learner, forget
 from danger_safe.live.service import Service, check_config, say
 
 
@@ -39,6 +43,18 @@ def main(arguments: list[str]) -> int:
         print(f"{args.config} written: name your sources in it, then run listen.py")
         return cli.DONE
     config = read_config(args.config)
+    folder = Path(config.log.file).absolute().parent
+    if args.forget:
+        print(forget(folder))
+        return cli.DONE
+    if args.learn:
+        with (
+            open_detector(device="cpu", cores=1) as (engine, detector),
+            Listener(engine, detector, WINDOW, HOP) as listener,
+        ):
+            if Learner(folder, detector, listener).learn(print) is detector:
+                print("nothing is learnt: there are no verdicts to learn from")
+        return cli.DONE
     check_config(config, load_builtin().categories)  # before the network is made ready, which may take a minute
     # One process of the network: windows of all sources go through it together, and each more takes 60 MB.
     with open_detector(device="cpu", cores=1) as (engine, detector):
@@ -56,6 +72,12 @@ def parse(arguments: list[str]):
     add = parser.add_argument
     add("--config", type=Path, default=Path("listen.toml"), metavar="FILE", help="what to listen to, and whom to tell")
     add("--init", action="store_true", help="write an example to --config, with every setting explained")
+    learning = parser.add_mutually_exclusive_group()
+    learning.add_argument("--learn", action="store_true", help="learn from verdicts.jsonl, say what that changes, and end "
+        "(while it listens, it does so by itself)")  # fmt: skip
+    learning.add_argument(
+        "--forget", action="store_true", help="go back to the shipped detector; verdicts are put aside"
+    )
     return parser.parse_args(arguments)
 
 

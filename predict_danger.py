@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if args.plot:
         check_ours(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
-    opened = open_detector(args.model, args.checkpoint, args.device, args.jobs, is_short(args.input))
+    opened = open_detector(args.model, args.checkpoint, args.device, args.jobs, is_short(args.input), args.learnt)
     with opened as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
         threshold = choose_threshold(args, detector)
         check_categories((*args.only, *args.ignore), detector)
@@ -269,6 +269,8 @@ def parse(arguments: list[str]):
     add("input", nargs="*", metavar="INPUT", help="recordings, folders, or - for a stream on stdin")
     add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.skops (default: the ready detector)."
         " A .joblib can run code when it is opened: only your own")  # fmt: skip
+    add("--learnt", type=Path, default=None, metavar="FILE", help="the learnt.npz of listen.py: quiet about what your "
+        "household called false alarms")  # fmt: skip
     add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
     add(
         "--threshold",
@@ -306,6 +308,8 @@ def parse(arguments: list[str]):
         parser.error("--raw is for a stream on stdin: give - as the input")
     if sum(x is not None for x in (args.threshold, args.max_false_alarms_per_hour, args.sensitivity)) > 1:
         parser.error("give one of --threshold, --sensitivity and --max-false-alarms-per-hour")
+    if args.learnt and args.model:
+        parser.error("--learnt is for the ready detector, not for a model of your own")
     if args.sensitivity and args.model:
         parser.error("--sensitivity is of the ready detector: for your own model, give --threshold")
     if args.hop > args.window:

@@ -124,7 +124,10 @@ class Embedder:
 
 
 def load_detector(
-    model: str | Path | None = None, checkpoint: str | None = None, device: str = "auto"
+    model: str | Path | None = None,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    learnt: str | Path | None = None,
 ) -> SoundDetector:
     """The ready detector, or one of one's own.
 
@@ -132,12 +135,13 @@ def load_detector(
         model: a ``*_model.skops`` of step 3, or a ``.joblib``, which can run code when it is opened: only your own.
         checkpoint: name or file of the network that the model was trained with; needed where it was a file.
         device: auto, cpu or cuda.
+        learnt: the ``learnt.npz`` of listen.py: the ready detector is quiet about what a household called false alarms.
 
     Raises UserError where one cannot be opened, or they do not belong together.
     """
     with ExitStack() as stack:
-        model = None if model is None else Path(model)
-        engine, detector = stack.enter_context(open_detector(model, checkpoint, device))
+        model, learnt = (None if path is None else Path(path) for path in (model, learnt))
+        engine, detector = stack.enter_context(open_detector(model, checkpoint, device, learnt=learnt))
         listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
         return SoundDetector(listener, detector, stack.pop_all())
 

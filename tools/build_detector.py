@@ -25,6 +25,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.detection.detector import BUILTIN_FILE, SENSITIVITIES, BuiltinDetector, add_tag_groups
 from danger_safe.detection.events import EventConfig, EventFinder
+from danger_safe.detection.reference import Reference
 from danger_safe.detection.scorer import HOP, WINDOW, Smoother
 from danger_safe.evaluation.calibration import calibration
 from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> int:
 
     hours, counts = false_alarms(args.checkpoint, detector, kept_back)
     about = judge(clips, hours, counts, kept_back) | {"unknown_rate": FALSE_UNKNOWN_RATE}
+    detector = replace(detector, reference=clips.reference(detector, data))
     detector.stating(about).save(args.output)
     print(json.dumps(about, indent=2))
     print(f"Wrote {args.output}")
@@ -200,10 +202,20 @@ class ClipScores:
         self.source = np.array([data.sounds[number].source for number in self.clip])
         self.collection = data.collection[first]
         smoother, self.scores = Smoother(HOP), np.zeros(len(self.clip))
+        self.surest, surest = first.copy(), np.full(len(self.clip), -1.0)  # the window of each clip that is surest
         for row, number in zip(labelled, place, strict=True):
             window = data.heard.windows[row]
             raw = 0.0 if window.silent else float(expit(slope * values[row] + offset))
             self.scores[number] = max(self.scores[number], smoother.add(window.start, raw))
+            if raw > surest[number]:
+                self.surest[number], surest[number] = row, raw
+
+    def reference(self, detector: BuiltinDetector, data: TrainingData) -> Reference:
+        """What the detector keeps of these clips, to tell what a household's verdicts do to them."""
+        standardised = detector.standardised(data.embeddings)
+        return Reference.make(
+            standardised[data.heard.audible], standardised[self.surest], self.scores, self.truth == 1, self.collection
+        )
 
 
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

@@ -33,6 +33,16 @@ class ScoredWindow:
     unknown: bool = False  # it sounds like nothing that the detector was taught
     silent: bool = False  # nothing in it is loud enough to be judged
     levels: np.ndarray | None = None  # dB, (frames, bands), of the sound that the window before did not have
+    quiet_for: int = (
+        0  # it would be danger, but resembles so many false alarms of this household: detection/personal.py
+    )
+
+    @property
+    def quiet_words(self) -> str:
+        """Why it is no danger, though it sounds like one; empty where nothing was learnt about it."""
+        if not self.quiet_for:
+            return ""
+        return f"quiet since learnt: resembles {self.quiet_for} false alarm{'s' if self.quiet_for > 1 else ''}"
 
 
 def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterator[Window]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
+from danger_safe.detection.reference import Reference
 from models.checkpoint_files import COMPACT, CheckpointInfo
 from models.head import Head
 
@@ -73,6 +74,7 @@ class BuiltinDetector:
     centres: np.ndarray  # (categories, dimensions), standardised, of length 1
     min_similarity: float  # what is less like every category than that is unknown
     head: Head | None = None  # of the network: what it calls a sound; not in the file
+    reference: Reference | None = None  # what it was judged on, in short; None in older files
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
@@ -99,7 +101,7 @@ class BuiltinDetector:
 
     def similarities(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> cosine similarity to each category, at most 1, (windows, categories)."""
-        directions = self._standardised(embeddings)
+        directions = self.standardised(embeddings)
         return directions @ self.centres.T / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
 
     def unknown(self, embeddings: np.ndarray) -> np.ndarray:
@@ -108,11 +110,12 @@ class BuiltinDetector:
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The likeliest categories with their probabilities among all of them, likeliest first."""
-        logits = self.category_weights @ self._standardised(embedding[None])[0] + self.category_bias
+        logits = self.category_weights @ self.standardised(embedding[None])[0] + self.category_bias
         probability = np.exp(logits - np.logaddexp.reduce(logits))
         return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:MAX_TAGS])
 
-    def _standardised(self, embeddings: np.ndarray) -> np.ndarray:
+    def standardised(self, embeddings: np.ndarray) -> np.ndarray:
+        """(windows, dimensions) -> with the mean and the scale of training taken out, (windows, dimensions)."""
         dimensions = embeddings.shape[1]
         return (embeddings - self.mean[:dimensions]) / self.scale[:dimensions]
 
@@ -122,8 +125,11 @@ class BuiltinDetector:
 
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle."""
-        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in (*ARRAYS, "head")}
+        other = (*ARRAYS, "head", "reference")
+        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in other}
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
+        if self.reference is not None:
+            arrays |= self.reference.arrays()
         with atomic_path(path) as part, open(part, "wb") as file:
             np.savez(file, text=np.array(json.dumps(text)), **arrays)
 
@@ -175,9 +181,11 @@ def load_builtin(path: Path | None = None) -> BuiltinDetector:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ARRAYS}
+            other = {key: file[key] for key in file.files if key.startswith("reference_")}
         groups = tuple(tuple(group) for group in text["tag_groups"])
         text |= {"categories": tuple(text["categories"]), "tag_groups": groups}
-        builtin = BuiltinDetector(**text, **arrays)
+        reference = Reference.from_arrays(other, arrays["centres"].shape[-1])
+        builtin = BuiltinDetector(**text, **arrays, reference=reference)
         _check(builtin)
         return builtin
     except FileNotFoundError as error:

@@ -18,6 +18,7 @@ def open_detector(
     device: str = "auto",
     cores: int = 2,
     low_latency: bool = False,
+    learnt: Path | None = None,
 ) -> Iterator[tuple[Engine, Detector]]:
     """An engine and the detector that judges its embeddings, open in a ``with`` block.
 
@@ -27,10 +28,13 @@ def open_detector(
         device: auto, cpu or cuda.
         cores: for the network on a CPU.
         low_latency: there is little to hear, so do not convert the network first (``open_engine``).
+        learnt: what a household's verdicts have taught the ready detector (``listen.py --learn``); None: nothing.
 
     Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
     """
     saved, name = None, "compact"
+    if learnt is not None and model is not None:
+        raise UserError("what was learnt is for the ready detector, and not for a model of your own")
     if model is not None:
         from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
 
@@ -43,14 +47,22 @@ def open_detector(
     elif checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:
-        yield engine, user_detector(model, saved, engine.info, engine.head) if saved else _builtin_detector(engine)
+        if saved:
+            yield engine, user_detector(model, saved, engine.info, engine.head)
+        else:
+            yield engine, _builtin_detector(engine, learnt)
     if engine.is_fallback:
         convert_for_next_time(name)
 
 
-def _builtin_detector(engine: Engine) -> Detector:
-    """The repository's own. Raises UserError where it was made for another network than the engine's."""
+def _builtin_detector(engine: Engine, learnt: Path | None) -> Detector:
+    """The repository's own, with what was learnt. Raises UserError where one was made for another network."""
     detector = load_builtin()
     if detector.checkpoint_sha256 != engine.info.sha256:
         raise UserError("models/detector.npz is of another models/compact.pth: run make detector")
-    return replace(detector, head=engine.head)
+    detector = replace(detector, head=engine.head)
+    if learnt is None:
+        return detector
+    from danger_safe.detection.personal import load_learnt, personal_detector
+
+    return personal_detector(detector, load_learnt(learnt))

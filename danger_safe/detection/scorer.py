@@ -12,6 +12,7 @@ from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, distinct_channels
 from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow, Window, windows
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.onset import frames_per_hop, loudness
+from danger_safe.detection.personal import PersonalDetector
 from models.engine import Engine
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
@@ -137,11 +138,16 @@ class Listener:
             same = list(same)
             embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
             scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
-            for i, score, new, embedding in zip(same, scores, strange, embeddings, strict=True):
+            is_personal = isinstance(self.detector, PersonalDetector)
+            resembled = self.detector.resembled(embeddings) if is_personal else np.zeros(len(same), int)
+            for i, score, new, embedding, quiet in zip(same, scores, strange, embeddings, resembled, strict=True):
                 silent = bool(np.ptp(batch[i].samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
                 raw = 0.0 if silent else float(score)
                 unknown, levels = bool(new) and not silent, self._new_levels(batch[i])
-                scored[i] = ScoredWindow(batch[i].start, batch[i].end, raw, raw, embedding, unknown, silent, levels)
+                quiet_for = 0 if silent else int(quiet)
+                scored[i] = ScoredWindow(
+                    batch[i].start, batch[i].end, raw, raw, embedding, unknown, silent, levels, quiet_for
+                )  # fmt: skip
         return scored
 
     def _new_levels(self, window: Window) -> np.ndarray:

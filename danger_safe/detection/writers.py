@@ -31,6 +31,7 @@ class Summary:
     unknown_windows: int = 0
     silent_windows: int = 0
     broke_off: str = ""  # why no more of it could be heard
+    quiet: list[tuple[float, float, int]] = field(default_factory=list)  # from, to (s): resembles so many false alarms
 
     @property
     def score(self) -> float:
@@ -61,6 +62,11 @@ class Summary:
         self.windows += 1
         self.unknown_windows += window.unknown
         self.silent_windows += window.silent
+        if window.quiet_for:
+            start, end, count = window.start, window.end, window.quiet_for
+            if self.quiet and start <= self.quiet[-1][1]:
+                start, count = self.quiet[-1][0], max(count, self.quiet.pop()[2])
+            self.quiet.append((start, end, count))
 
 
 class Writer:
@@ -102,6 +108,9 @@ class Table(Writer):
         for event in summary.events:
             times = f"{clock(event.start)} – {clock(event.end)}"
             print(f"         {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
+        for start, end, count in summary.quiet:
+            alarms = f"{count} false alarm{'s' if count > 1 else ''}"
+            print(f"         quiet since learnt  {clock(start)} – {clock(end)}  resembles {alarms}", flush=True)
 
 
 class Csv(Writer):
@@ -149,6 +158,9 @@ class Json(Writer):
             "unknown": round(summary.unknown, 4), "silent": round(summary.silent, 4),
             "incomplete": bool(summary.broke_off), "events": events,
         }  # fmt: skip
+        if summary.quiet:
+            keys = ("start", "end", "false_alarms")
+            line["quiet_since_learnt"] = [dict(zip(keys, stretch, strict=True)) for stretch in summary.quiet]
         print(one_json_line(line), flush=True)
 
 

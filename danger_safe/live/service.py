@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector
@@ -15,6 +16,7 @@ from danger_safe.live.alerts import Command, Webhook
 from danger_safe.live.config import Config
 from danger_safe.live.event_log import EventLog
 from danger_safe.live.feeds import check_can_open
+from danger_safe.live.learning import Learner
 from danger_safe.live.mqtt import Mqtt
 from danger_safe.live.recorder import Recorder
 from danger_safe.live.sources import Heard, Inbox, Source
@@ -60,6 +62,8 @@ class Service:
         }
         self._detector = detector
         self._scorer = Listener(engine, detector, WINDOW, HOP)
+        self._learner = Learner(Path(config.log.file).absolute().parent, detector, self._scorer)
+        self._is_quiet: set[str] = set()  # sources of what is quiet since it was learnt
         self._inbox = Inbox()
         self.sources = [Source(source, self._inbox, say, WINDOW, HOP) for source in config.sources]
         self._mqtt = Mqtt(config.mqtt, self.sources, say) if config.mqtt else None
@@ -88,6 +92,7 @@ class Service:
         """Listen. Afterwards every event that was heard is written down and told."""
         if self._mqtt:
             self._mqtt.start()
+        self._learn()
         if self._page:
             self._page.start()
         for source in self.sources:
@@ -114,6 +119,22 @@ class Service:
         if self._mqtt:
             self._mqtt.update()
         self._log.flush()
+        self._learn()
+
+    def _learn(self) -> None:
+        """Where there are new verdicts, listen with a detector that has learnt from them."""
+        if not self._learner.has_news:
+            return
+        try:
+            self._detector = self._scorer.detector = self._learner.learn(say)
+        except (UserError, OSError) as error:  # what was learnt before stays in use
+            say(f"nothing is learnt: {error}")
+
+    def _note_quiet(self, source: str, window: ScoredWindow) -> None:
+        """Say when a source begins to be quiet because of what was learnt."""
+        if window.quiet_for and source not in self._is_quiet:
+            say(f"{source}: {window.quiet_words}")
+        (self._is_quiet.add if window.quiet_for else self._is_quiet.discard)(source)
 
     def _close(self) -> None:
         for source in self.sources:
@@ -165,6 +186,7 @@ class Service:
                 self._connections[item.source] = (item.connection, tracker, smoother)
             window = smoother.smooth(next(scored))
             tracker.add(window, item.ended_at)
+            self._note_quiet(item.source.name, window)
             item.source.note_silence(window.silent, window.end)
             if self._page:
                 self._page.follow(item.source.name, item.window.samples, window, tracker.current, item.ended_at)

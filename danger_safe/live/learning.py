@@ -1,0 +1,147 @@
+"""From verdicts.jsonl to what the detector has learnt: ``learnt.npz`` beside it, made anew whenever a verdict is added.
+
+The windows that were kept with an event are learnt from where they are of the present network. After an update of the network
+they are not: then the event's sound is heard again, where it was kept. ``forget`` goes back.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from danger_safe.audio.decode import AudioError, read_channels
+from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import check_ours
+from danger_safe.detection.detector import BuiltinDetector
+from danger_safe.detection.personal import (
+    Learnt,
+    LearntVerdict,
+    PersonalDetector,
+    load_learnt,
+    personal_detector,
+    surest_windows,
+)
+from danger_safe.detection.scorer import Listener
+from danger_safe.live.verdicts import FILE, RIGHT, Verdict, load_windows, read_verdicts
+
+LEARNT_FILE = "learnt.npz"  # beside verdicts.jsonl
+MAX_VERDICTS = 300  # the newest
+
+
+class Learner:
+    """Learns from a folder's verdicts, and knows when there are new ones."""
+
+    def __init__(self, folder: Path, builtin: BuiltinDetector, listener: Listener):
+        """``listener`` hears kept sounds again, with the network of ``builtin``."""
+        self._folder, self._builtin, self._listener = folder, builtin, listener
+        self._verdicts, self._learnt = folder / FILE, folder / LEARNT_FILE
+        self._seen: tuple[int, int] | None = None  # size and time of the verdicts that were learnt from
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the verdicts are others than those that were learnt from last."""
+        return _state(self._verdicts) != self._seen
+
+    def learn(self, say: Callable[[str], None]) -> BuiltinDetector:
+        """The detector as all verdicts have changed it; ``learnt.npz`` is written, or removed where there are none.
+
+        Raises UserError where the verdicts cannot be read or ``learnt.npz`` cannot be written.
+        """
+        self._seen = _state(self._verdicts)
+        verdicts = list(read_verdicts(self._verdicts).values())[-MAX_VERDICTS:]
+        known = self._known()
+        kept, rows = [], []
+        for verdict in verdicts:
+            embeddings = known.get(verdict.event)
+            if embeddings is None:
+                embeddings = self._embeddings(verdict)
+            if embeddings is not None and len(embeddings):
+                kept.append(verdict)
+                rows.append(embeddings)
+        if lost := len(verdicts) - len(kept):
+            say(
+                f"{_count(lost, 'verdict')} cannot be learnt from: no sound of the event was kept, or it is gone, and "
+                "its windows are of another network or not there"
+            )
+        if not kept:
+            if self._learnt.exists():
+                check_ours(self._learnt)
+                self._learnt.unlink()
+            return self._builtin
+        owner = np.repeat(np.arange(len(rows), dtype=np.int32), [len(embeddings) for embeddings in rows])
+        learnt = Learnt(
+            self._builtin.checkpoint_sha256, tuple(map(_learnt_verdict, kept)), np.concatenate(rows), owner
+        )  # fmt: skip
+        detector = personal_detector(self._builtin, learnt).within_bounds()
+        detector.learnt.save(self._learnt)
+        say(report(detector))
+        return detector
+
+    def _known(self) -> dict[str, np.ndarray]:
+        """What was learnt from before, by event."""
+        try:
+            learnt = load_learnt(self._learnt)
+            personal_detector(self._builtin, learnt)  # of this network
+        except UserError:
+            return {}
+        return {v.event: learnt.embeddings[learnt.owner == n] for n, v in enumerate(learnt.verdicts)}
+
+    def _embeddings(self, verdict: Verdict) -> np.ndarray | None:
+        """(windows, dimensions) float16, of the event's surest windows; None where nothing of it is left."""
+        embeddings = None
+        if verdict.embeddings is not None:
+            try:
+                windows = load_windows(self._folder / verdict.embeddings)
+                if windows.checkpoint_sha256 == self._builtin.checkpoint_sha256:
+                    embeddings = windows.embeddings
+            except UserError:  # its sound may still be there
+                pass
+        if embeddings is None and verdict.sound is not None:
+            try:
+                heard = self._listener.listen(read_channels(self._folder / verdict.sound))
+                embeddings = np.array([window.embedding for window in heard if not window.silent])
+            except (AudioError, OSError):
+                pass
+        if embeddings is None or not len(embeddings) or embeddings.shape[1:] != self._builtin.centres.shape[1:]:
+            return None
+        return surest_windows(self._builtin, embeddings)
+
+
+def report(detector: PersonalDetector) -> str:
+    """How many verdicts a detector has learnt from and what they change on the shipped evaluation, in a line."""
+    learnt = detector.learnt
+    right = sum(verdict.is_right for verdict in learnt.verdicts)
+    words = f"{learnt.words} ({_count(len(learnt.verdicts) - right, 'false alarm')}, {right} right): {detector.change().words}"
+    if learnt.strength < 1:
+        words += f"; held back to {learnt.strength:.0%}, for more would lose dangers: were all of these false alarms?"
+    return words
+
+
+def forget(folder: Path) -> str:
+    """Go back to the shipped detector. The verdicts are put aside, not lost; returns what was done, in a line."""
+    learnt, verdicts = folder / LEARNT_FILE, folder / FILE
+    check_ours(learnt)
+    learnt.unlink(missing_ok=True)
+    if not verdicts.exists():
+        return "there is nothing to forget: no verdicts"
+    aside = folder / f"verdicts-forgotten-{datetime.now():%Y%m%d-%H%M%S}.jsonl"
+    os.replace(verdicts, aside)
+    return f"forgotten; the verdicts are in {aside}: renamed to {FILE}, they are learnt from again"
+
+
+def _learnt_verdict(verdict: Verdict) -> LearntVerdict:
+    return LearntVerdict(verdict.event, verdict.source, verdict.time, verdict.verdict == RIGHT, verdict.category)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
