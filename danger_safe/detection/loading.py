@@ -7,6 +7,7 @@ from pathlib import Path
 
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector, load_builtin, user_detector
+from danger_safe.detection.personal import load_learnt, personal_detector
 from models.checkpoint_files import NAMES, checkpoint_here
 from models.engine import Engine, convert_for_next_time, open_engine
 
@@ -63,6 +64,4 @@ def _builtin_detector(engine: Engine, learnt: Path | None) -> Detector:
     detector = replace(detector, head=engine.head)
     if learnt is None:
         return detector
-    from danger_safe.detection.personal import load_learnt, personal_detector
-
     return personal_detector(detector, load_learnt(learnt))
