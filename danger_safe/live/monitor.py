@@ -79,6 +79,8 @@ def _no_event(window: ScoredWindow, threshold: float) -> str:
         return "too short"  # by now: min_seconds
     if window.silent:
         return "silent"
+    if window.quiet_for:
+        return "learnt"
     return "averaging" if window.raw_score >= threshold else "below"
 
 

@@ -146,6 +146,7 @@ class View:
             windows=now.windows,
             needed=policy.config.confirm_windows,
             until=now.until,
+            alarms=now.window.quiet_for,
             left=f"{now.seconds_left:.0f}",
         )
 
