@@ -145,7 +145,7 @@ def row(week: Week, threshold: float, shipped: Reference) -> str:
     was = week.alone[0] >= threshold
     lost = [f"{int((was & (scores[-1] < threshold)).sum())} of {int(was.sum())}" for scores in (week.alone, week.over)]
     alarms = [int((scores >= threshold).sum()) for scores in (week.mornings[0], week.mornings[-1])]
-    change = replace(week.detector, reference=shipped).change()
+    change = replace(week.detector, reference=shipped).change
     return (
         f"| {week.name} | {week.category} | {mean} | {alarms[0]} → {alarms[1]} | {lost[0]} | {lost[1]} | "
         f"{change.found_before - change.found} of {change.found_before} |"

@@ -79,7 +79,7 @@ def test_three_false_alarms_are_quiet_and_dangers_are_as_before(builtin):
     assert (scores < 0.5).all()
     assert (detector.resembled(new) == 3).all() and not detector.resembled(others).any()
     assert "learnt from 3 verdicts of this household" in detector.name
-    change = detector.change()
+    change = detector.change
     assert (change.found_before, change.found, change.dangers, change.safe) == (60, 60, 60, 60)
 
 
@@ -98,9 +98,9 @@ def test_sirens_that_are_called_false_alarms_are_not_given_up(builtin):
     # Without the shipped sirens' protection, as where a collection has none like it, the loss is bounded and said.
     unlike = replace(builtin.reference, collection=np.repeat([0, 1, 2, 3], 30).astype(np.uint16))
     detector = taught(replace(builtin, reference=unlike), *wrong)
-    assert detector.change().found < 60
+    assert detector.change.found < 60
     bounded = detector.within_bounds()
-    assert bounded.change().found >= 59 and bounded.learnt.strength < 1
+    assert bounded.change.found >= 59 and bounded.learnt.strength < 1
 
 
 def test_what_is_learnt_is_data_of_one_network_in_a_file_of_ours(builtin, tmp_path):
@@ -184,6 +184,13 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     assert learner.has_news
     assert {v.event for v in learner.learn(said.append).learnt.verdicts} == {"b", "c", "e"}
 
+    give_verdict(tmp_path, "f", "false_alarm")  # before the event's windows are written
+    assert "f" not in {v.event for v in learner.learn(said.append).learnt.verdicts} and not learner.has_news
+    give_verdict(tmp_path, "f", "false_alarm", takes(KETTLE, 4, 5))
+    (tmp_path / FILE).write_bytes(b"".join((tmp_path / FILE).read_bytes().splitlines(keepends=True)[:-1]))
+    assert learner.has_news
+    assert "f" in {v.event for v in learner.learn(said.append).learnt.verdicts} and not learner.has_news
+
     (tmp_path / FILE).write_text("no verdict\n")
     with pytest.raises(UserError, match="no verdict"):
         learner.learn(said.append)
@@ -226,7 +233,7 @@ def test_a_week_with_the_shipped_detector(engine_and_detector, household):
     assert (week.mornings[0] >= builtin.threshold).any() and (week.mornings[-1] < builtin.threshold).all()
     assert (np.diff(week.mornings, axis=0) <= 1e-9).all()
     assert week.alone[-1] >= builtin.threshold
-    change = week.detector.change()
+    change = week.detector.change
     assert change.found >= 0.98 * change.found_before
 
 

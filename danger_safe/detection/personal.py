@@ -142,9 +142,10 @@ class PersonalDetector(BuiltinDetector):
         directions = self._project(embeddings)
         return self._loss(directions, self._nearest_danger(directions))
 
-    def change(self, threshold: float | None = None) -> Change:
-        """What the verdicts do to the clips of the shipped evaluation."""
-        reference, threshold = self.reference, self.threshold if threshold is None else threshold
+    @cached_property
+    def change(self) -> Change:
+        """What the verdicts do to the clips of the shipped evaluation, at the detector's own threshold."""
+        reference, threshold = self.reference, self.threshold
         directions, before = reference.clip_directions(), reference.scores.astype(np.float64)
         nearest = self._nearest_danger(directions, reference.collection)
         after, danger = self._lowered(before, self._loss(directions, nearest)), reference.danger
@@ -155,7 +156,7 @@ class PersonalDetector(BuiltinDetector):
         """With so much of its strength that it gives up no more than MAX_LOSS of the dangers that were found."""
         for strength in (1.0, 0.75, 0.5, 0.25, 0.0):
             detector = replace(self, learnt=replace(self.learnt, strength=strength))
-            change = detector.change()
+            change = detector.change
             if change.found_before - change.found <= MAX_LOSS * change.found_before:
                 break
         return detector

@@ -24,7 +24,7 @@ from danger_safe.detection.personal import (
     surest_windows,
 )
 from danger_safe.detection.scorer import Listener
-from danger_safe.live.verdicts import FILE, RIGHT, Verdict, load_windows, read_verdicts
+from danger_safe.live.verdicts import FILE, RIGHT, WINDOWS_FOLDER, Verdict, load_windows, read_verdicts
 
 LEARNT_FILE = "learnt.npz"  # beside verdicts.jsonl
 MAX_VERDICTS = 300  # the newest
@@ -38,11 +38,14 @@ class Learner:
         self._folder, self._builtin, self._listener = folder, builtin, listener
         self._verdicts, self._learnt = folder / FILE, folder / LEARNT_FILE
         self._seen: tuple[int, int] | None = None  # size and time of the verdicts that were learnt from
+        self._awaited: list[
+            Path
+        ] = []  # files of verdicts that could not be learnt from: an event's are written seconds later
 
     @property
     def has_news(self) -> bool:
-        """Whether the verdicts are others than those that were learnt from last."""
-        return _state(self._verdicts) != self._seen
+        """Whether the verdicts are others than those that were learnt from last, or more is there of their events."""
+        return _state(self._verdicts) != self._seen or any(path.exists() for path in self._awaited)
 
     def learn(self, say: Callable[[str], None]) -> BuiltinDetector:
         """The detector as all verdicts have changed it; ``learnt.npz`` is written, or removed where there are none.
@@ -52,7 +55,7 @@ class Learner:
         self._seen = _state(self._verdicts)
         verdicts = list(read_verdicts(self._verdicts).values())[-MAX_VERDICTS:]
         known = self._known()
-        kept, rows = [], []
+        kept, rows, self._awaited = [], [], []
         for verdict in verdicts:
             embeddings = known.get(verdict.event)
             if embeddings is None:
@@ -60,10 +63,12 @@ class Learner:
             if embeddings is not None and len(embeddings):
                 kept.append(verdict)
                 rows.append(embeddings)
+            else:
+                self._awaited += [path for path in self._files(verdict) if path is not None and not path.exists()]
         if lost := len(verdicts) - len(kept):
             say(
-                f"{_count(lost, 'verdict')} cannot be learnt from: no sound of the event was kept, or it is gone, and "
-                "its windows are of another network or not there"
+                f"{_count(lost, 'verdict')} cannot be learnt from by now: the event's windows are of another network or not "
+                "there, and its sound was not kept or is gone"
             )
         if not kept:
             if self._learnt.exists():
@@ -88,19 +93,26 @@ class Learner:
             return {}
         return {v.event: learnt.embeddings[learnt.owner == n] for n, v in enumerate(learnt.verdicts)}
 
+    def _files(self, verdict: Verdict) -> tuple[Path | None, Path | None]:
+        """Where the event's windows and its sound are, or will be: a verdict may be given before they are written."""
+        windows = verdict.embeddings
+        if windows is None and Path(verdict.event).name == verdict.event:
+            windows = f"{WINDOWS_FOLDER}/{verdict.event}.npz"
+        return tuple(None if name is None else self._folder / name for name in (windows, verdict.sound))
+
     def _embeddings(self, verdict: Verdict) -> np.ndarray | None:
         """(windows, dimensions) float16, of the event's surest windows; None where nothing of it is left."""
-        embeddings = None
-        if verdict.embeddings is not None:
+        embeddings, (windows_file, sound) = None, self._files(verdict)
+        if windows_file is not None:
             try:
-                windows = load_windows(self._folder / verdict.embeddings)
+                windows = load_windows(windows_file)
                 if windows.checkpoint_sha256 == self._builtin.checkpoint_sha256:
                     embeddings = windows.embeddings
             except UserError:  # its sound may still be there
                 pass
-        if embeddings is None and verdict.sound is not None:
+        if embeddings is None and sound is not None:
             try:
-                heard = self._listener.listen(read_channels(self._folder / verdict.sound))
+                heard = self._listener.listen(read_channels(sound))
                 embeddings = np.array([window.embedding for window in heard if not window.silent])
             except (AudioError, OSError):
                 pass
@@ -113,7 +125,7 @@ def report(detector: PersonalDetector) -> str:
     """How many verdicts a detector has learnt from and what they change on the shipped evaluation, in a line."""
     learnt = detector.learnt
     right = sum(verdict.is_right for verdict in learnt.verdicts)
-    words = f"{learnt.words} ({_count(len(learnt.verdicts) - right, 'false alarm')}, {right} right): {detector.change().words}"
+    words = f"{learnt.words} ({_count(len(learnt.verdicts) - right, 'false alarm')}, {right} right): {detector.change.words}"
     if learnt.strength < 1:
         words += f"; held back to {learnt.strength:.0%}, for more would lose dangers: were all of these false alarms?"
     return words

@@ -7,6 +7,7 @@ import numpy as np
 
 from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.audio.windows import ScoredWindow
+from danger_safe.detection.personal import PersonalDetector
 from danger_safe.live.alarms import LiveEvent, Policy
 from danger_safe.live.sources import Source
 
@@ -37,6 +38,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._now: dict[str, Now] = {}
+        self.learnt: PersonalDetector | None = None  # the detector, where verdicts have changed it
 
     def note(
         self, source: str, samples: np.ndarray, window: ScoredWindow, event: LiveEvent | None, policy: Policy, at: float

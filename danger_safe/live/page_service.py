@@ -7,6 +7,8 @@ import numpy as np
 
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.audioset import find_tags
+from danger_safe.detection.detector import Detector
+from danger_safe.detection.personal import PersonalDetector
 from danger_safe.live.alarms import LiveEvent, Policy
 from danger_safe.live.config import Config
 from danger_safe.live.event_windows import WindowKeeper
@@ -61,6 +63,10 @@ class PageService:
                 self._monitor.note(source, samples, window, event, self._policies[source], at),
             )
         )
+
+    def use(self, detector: Detector) -> None:
+        """The detector is another one from now on."""
+        self._monitor.learnt = detector if isinstance(detector, PersonalDetector) else None
 
     def flush(self, source: str) -> None:
         """A connection has ended."""

@@ -99,6 +99,7 @@ class View:
         state = {
             "sources": sources,
             "danger": bool(alarms),
+            "learnt": self._learnt(words),
             "alarm": words("alarm", what="; ".join(alarms)) if alarms else words("no alarm"),
         }
         today = datetime.now()
@@ -129,6 +130,21 @@ class View:
             ),
             "tags": [] if now.window.silent else self._tags_of(now),
         }  # fmt: skip
+
+    def _learnt(self, words: Words) -> str:
+        """How many verdicts the detector has learnt from, and what that changes; empty where there are none."""
+        detector = self._monitor.learnt
+        if detector is None:
+            return ""
+        change = detector.change
+        return words(
+            "learnt",
+            count=len(detector.learnt.verdicts),
+            found=words.number(100 * change.found / change.dangers, 1),
+            found_before=words.number(100 * change.found_before / change.dangers, 1),
+            wrong=words.number(100 * change.false_alarms / change.safe, 1),
+            wrong_before=words.number(100 * change.false_alarms_before / change.safe, 1),
+        )
 
     def _tags_of(self, now: Now) -> list[str]:
         found = self._tags.tags(now.window.embedding) if self._tags else ()

@@ -17,6 +17,8 @@ ENGLISH = {
     "tags": "Sounds like",
     "no tags": "nothing yet",
     "why": "Why no alarm",
+    "learnt": "Learnt from your verdicts ({count}): on the shipped evaluation it finds {found} instead of {found_before} % of dangers, with {wrong} "
+              "instead of {wrong_before} % false alarms. listen.py --forget goes back.",
     "last events": "Last events",
     "no events": "No events yet. What is heard as danger appears here, alarm or not.",
     "event": "{category} at {source}, {time}",
@@ -84,6 +86,8 @@ VIETNAMESE = {
     "tags": "Nghe giống",
     "no tags": "chưa có gì",
     "why": "Vì sao không báo động",
+    "learnt": "Đã học từ nhận xét của bạn ({count}): trên bộ đánh giá kèm theo, phát hiện {found} thay vì {found_before} % âm thanh nguy hiểm, "
+              "báo động giả {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa về như ban đầu.",
     "last events": "Các sự kiện gần đây",
     "no events": "Chưa có sự kiện nào. Âm thanh nghe như nguy hiểm sẽ hiện ở đây, dù có báo động hay không.",
     "event": "{category} ở {source}, {time}",

@@ -129,6 +129,9 @@ class Service:
             self._detector = self._scorer.detector = self._learner.learn(say)
         except (UserError, OSError) as error:  # what was learnt before stays in use
             say(f"nothing is learnt: {error}")
+        else:
+            if self._page:
+                self._page.use(self._detector)
 
     def _note_quiet(self, source: str, window: ScoredWindow) -> None:
         """Say when a source begins to be quiet because of what was learnt."""

@@ -97,6 +97,7 @@ function show(state) {
   const alarm = find("#alarm");
   alarm.classList.toggle("danger", state.danger);
   write(alarm, state.alarm);
+  write(find("#learnt"), state.learnt);
   document.title = state.danger ? `⚠ ${state.alarm}` : title;
   if (state.events) {
     version = state.version;
