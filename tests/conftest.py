@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 sys.path.insert(0, str(ROOT))
 
 from helpers import REFERENCE, SHARED, needs_shared, reference_module, run, tree, write_esc50  # noqa: E402, F401
@@ -91,6 +93,21 @@ def other_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("other") / "other.pth"
     save_checkpoint(path, model, categories=["a", "b", "c"], licence="", training={})
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    if BROWSER is None:
+        pytest.skip("no Chromium here (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=BROWSER, args=switches)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

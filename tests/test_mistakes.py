@@ -4,7 +4,6 @@ import csv
 import html
 import json
 import re
-import shutil
 
 import joblib
 import numpy as np
@@ -22,7 +21,6 @@ from danger_safe.reports.embedding_map import SHADES, lay_out, write_map
 from danger_safe.reports.mistakes import find_mistakes, names_of, nearest
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_all
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'  # a file name that Linux and macOS allow; the / becomes _
 
 
@@ -130,21 +128,6 @@ def test_sounds_keep_to_their_room(tmp_path):
     assert sum(map(len, encoded.values())) <= 20_000 and 0 in encoded and 4 in left_out
     # 2,000 clips of five seconds fit beside a list of five megabytes
     assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MAX_BYTES - 5_000_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    if BROWSER is None:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=BROWSER, args=switches)
-        yield opened
-        opened.close()
 
 
 PLAYS = "() => { const p = document.querySelector('#player'); return p.duration > 0.5 && p.currentTime > 0; }"
