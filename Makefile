@@ -65,12 +65,12 @@ esc50: .venv/.run-installed
 	$(RUN) compare_models.py
 
 test: .venv/.dev-installed
-	$(RUN) -m pytest -n auto --dist loadfile
+	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
 # Scripts run in folders of their own: what they ran is to be collected here all the same.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
 coverage: .venv/.dev-installed
-	$(RUN) -m coverage run -m pytest -n auto --dist loadfile
+	$(RUN) -m coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report --fail-under=90
 

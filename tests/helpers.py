@@ -6,7 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,17 @@ def warm_process():
     process = Warm()
     atexit.register(process.close)
     return process
+
+
+@contextmanager
+def patience(process):
+    """While something is read from a process: it is killed, and the reading ends, where that takes for ever."""
+    timer = threading.Timer(PATIENCE_S, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def wait_for(condition):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import wait_for
+from helpers import PATIENCE_S, wait_for
 
 from danger_safe.live import sources
 from danger_safe.live.config import SourceConfig
@@ -49,7 +49,7 @@ class Camera:
                 connection.sendall(noise.astype("<i2").tobytes())
                 time.sleep(0.1)
             if kind == "stall":
-                time.sleep(60)
+                time.sleep(PATIENCE_S)
 
     def close(self):
         self._server.close()
@@ -82,7 +82,7 @@ def listen(monkeypatch):
     yield start, said, heard
     for source in started:
         source.stop()
-        source.join(10)
+        source.join(PATIENCE_S)
         assert not source.is_alive
     done.set()
     thread.join()
@@ -91,16 +91,16 @@ def listen(monkeypatch):
 @needs_ffmpeg
 def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
     start, said, heard = listen
-    ends = Camera(("end", 1), ("play", 60))
-    stalls = Camera(("stall", 1), ("play", 60))
-    silent = Camera(("silence", 60), ("silence", 60), ("play", 60))
+    ends = Camera(("end", 1), ("play", PATIENCE_S))
+    stalls = Camera(("stall", 1), ("play", PATIENCE_S))
+    silent = Camera(("silence", PATIENCE_S), ("silence", PATIENCE_S), ("play", PATIENCE_S))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     start(name="ends", url=ends.address)
-    start(name="stalls", url=stalls.address, stall_seconds=3)
+    start(name="stalls", url=stalls.address, stall_seconds=8)
     start(name="silent", url=silent.address, silence_seconds=2)
     refused = start(name="refused", url=f"tcp://127.0.0.1:{port}")
-    steady = start(name="steady", url=Camera(("play", 60)).address)
+    steady = start(name="steady", url=Camera(("play", PATIENCE_S)).address)
     wait_for(lambda: {(name, number) for name, number, _ in heard} >= {("ends", 2), ("stalls", 2), ("silent", 3)})
     wait_for(lambda: sum("again" in line and "tried" not in line for line in said) == 3)
     lines = {name: [line for line in said if line.startswith(name)] for name in ("ends", "stalls", "silent", "refused")}

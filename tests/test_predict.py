@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import ROOT, run
+from helpers import ROOT, patience, run
 
 import predict_danger
 from danger_safe.audio.windows import windows
@@ -129,10 +128,7 @@ def test_video_goes_through_ffmpeg(tmp_path, recording, ffmpeg):
 
 
 def stream_in(data, *flags, status=0):
-    command = [sys.executable, ROOT / SCRIPT, "-", *flags]
-    done = subprocess.run(command, input=data, capture_output=True)
-    assert done.returncode == status, done.stderr.decode()
-    return done
+    return run(SCRIPT, "-", *flags, stdin=data, status=status)
 
 
 def test_streams(recording):
@@ -140,7 +136,7 @@ def test_streams(recording):
     expected = run(SCRIPT, recording, "--format", "csv").stdout
     expected = [row.split(",")[-5:-2] for row in expected.splitlines()[1:]]
     for data, flags in ((whole, ()), (whole[44:], ("--raw", str(RATE)))):
-        rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.decode().splitlines()[1:]]
+        rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.splitlines()[1:]]
         assert [row[1:3] for row in rows] == [row[:2] for row in expected]
         assert np.allclose([float(row[3]) for row in rows], [float(row[2]) for row in expected], atol=0.002)
     samples = soundfile.read(recording, always_2d=True)[0]
@@ -148,10 +144,10 @@ def test_streams(recording):
     answer = json.loads(stream_in(wide.getvalue(), "--format", "json").stdout)
     assert answer["score"] == pytest.approx(max(float(row[2]) for row in expected), abs=0.002)
     broken = stream_in(whole[:100_001], status=3)  # breaks off in the middle of a sample
-    assert "(0:01.6; not all of it was heard)" in broken.stdout.decode()
-    assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.stderr.decode()
-    assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr.decode()
-    assert "ended before a sound began" in stream_in(b"", status=1).stderr.decode()
+    assert "(0:01.6; not all of it was heard)" in broken.stdout
+    assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.stderr
+    assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr
+    assert "ended before a sound began" in stream_in(b"", status=1).stderr
 
 
 def test_a_live_stream_is_answered_while_it_runs(recording):
@@ -160,10 +156,9 @@ def test_a_live_stream_is_answered_while_it_runs(recording):
     samples = soundfile.read(recording, dtype="int16")[0]
     process.stdin.write(samples[: 4 * RATE].tobytes())
     process.stdin.flush()
-    started = time.monotonic()
-    rows = [process.stdout.readline() for _ in range(4)]  # the header, and three windows that are complete
+    with patience(process):
+        rows = [process.stdout.readline() for _ in range(4)]  # the header, and three windows that are complete
     assert rows[-1].startswith(b"-,1.000,4.000,")
-    assert time.monotonic() - started < 30  # a start and a window; how long on a quiet machine is in the README
     process.stdin.close()
     assert process.wait() == 0
 
@@ -173,7 +168,8 @@ def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recor
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdin.write(soundfile.read(recording, dtype="int16")[0].tobytes())
     process.stdin.flush()
-    begin = json.loads(process.stdout.readline())
+    with patience(process):
+        begin = json.loads(process.stdout.readline())
     assert (begin["event"], begin["start"]) == ("begin", 0) and datetime.fromisoformat(begin["time"]).tzinfo
     if sys.platform == "win32":  # which has no signal that asks
         process.stdin.close()

@@ -28,15 +28,26 @@ def command(folder, output, *flags):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(sample, tmp_path_factory):
+def some(sample, tmp_path_factory):
+    """Every third of the sample sounds: 60 clips."""
+    folder = tmp_path_factory.mktemp("some")
+    for label in ("Danger", "Safe"):
+        (folder / label).mkdir()
+        for path in sorted((sample / label).iterdir())[::3]:
+            shutil.copy(path, folder / label)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(some, tmp_path_factory):
     output = tmp_path_factory.mktemp("uninterrupted")
-    run(SCRIPT, *command(sample, output))
+    run(SCRIPT, *command(some, output))
     return {name: (output / name).read_bytes() for name in FILES}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
-    arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path))]
+def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
+    arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(some, tmp_path))]
     finished = 0
     journal = tmp_path / "table.journal"
     for number in range(40):  # six kills, and on a slow machine more, until one comes after the first clips
@@ -49,18 +60,18 @@ def test_killed_at_any_moment_it_goes_on(sample, tmp_path, uninterrupted):
     left = f".table.csv.danger-safe-{atomic._computer()}-99999.abcdef12.part"
     (tmp_path / left).write_text("file,la")  # as a kill while the table is written leaves it
     (tmp_path / "table.csv").unlink(missing_ok=True)
-    done = run(SCRIPT, *command(sample, tmp_path))
+    done = run(SCRIPT, *command(some, tmp_path))
     assert finished or "done before" in done.stdout, done.stdout
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "table.journal"])
 
 
-def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(sample, tmp_path, uninterrupted):
-    run(SCRIPT, *command(sample, tmp_path))
-    done = run(SCRIPT, *command(sample, tmp_path))
+def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(some, tmp_path, uninterrupted):
+    run(SCRIPT, *command(some, tmp_path))
+    done = run(SCRIPT, *command(some, tmp_path))
     assert "Nothing new" in done.stdout
     (tmp_path / "table.csv").write_bytes(uninterrupted["table.csv"][:2_000])
-    done = run(SCRIPT, *command(sample, tmp_path))
+    done = run(SCRIPT, *command(some, tmp_path))
     assert "0 clips in" in done.stdout
     assert (tmp_path / "table.csv").read_bytes() == uninterrupted["table.csv"]
 
@@ -137,17 +148,17 @@ def test_second_run_on_the_same_output_refuses(sample, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file size limits are POSIX")
-def test_full_disk_is_said_and_the_next_run_goes_on(sample, tmp_path, uninterrupted):
+def test_full_disk_is_said_and_the_next_run_goes_on(some, tmp_path, uninterrupted):
     """A limit on the size of files stands for the full disk: writing fails in the middle in the same way."""
-    arguments = " ".join(f"'{part}'" for part in [sys.executable, ROOT / SCRIPT, *command(sample, tmp_path)])
+    arguments = " ".join(f"'{part}'" for part in [sys.executable, ROOT / SCRIPT, *command(some, tmp_path)])
     done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 200; exec {arguments}"], capture_output=True, text=True, check=False
+        ["bash", "-c", f"ulimit -f 60; exec {arguments}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "what was finished is kept" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "table.csv").exists()
-    done = run(SCRIPT, *command(sample, tmp_path))
+    done = run(SCRIPT, *command(some, tmp_path))
     assert "done before" in done.stdout
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import unicodedata
 import zipfile
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from helpers import ROOT, make_table
+from helpers import PATIENCE_S, ROOT, make_table, wait_for
 from hostile_files import encoded, noise
 from model_files import Evil, model
 from sklearn.ensemble import RandomForestClassifier
@@ -259,23 +258,23 @@ def test_only_a_private_cache_is_used(tmp_path, monkeypatch):
 
 @posix
 def test_steps_end_with_whoever_started_them(tmp_path):
-    step = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    step = (
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep({2 * PATIENCE_S})"
+    )
     code = f"from pathlib import Path; from danger_safe.core.child import run_to_the_end; run_to_the_end({step!r}, folder=Path('/'))"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        time.sleep(0.05)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     child = int((tmp_path / "pid").read_text())
-    for _ in range(100):
+
+    def has_ended():
         try:
             os.kill(child, 0)
         except ProcessLookupError:
-            break
-        time.sleep(0.1)
-        if Path(f"/proc/{child}/stat").exists() and " Z " in Path(f"/proc/{child}/stat").read_text():
-            break
-    else:
-        raise AssertionError("it goes on")
+            return True
+        return Path(f"/proc/{child}/stat").exists() and " Z " in Path(f"/proc/{child}/stat").read_text()
+
+    wait_for(has_ended)
     done = run_to_the_end("import danger_safe.core.cache_folder, sys; print(sys.argv[1])", "x", folder=tmp_path)
     assert done.stdout == "x\n" and done.returncode == 0

@@ -8,7 +8,7 @@ import sys
 from unicodedata import normalize
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run
 from hostile_files import encoded, noise
 
 from danger_safe.core import cache_folder as cache
@@ -72,6 +72,7 @@ def test_isolated_and_from_another_folder(tmp_path):
         assert "sys.path.insert(0, str(Path(__file__).resolve().parent))" in script.read_text(encoding="utf-8"), script
     command = [sys.executable, "-I", ROOT / "filterAudioToDangerousAndSafe.py", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run("measure_false_alarms.py", "--help", own_process=True)  # which no other test starts in a process of its own
     assert done.returncode == 0 and str(ROOT / "dataset" / "categories.toml")[:20] in done.stdout, done.stderr
     done = subprocess.run(
         module_command("models.checkpoint_files"), cwd=tmp_path, env=os.environ | {"PYTHONSAFEPATH": "1"},
