@@ -17,6 +17,18 @@ sys.path.insert(0, str(ROOT))
 
 from helpers import REFERENCE, SHARED, needs_shared, reference_module, run, tree, write_esc50  # noqa: E402, F401
 
+# Files whose few tests take long, the longest first: whoever is through with them does the many short ones.
+LONGEST = (
+    "test_engine", "test_resume", "test_train", "test_faults", "test_false_alarms", "test_finetune", "test_cluster",
+    "test_mn04", "test_listen", "test_predict", "test_offline", "test_mistakes", "test_detector",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files (make test keeps this order), so that no process is left with one at the end."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 def common_folder(tmp_path_factory):
     """The temporary folder of all processes of this run of the tests."""

@@ -66,7 +66,7 @@ def cases(work: Path) -> dict[str, Case]:
 def _few_samples(out: Path) -> None:
     from danger_safe.data import synthetic
 
-    synthetic.CLIPS_PER_CATEGORY = 2
+    synthetic.CLIPS_PER_CATEGORY = 1
 
 
 def _few_trees(out: Path) -> None:

@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -37,7 +38,6 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 # What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
 READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "TZ")
 FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
-STATUS_AT_MOST = 4096  # bytes of an answer
 
 
 class Warm:
@@ -60,10 +60,8 @@ class Warm:
         return not any(name.startswith(READ_AT_START) for name in changed)
 
     def run(self, command: list[str], cwd, env: dict[str, str], content: bytes, timeout_s: float):
-        """As ``subprocess.run`` of an interpreter, a script and its arguments, with ``content`` on stdin.
-
-        Raises subprocess.TimeoutExpired; this object is of no use afterwards.
-        """
+        """As ``subprocess.run`` of an interpreter, a script and its arguments, with ``content`` on stdin; after so many
+        seconds it is killed, and the status says so."""
         request = json.dumps({"command": command, "cwd": str(cwd), "env": env}).encode()
         with self._lock, contextlib.ExitStack() as stack:
             out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
@@ -74,20 +72,23 @@ class Warm:
                 size = len(request).to_bytes(8, "big")
                 socket.send_fds(self._socket, [size], [pipe.fileno(), out.fileno(), err.fileno()])
                 self._socket.sendall(request)
-            self._socket.settimeout(timeout_s)
-            try:
-                answer = self._socket.recv(STATUS_AT_MOST)
-            except TimeoutError as error:
-                self._process.kill()
-                raise subprocess.TimeoutExpired(command, timeout_s) from error
+            child = self._number()
+            killer = threading.Timer(timeout_s, os.kill, (child, signal.SIGKILL))
+            killer.start()
+            status = self._number()
+            killer.cancel()
             feeder.join()
-            if not answer:
-                raise RuntimeError(f"the warm process ended with {self._process.wait()}")
             texts = []
             for file in (out, err):
                 file.seek(0)
                 texts.append(file.read())
-        return subprocess.CompletedProcess(command, int(answer), *texts)
+        return subprocess.CompletedProcess(command, status, *texts)
+
+    def _number(self) -> int:
+        answer = self._socket.recv(8)
+        if not answer:
+            raise RuntimeError(f"the warm process ended with status {self._process.wait()}")
+        return int.from_bytes(answer, "big", signed=True)
 
     def close(self) -> None:
         """End the process."""
@@ -101,14 +102,15 @@ def _feed(writing: int, content: bytes) -> None:
 
 
 def serve(connection: socket.socket) -> dict:
-    """Fork at every request and answer with the exit status; returns the request in the fork. Ends with the caller."""
+    """Fork at every request and answer with its number, then its exit status; returns the request in the fork.
+
+    Ends with the caller.
+    """
     while True:
         size, streams, _, _ = socket.recv_fds(connection, 8, 3)
         if not size:
             sys.exit()
-        content = b""
-        while len(content) < int.from_bytes(size, "big"):
-            content += connection.recv(1 << 16)
+        content = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
         child = os.fork()
         if not child:
             for number, stream in enumerate(streams):
@@ -118,8 +120,9 @@ def serve(connection: socket.socket) -> dict:
         if not child:
             connection.close()
             return json.loads(content)
-        _, status = os.waitpid(child, 0)
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        connection.sendall(child.to_bytes(8, "big"))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        connection.sendall(status.to_bytes(8, "big", signed=True))
 
 
 def become(request: dict) -> None:
