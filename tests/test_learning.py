@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from conftest import run
+from helpers import run
 
 from benchmarks.household_sounds import synthesise
 from benchmarks.household_week import Room, embed, live_through, score

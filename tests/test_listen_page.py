@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from listening import wait_for
+from helpers import wait_for
 from live_page import Client, Stage, free_port
 
 from danger_safe.core.errors import UserError

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from listening import wait_for
+from helpers import wait_for
 from live_page import Stage
 
 from danger_safe.live.verdicts import read_verdicts
