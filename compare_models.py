@@ -27,22 +27,10 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 import math
 import time
 
-import numpy as np
-import pandas as pd
-from sklearn.pipeline import Pipeline
-
 from danger_safe.core import paths
 from danger_safe.core.atomic import atomic_path, without_formula
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
-from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
-from danger_safe.embeddings.table_sounds import older_than_manifest
-from danger_safe.evaluation.calibration import uncalibrated
-from danger_safe.evaluation.cross_validation import evaluate, summarise, warnings_of
-from danger_safe.evaluation.metrics import category_table, matrices_side_by_side
-from danger_safe.evaluation.model_comparison import recommend
-from danger_safe.evaluation.thresholds import Rule
-from danger_safe.training import find_models, load_models
 
 OUTPUTS = {  # and how the tables among them begin
     "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "model_confusion_matrices.png": (),
@@ -52,6 +40,20 @@ OUTPUTS = {  # and how the tables among them begin
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
+    import pandas as pd
+
+    from danger_safe.embeddings.table import describe_data, read_baseline, read_table
+    from danger_safe.embeddings.table_sounds import older_than_manifest
+    from danger_safe.evaluation.calibration import uncalibrated
+    from danger_safe.evaluation.cross_validation import evaluate, summarise, warnings_of
+    from danger_safe.evaluation.metrics import category_table, matrices_side_by_side
+    from danger_safe.evaluation.model_comparison import comparison_row, recommend, seconds_per_thousand
+    from danger_safe.evaluation.thresholds import Rule
+    from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
+    from danger_safe.reports.mistakes_page import write_mistakes
+    from danger_safe.training import find_models, load_models
+
     files = find_models(args.models, args.output_dir)
     given = {path.resolve() for path in (args.embeddings, args.baseline) if path}
     for name in OUTPUTS:
@@ -86,8 +88,8 @@ def main(arguments: list[str]) -> int:
         # a baseline is there to be beaten: no model of it is saved, and none recommended
         if own:
             own_models.append(title)
-        speed = _seconds_per_thousand(saved["pipeline"], table.features) if own else math.nan
-        rows.append(_row(title, file if own else None, summary, per_hour.get(title), learning, speed))
+        speed = seconds_per_thousand(saved["pipeline"], table.features) if own else math.nan
+        rows.append(comparison_row(title, file if own else None, summary, per_hour.get(title), learning, speed))
         if own:
             warnings += [f"{title}: {warning}" for warning in warnings_of(summary, seen=0)]
 
@@ -99,10 +101,6 @@ def main(arguments: list[str]) -> int:
     table_file, picture = args.output_dir / "model_comparison.csv", args.output_dir / "model_comparison.png"
     with atomic_path(table_file) as part:
         comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    # with matplotlib, which takes a second to load
-    from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
-    from danger_safe.reports.mistakes_page import write_mistakes
-
     matrices = args.output_dir / "model_confusion_matrices.png"
     draw_comparison(picture, describe_data(table), results)
     draw_confusions(matrices, describe_data(table), results)
@@ -124,53 +122,6 @@ def main(arguments: list[str]) -> int:
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
-
-
-def _seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
-    """How long a model takes for a thousand clips, once their embeddings are there: the best of three times."""
-    thousand = np.resize(features, (1000, features.shape[1]))
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        pipeline.predict_proba(thousand)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
-
-
-def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
-    """The table of other features for the same clips, in the same order. Raises UserError when the clips differ."""
-    baseline = read_table(path)
-    columns = ["file", "label", "fold", "source"]
-    if not baseline.clips[columns].astype(str).equals(table.clips[columns].astype(str)):
-        raise UserError(f"{path}: not of the same clips as the embeddings; extract it from the same --dataset")
-    return baseline
-
-
-def _row(title: str, file: Path | None, summary: dict, per_hour: dict | None, learning: float, speed: float) -> dict:
-    row = {"model": title, "file": file.name if file else "", "roc_auc": summary["ranking"]["roc_auc"]["all"]}
-    row["avg_precision"] = summary["ranking"]["average_precision"]["all"]
-    row["brier"] = summary["calibration"]["after"]["brier"]
-    row["calibration_error"] = summary["calibration"]["after"]["calibration_error"]
-    row["threshold"] = summary["threshold"]
-    row["false_alarms_per_hour"] = per_hour["false_alarms_per_hour"][0] if per_hour else math.nan
-    for key, ending in (("at_0.5", "@0.5"), ("at_threshold", "@threshold")):
-        for name, short in (
-            ("accuracy", "accuracy"),
-            ("danger_recall", "recall"),
-            ("danger_precision", "precision"),
-            ("f1", "f1"),
-        ):
-            row[short + ending] = summary[key][name]["all"]
-        row |= {
-            name + ending: count
-            for name, count in zip(("TN", "FP", "FN", "TP"), np.ravel(summary[key]["confusion"]), strict=True)
-        }
-    row |= {f"recall of {name}": found["at_threshold"] for name, found in summary["categories"].items()}
-    return row | {
-        "cross_validation_s": learning,
-        "model_MB": file.stat().st_size / 1e6 if file else math.nan,
-        "s_per_1000_clips": speed,
-    }
 
 
 def parse(arguments: list[str]):

@@ -25,20 +25,23 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 
 from danger_safe.core import paths
 from danger_safe.core.ownership import check_ours
-from danger_safe.detection.model_file import save_model_files
-from danger_safe.embeddings.table import describe_data, read_table
-from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds, older_than_manifest
-from danger_safe.evaluation.calibration import uncalibrated
-from danger_safe.evaluation.cross_validation import evaluate, folds_of, summarise
-from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
-from danger_safe.evaluation.novelty_report import summarise_left_out, summarise_unknown
-from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule, in_words_per_hour
-from danger_safe.evaluation.window_table import hear_again
-from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
+    from danger_safe.detection.model_file import save_model_files
+    from danger_safe.embeddings.table import describe_data, read_table
+    from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds, older_than_manifest
+    from danger_safe.evaluation.calibration import uncalibrated
+    from danger_safe.evaluation.cross_validation import evaluate, folds_of, summarise
+    from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
+    from danger_safe.evaluation.novelty_report import summarise_left_out, summarise_unknown
+    from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule, in_words_per_hour
+    from danger_safe.evaluation.window_table import hear_again
+    from danger_safe.reports.plots import draw_operating_points
+    from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
+
     table = read_table(args.embeddings)
     warnings = older_than_manifest(table)
     files = find_models(args.models, args.output_dir)
@@ -62,8 +65,6 @@ def main(arguments: list[str]) -> int:
             saved["unknown"]["level"] = metrics["unknown"]["level"]
         save_model_files(file.with_suffix(".joblib"), saved)
         write_metrics(file, metrics)
-        from danger_safe.reports.plots import draw_operating_points  # matplotlib takes a second to load
-
         written.append(args.output_dir / f"{key_of(file)}_operating_point.png")
         draw_operating_points(written[-1], metrics["model"], describe_data(table), metrics)
         print(f"{metrics['model']}: {in_words_per_hour(metrics['per_hour'])}")

@@ -21,21 +21,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from typing import TYPE_CHECKING
 
-from danger_safe.training import run_training
+from danger_safe.core.flags import training_flags
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
-def build(seed: int, jobs: int) -> Pipeline:
+def build(seed: int, jobs: int) -> "Pipeline":
     """Strongly regularised: there are more dimensions than clips."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000, random_state=seed)
     return make_pipeline(StandardScaler(), classifier)
 
 
 def main(arguments: list[str]) -> int:
-    return run_training(arguments, __doc__, "logreg", "Logistic Regression", build)
+    args = training_flags(arguments, __doc__)
+    from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
+
+    return run_training(args, "logreg", "Logistic Regression", build)
 
 
 if __name__ == "__main__":

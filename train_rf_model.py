@@ -21,21 +21,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does
 from danger_safe.core import cli  # first: where a package is missing, it says what to do
 
 # isort: split
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from typing import TYPE_CHECKING
 
-from danger_safe.training import run_training
+from danger_safe.core.flags import training_flags
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
-def build(seed: int, jobs: int) -> Pipeline:
+def build(seed: int, jobs: int) -> "Pipeline":
     """Trees split on one number at a time: no scaler needed."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+
     return make_pipeline(
         RandomForestClassifier(n_estimators=200, class_weight="balanced", random_state=seed, n_jobs=jobs)
     )
 
 
 def main(arguments: list[str]) -> int:
-    return run_training(arguments, __doc__, "rf", "Random Forest", build)
+    args = training_flags(arguments, __doc__)
+    from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
+
+    return run_training(args, "rf", "Random Forest", build)
 
 
 if __name__ == "__main__":

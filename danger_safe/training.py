@@ -2,6 +2,8 @@
 
 import json
 import platform
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,18 +32,8 @@ OUTPUTS = ("model.joblib", "model.skops", "metrics.json", "confusion_matrix.png"
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
-def run_training(arguments: list[str], docstring: str, key: str, title: str, build) -> int:
-    """The body of a train script. ``build(seed, jobs)`` returns the unfitted scikit-learn Pipeline."""
-    parser = cli.new_parser(docstring)
-    parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
-                        help="table of step 2")  # fmt: skip
-    parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
-    parser.add_argument("--min-recall", type=cli.fraction, default=0.95, metavar="R",
-                        help="fraction of the dangers that the chosen threshold must find; below 0.95, it may be above 0.5")  # fmt: skip
-    parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
-    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
-    args = parser.parse_args(arguments)
-
+def run_training(args: Namespace, key: str, title: str, build: Callable[[int, int], Pipeline]) -> int:
+    """The body of a train script, whose flags are ``training_flags``. ``build(seed, jobs)`` returns the unfitted pipeline."""
     for name in OUTPUTS:
         check_ours(args.output_dir / f"{key}_{name}")
     table = read_table(args.embeddings)

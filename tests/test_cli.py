@@ -10,6 +10,7 @@ from helpers import ROOT
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_path
 
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "cli.run(main)" in path.read_text(encoding="utf-8"))
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as narrow as a Windows console's code page
 
 
@@ -48,3 +49,34 @@ def test_little_memory_is_told_and_libraries_may_speak():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert ("may use 717 MB" in done.stderr) == warned and ("a library" in done.stderr.splitlines()[-1:]) == said
+
+
+def test_flags_are_answered_before_anything_heavy_is_loaded():
+    """In one process for all scripts and danger-safe: modules that take seconds to load cannot be loaded in it."""
+    code = """
+import runpy, sys
+HEAVY = {"torch", "sklearn", "scipy", "pandas", "librosa", "matplotlib", "pyarrow", "joblib", "dask", "MNN", "sounddevice"}
+class Refuse:
+    def find_spec(self, name, *_):
+        assert name.partition(".")[0] not in HEAVY, f"{name} is loaded before the flags are read"
+sys.meta_path.insert(0, Refuse())
+sys.stderr = sys.stdout
+for script in sys.argv[1:]:
+    for flag, status in (("--help", 0), ("--version", 0), ("--nonsense", 2)):
+        commands = [[script, flag]]
+        if script == "danger_safe/__main__.py":
+            commands = [[script, *words.split(), flag] for words in runpy.run_path(script)["COMMANDS"]]
+        for command in commands:
+            sys.argv = command
+            try:
+                runpy.run_path(script, run_name="__main__")
+            except SystemExit as ended:
+                assert ended.code == status, (command, ended.code)
+            print("answered:", *command)
+"""
+    scripts = [*SCRIPTS, "danger_safe/__main__.py"]
+    done = subprocess.run([sys.executable, "-c", code, *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("answered:") == 3 * 2 * len(SCRIPTS), (
+        done.stdout[-500:],
+        done.stderr,
+    )

@@ -13,6 +13,7 @@ import compare_models
 import train_logreg_model
 import train_mlp_model
 from danger_safe.core.errors import UserError
+from danger_safe.evaluation import model_comparison
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.model_comparison import difference, measures, recommend
 from danger_safe.evaluation.thresholds import Rule
@@ -84,7 +85,7 @@ def test_timings_do_not_change_the_recommendation(trained, monkeypatch, capsys):
     answers = set()
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        monkeypatch.setattr(compare_models, "_seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
+        monkeypatch.setattr(model_comparison, "seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
         compare_models.main([])
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1

@@ -57,13 +57,14 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
     elif _of_memory(error):
         print(f"error: {_words(error)}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError):
-        words = "activate the environment that they are in, or run: pip install -r requirements.txt"
-        print(
-            f"error: the Python package {error.name} is missing: {words} (README.md, Install)",
-            file=sys.stderr,
-        )
+        print(f"error: {_missing_package(error)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    words = "activate the environment that they are in, or run: pip install -r requirements.txt"
+    return f"the Python package {error.name} is missing: {words} (README.md, Install)"
 
 
 limit_threads()
@@ -143,6 +144,11 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         if "--debug" in arguments:
             raise
         print(f"error: {_words(error)}", file=sys.stderr)
+        status = FAILED
+    except ModuleNotFoundError as error:  # most packages are loaded only once the flags are read
+        if "--debug" in arguments:
+            raise
+        print(f"error: {_missing_package(error)}", file=sys.stderr)
         status = FAILED
     except Exception as error:
         if "--debug" in arguments:

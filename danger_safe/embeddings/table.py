@@ -224,3 +224,12 @@ def describe_data(table: EmbeddingTable) -> str:
     network = one_line(table.checkpoint["name"])
     words = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {network}"
     return words + (f", {seen} SEEN by the network" if seen else "")
+
+
+def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
+    """The table of other features for the same clips, in the same order. Raises UserError when the clips differ."""
+    baseline = read_table(path)
+    columns = ["file", "label", "fold", "source"]
+    if not baseline.clips[columns].astype(str).equals(table.clips[columns].astype(str)):
+        raise UserError(f"{path}: not of the same clips as the embeddings; extract it from the same --dataset")
+    return baseline
