@@ -28,6 +28,7 @@ from danger_safe.core.atomic import csv_line, with_formula, write_csv
 from danger_safe.core.child import run_to_the_end
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import list_files
+from danger_safe.core.terminal import one_json_line
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.detection.model_file import open_model_file, save_model_files
 from danger_safe.embeddings.cluster import check_answer
@@ -76,16 +77,40 @@ def test_names_are_no_formulas_and_come_back_as_they_were(tmp_path):
     assert [clip.category for clip in read_clips(tmp_path)] == FORMULAS
 
 
+UTF8 = {"PYTHONUTF8": "1"}
+
+
 def test_names_cannot_give_orders_to_a_terminal(refused, tmp_path):
     orders = "a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
     shown = cli.one_line(orders)
     assert shown == r"a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
     assert cli.one_line("còi 🧑\u200d🚒 می\u200cروم") == "còi 🧑\u200d🚒 می\u200cروم"
-    line = cli.one_json_line({"file": orders + "ò"})
+    line = one_json_line({"file": orders + "ò"})
     assert json.loads(line) == {"file": orders + "ò"} and "ò" in line
     assert not any(unicodedata.category(c) in ("Cc", "Cf") for c in line)
     refused(PREDICT, f"--{orders}", status=2, words=r"\x1b[31m")
     refused(PREDICT, "a.wav", "--format", orders, status=2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
+def test_on_a_terminal_no_name_turns_its_line_round():
+    """The numbers behind a Hebrew or Arabic name stay behind it; in a pipe and in files, text is as it is."""
+    import pty
+
+    code = """
+from danger_safe.core import cli
+cli.run(lambda _: print("0.98 שלום עולם 12.wav\\x1b[2J 0:07") or cli.warn("جرس.wav is missing"), [])
+"""
+    master, slave = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=slave, stderr=slave, env=os.environ | UTF8)
+    os.close(slave)
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    assert (
+        "0.98 \u2068שלום עולם\u2069 12.wav\\x1b[2J 0:07" in shown and "warning: \u2068جرس\u2069.wav is missing" in shown
+    )
+    piped = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=os.environ | UTF8)
+    assert piped.stdout.decode().startswith("0.98 שלום עולם 12.wav") and done.returncode == piped.returncode == 0
 
 
 def test_want_of_memory_is_told_whatever_it_was_taken_for(capsys):

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import errno
 import io
-import json
 import math
 import os
 import re
@@ -19,18 +18,14 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from unicodedata import category
 
 from danger_safe.core.atomic import FULL, FULL_WORDS
 from danger_safe.core.cores import available_cores, limit_threads
 from danger_safe.core.errors import UserError
+from danger_safe.core.terminal import Terminal, one_line
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 MAX_COUNT = 2**31 - 1  # of anything that is counted; libraries take no larger numbers
-# Of Unicode's categories: control characters, marks that turn the direction of text or cannot be seen, line ends, bytes
-# that are no text. The two joiners, which Persian and emoji need, are none of them.
-_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"
 # What libraries say in other errors than MemoryError where there is not enough of it.
 _NO_MEMORY = re.compile(
     "can't allocate memory|annot allocate memory|failed to map segment|bad_alloc|can't start new thread"
@@ -129,6 +124,9 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         _silence_libraries()
     _stop_on_sigterm()
     _survive_full_stderr()
+    for name in ("stdout", "stderr"):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper) and stream.isatty():
+            setattr(sys, name, Terminal(stream, is_ours=name == "stdout"))
     try:
         status = main(arguments)
         sys.stdout.flush()  # a full disk behind > is found out here, not when Python ends
@@ -247,21 +245,6 @@ def _words(error: BaseException) -> str:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
         return one_line(f"{error.filename2 or error.filename}: {error.strerror}")
     return one_line(str(error))
-
-
-def one_line(text: str) -> str:
-    """Text as one line: line ends and other control characters, which file names may hold, as ``\\n`` and the like."""
-    return "".join(c.encode("unicode_escape").decode() if _is_unseen(c) else c for c in text.strip())
-
-
-def one_json_line(content: object) -> str:
-    """Content as a line of JSON that can be shown on a terminal: text as it is, but for what ``one_line`` escapes."""
-    line = json.dumps(content, ensure_ascii=False)
-    return "".join(json.dumps(c)[1:-1] if _is_unseen(c) else c for c in line)
-
-
-def _is_unseen(character: str) -> bool:
-    return category(character) in _CONTROL and character not in _JOINERS
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 from danger_safe.audio.pcm import clock
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import csv_line
-from danger_safe.core.cli import one_json_line, one_line
+from danger_safe.core.terminal import one_json_line, one_line
 from danger_safe.detection.events import Event
 from danger_safe.detection.scorer import SILENCE_AMPLITUDE
 
