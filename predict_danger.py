@@ -28,7 +28,10 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 # isort: split
 import argparse
 import os
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from difflib import get_close_matches
 
 import numpy as np
@@ -36,13 +39,14 @@ from tqdm import tqdm
 
 from danger_safe.audio.decode import RATES, SUFFIXES, AudioError, read_channels, read_header
 from danger_safe.audio.ffmpeg import SCHEMES, address_channels, is_stream_address
+from danger_safe.audio.read_ahead import ReadAhead
 from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
 from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import is_address
 from danger_safe.data.clips import list_sounds
-from danger_safe.detection.detector import SENSITIVITIES, Detector
+from danger_safe.detection.detector import SENSITIVITIES, Detector, load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -59,8 +63,18 @@ def main(arguments: list[str]) -> int:
     if args.plot:
         check_ours(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
-    opened = open_detector(args.model, args.checkpoint, args.device, args.jobs, is_short(args.input), args.learnt)
-    with opened as (engine, detector), Listener(engine, detector, args.window, args.hop) as listener:
+    if args.model is None:  # the ready detector's, before its network is loaded
+        check_categories((*args.only, *args.ignore), load_builtin())
+    early = open_live(inputs[0], args) if isinstance(inputs[0], str) else None  # its sound goes on while we load
+    low_latency = early is not None or is_short(args.input)
+    opened = open_detector(
+        args.model, args.checkpoint, args.device, args.jobs, low_latency, args.learnt, is_endless=early is not None
+    )
+    with (
+        closing(early) if early else nullcontext(),
+        opened as (engine, detector),
+        Listener(engine, detector, args.window, args.hop) as listener,
+    ):
         threshold = choose_threshold(args, detector)
         check_categories((*args.only, *args.ignore), detector)
         if not args.quiet:
@@ -69,8 +83,9 @@ def main(arguments: list[str]) -> int:
         failures, unheard, dangers = 0, 0, 0
         for recording in inputs:
             summary = Summary(str(recording), threshold)
+            live, early = early, None
             try:
-                hear(recording, args, listener, summary, answers)
+                hear(recording, args, listener, summary, answers, live)
                 why = summary.broke_off
             except (AudioError, NetworkError) as error:
                 why = str(error)
@@ -133,14 +148,15 @@ def check_categories(asked: tuple[str, ...], detector: Detector) -> None:
             )
 
 
-def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers) -> None:
-    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard.
+def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers, early: ReadAhead | None) -> None:
+    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard. ``early`` is the sound of
+    a live one that is read already.
 
     Raises AudioError where nothing could be heard; ``summary`` says when a recording breaks off later.
     """
-    live = isinstance(recording, str)  # stdin, or an address
+    live = (early or open_live(recording, args)) if isinstance(recording, str) else None
     finder = EventFinder(EventConfig(summary.threshold, min_duration_s=args.min_duration), args.hop)
-    pieces, seconds = open_pieces(recording, args)
+    pieces, seconds = (live, None) if live else open_file(recording)
     overview = None
     if args.plot:
         from danger_safe.reports.timeline import Overview, draw_timeline  # matplotlib takes a second to load
@@ -148,7 +164,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
         overview = Overview()
         pieces = overview.watch(pieces)
 
-    quiet = live or args.quiet or not sys.stderr.isatty() or (args.format == "csv" and sys.stdout.isatty())
+    quiet = bool(live) or args.quiet or not sys.stderr.isatty() or (args.format == "csv" and sys.stdout.isatty())
     teller = _Teller(args, listener.detector, summary, answers, live)
     try:
         with tqdm(
@@ -160,9 +176,9 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
             delay=1,
             disable=quiet,
         ) as bar:
-            for window in listener.listen(pieces, live):
+            for window in listener.listen(pieces, bool(live)):
                 summary.add(window)
-                answers.window(summary, window, live)
+                answers.window(summary, window, bool(live))
                 teller.ended(finder.add(window))
                 teller.goes_on(finder)
                 if live and args.fail_on_danger and teller.is_danger:
@@ -179,6 +195,10 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
         summary.broke_off = str(error)
     finally:
         teller.ended(finder.finish())
+        if live:
+            live.close()
+    if live and live.lost_s and not summary.broke_off:
+        summary.broke_off = f"was heard but for {live.lost_s:.0f} s: this computer is too slow"
     if not summary.seconds:
         raise AudioError("has no samples")
     if overview:
@@ -188,7 +208,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
 class _Teller:
     """Names a recording's events and tells of those that were asked for; of live ones, as they begin and end."""
 
-    def __init__(self, args, detector: Detector, summary: Summary, answers, live: bool):
+    def __init__(self, args, detector: Detector, summary: Summary, answers, live: ReadAhead | None):
         self._args, self._detector, self._summary, self._answers, self._live = args, detector, summary, answers, live
         self._has_begun = False  # the event that goes on was told
 
@@ -203,7 +223,7 @@ class _Teller:
             return
         if self._is_wanted(event):
             self._has_begun = True
-            self._answers.begun(self._summary, event, self._summary.seconds - event.start)
+            self._answers.begun(self._summary, event, self._ago(event.start))
 
     def ended(self, events: list[Event]) -> None:
         """Take events into account that are over."""
@@ -211,9 +231,13 @@ class _Teller:
             if self._is_wanted(event) or self._has_begun:  # what was said to begin ends
                 self._summary.events.append(event)
                 if self._live:
-                    self._answers.ended(self._summary, event, self._summary.seconds - event.end)
+                    self._answers.ended(self._summary, event, self._ago(event.end))
             event.embedding = event.embedding[:0]  # a stream may have events for days
             self._has_begun = False
+
+    def _ago(self, moment: float) -> float:
+        """Seconds since a moment of a live recording."""
+        return time.time() - self._live.came_at(moment)
 
     def _is_wanted(self, event: Event) -> bool:
         """Name the event, and say whether --only and --ignore let it through."""
@@ -222,14 +246,19 @@ class _Teller:
         return category not in self._args.ignore and (not self._args.only or category in self._args.only)
 
 
-def open_pieces(recording: Path | str, args) -> tuple[Iterator[np.ndarray], int | None]:
-    """Sound as it comes, and how many seconds the header promises."""
+def open_live(recording: str, args) -> ReadAhead:
+    """A microphone's, stdin's or an address's sound, from now on."""
     if args.mic:
-        return microphone_pieces(), None
-    if recording == STREAM:
-        return (raw_pieces(sys.stdin.buffer, args.raw) if args.raw else wav_pieces(sys.stdin.buffer)), None
-    if isinstance(recording, str):
-        return address_channels(recording), None
+        return ReadAhead(microphone_pieces(), may_wait=False)
+    if recording != STREAM:
+        stopped = threading.Event()
+        return ReadAhead(address_channels(recording, stopped), stopped)
+    stdin = sys.stdin.buffer.raw  # a thread that waits in Python's own buffer would keep Python from ending
+    return ReadAhead(raw_pieces(stdin, args.raw) if args.raw else wav_pieces(stdin))
+
+
+def open_file(recording: Path) -> tuple[Iterator[np.ndarray], int | None]:
+    """Sound as it is read, and how many seconds the header promises."""
     try:
         frames, rate = read_header(recording)
         seconds = round(frames / rate) or None

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -38,6 +39,7 @@ _COMPLAINT = re.compile(rb"^(?:\[(?P<by>[^\]@]+) @ [^\]]*\] )*\[(?P<level>error|
 _FORGOTTEN = re.compile(rb"corrupt|mismatch|discontinu", re.I)  # of warnings: those that say that something is missing
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _BLOCK = 1 << 18  # bytes
+_POLL_SECONDS = 0.2  # after which who waits looks whether it is to stop
 
 
 def is_stream_address(text: str) -> bool:
@@ -112,11 +114,13 @@ def _is_cut_asf(path: Path) -> bool:
     return at >= 0 and not is_stream and int.from_bytes(head[at + 40 : at + 48], "little") > size
 
 
-def address_channels(address: str) -> Iterator[np.ndarray]:
-    """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end."""
+def address_channels(address: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
+    """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end, or until it is ``stopped``."""
     if not has_program():
         raise AudioError("is an address: with ffmpeg installed, it can be listened to")
     track, heard = _Track(address, 0, None), 0
+    if stopped is not None:
+        track.stopped = stopped
     for piece in track.pieces():
         heard += len(piece)
         yield piece
@@ -141,7 +145,7 @@ class _Track:
         self.reached = 0.0  # seconds of the input that were looked at
         self._dropped = 0  # samples, where times overlap
         self._blocks: queue.Queue[bytes] = queue.Queue(maxsize=4)
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
 
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) as they come; ``complaint`` says, at the end, what ffmpeg did not like."""
@@ -151,13 +155,15 @@ class _Track:
             thread.start()
         rest, channels = b"", 0
         try:
-            while data := self._next():
+            while data := self._next(process):
                 data = rest + data
                 if not channels:
                     if len(data) < 24 or len(data) < int.from_bytes(data[4:8], "big"):
                         rest = data
                         continue
                     channels = int.from_bytes(data[20:24], "big")
+                    if self._facts is None:
+                        self.complaint = ""  # a camera refused one of the ways to it, and was reached by another
                     data = data[int.from_bytes(data[4:8], "big") :]
                 size = len(data) // (4 * channels) * 4 * channels
                 rest = data[size:]
@@ -169,7 +175,7 @@ class _Track:
             if self._dropped > MAX_MISSING * SAMPLE_RATE and not self.complaint:
                 self.complaint = f"{self._dropped / SAMPLE_RATE:.1f} s of sound are at the times of other sound"
         finally:
-            self._stopped.set()
+            self.stopped.set()
             process.kill()  # where nobody wants the rest
             process.wait()
             for thread in threads:
@@ -177,21 +183,27 @@ class _Track:
             process.stdout.close()
             process.stderr.close()
 
-    def _next(self) -> bytes:
-        try:
-            return self._blocks.get(timeout=GIVE_UP_SECONDS)
-        except queue.Empty:
-            self.complaint = f"nothing, for {GIVE_UP_SECONDS} seconds: given up"
-            return b""
+    def _next(self, process: subprocess.Popen) -> bytes:
+        """What was decoded since; nothing at the end, or where nothing comes."""
+        until = time.monotonic() + GIVE_UP_SECONDS
+        while not self.stopped.is_set():
+            try:
+                return self._blocks.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if time.monotonic() > until:
+                    self.complaint = f"nothing, for {GIVE_UP_SECONDS} seconds: given up"
+                    break
+        process.kill()  # else it might be waited for without end
+        return b""
 
     def _read(self, process: subprocess.Popen) -> None:
         """In a thread: what ffmpeg has decoded."""
         data = b"more"
-        while data and not self._stopped.is_set():
+        while data and not self.stopped.is_set():
             data = process.stdout.read(_BLOCK)
-            while not self._stopped.is_set():
+            while not self.stopped.is_set():
                 try:
-                    self._blocks.put(data, timeout=0.2)
+                    self._blocks.put(data, timeout=_POLL_SECONDS)
                     break
                 except queue.Full:
                     continue
@@ -203,8 +215,8 @@ class _Track:
             *lines, rest = re.split(rb"[\r\n]", rest + data)
             rest = rest[-4_096:]
             for line in lines:
-                if (time := _TIME.search(line)) is not None:
-                    self.reached = max(self.reached, _seconds(time))
+                if (reached := _TIME.search(line)) is not None:
+                    self.reached = max(self.reached, _seconds(reached))
                 elif (dropped := _DROPPED.search(line)) is not None:
                     self._dropped += int(dropped[1])
                 elif not self.complaint:
@@ -235,11 +247,13 @@ def _start(source: str) -> list[str]:
             f"{FORMATS},rtsp,rtp,hls,live_flv,mpjpeg,sdp",
         )
     program = shutil.which("ffmpeg") or "ffmpeg"
-    return [program, "-nostdin", "-hide_banner", "-protocol_whitelist", protocols, "-format_whitelist", formats]
+    command = [program, "-nostdin", "-hide_banner", "-protocol_whitelist", protocols, "-format_whitelist", formats]
+    # Over UDP, sound is lost where the network is busy.
+    return [*command, "-rtsp_flags", "prefer_tcp"] if source.lower().startswith("rtsp") else command
 
 
-def _seconds(time: re.Match[bytes]) -> float:
-    hours, minutes, seconds = map(float, time.groups())
+def _seconds(clock: re.Match[bytes]) -> float:
+    hours, minutes, seconds = map(float, clock.groups())
     return hours * 3600 + minutes * 60 + seconds
 
 

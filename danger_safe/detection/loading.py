@@ -1,5 +1,6 @@
 """A detector, the repository's or a user's, together with an engine of the network that it listens through."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,8 @@ from danger_safe.detection.personal import load_learnt, personal_detector
 from models.checkpoint_files import NAMES, checkpoint_here
 from models.engine import Engine, convert_for_next_time, open_engine
 
+CONVERT_AFTER_S = 60.0  # of an endless recording: what was missed while the network was loaded is caught up with first
+
 
 @contextmanager
 def open_detector(
@@ -20,6 +23,7 @@ def open_detector(
     cores: int = 2,
     low_latency: bool = False,
     learnt: Path | None = None,
+    is_endless: bool = False,
 ) -> Iterator[tuple[Engine, Detector]]:
     """An engine and the detector that judges its embeddings, open in a ``with`` block.
 
@@ -28,8 +32,10 @@ def open_detector(
         checkpoint: name or file of the network; None: the one that the model was trained with.
         device: auto, cpu or cuda.
         cores: for the network on a CPU.
-        low_latency: there is little to hear, so do not convert the network first (``open_engine``).
+        low_latency: there is little to hear, or it goes on already, so do not convert the network first (``open_engine``)
+            but afterwards.
         learnt: what a household's verdicts have taught the ready detector (``listen.py --learn``); None: nothing.
+        is_endless: there may be no afterwards: convert it meanwhile.
 
     Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
     """
@@ -48,11 +54,15 @@ def open_detector(
     elif checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:
+        if engine.is_fallback and is_endless:
+            later = threading.Timer(CONVERT_AFTER_S, convert_for_next_time, (name,))
+            later.daemon = True
+            later.start()
         if saved:
             yield engine, user_detector(model, saved, engine.info, engine.head)
         else:
             yield engine, _builtin_detector(engine, learnt)
-    if engine.is_fallback:
+    if engine.is_fallback and not is_endless:
         convert_for_next_time(name)
 
 

@@ -1,0 +1,95 @@
+"""A stream gives what the file gives, however it comes, and nothing of it is lost while nobody listens yet."""
+
+import io
+import itertools
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from listening import RATE, siren, wait_for
+
+import predict_danger
+from danger_safe.audio import read_ahead
+from danger_safe.audio.pcm import AudioError
+from danger_safe.audio.read_ahead import ReadAhead
+from danger_safe.audio.stream import wav_pieces
+from danger_safe.detection import loading
+from danger_safe.detection.scorer import HOP, Listener
+from danger_safe.detection.writers import Summary, Writer
+
+
+class InChunks(io.RawIOBase):
+    """Gives ``size`` bytes at a time, and nothing yet every other time, as a pipe may that does not wait."""
+
+    def __init__(self, content, size):
+        self._content, self._size, self._is_dry = io.BytesIO(content), size, False
+
+    def fileno(self):
+        raise OSError  # nothing that could be waited for
+
+    def read(self, size=-1):
+        self._is_dry = not self._is_dry
+        return None if self._is_dry and self._size > 10_000 else self._content.read(min(size, self._size))
+
+
+def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
+    wave = 0.003 * np.random.default_rng(0).standard_normal(20 * RATE)
+    wave[3 * RATE : 8 * RATE] += siren(5)
+    wave[14 * RATE : 17 * RATE] += siren(3)
+    samples = np.stack([wave, 0.2 * wave], axis=1)
+    soundfile.write(tmp_path / "two sirens.wav", samples, RATE, subtype="PCM_24")
+    content = (tmp_path / "two sirens.wav").read_bytes()
+    reading, writing = os.pipe()
+    with loading.open_detector(cores=1) as (engine, detector), Listener(engine, detector, 3.0, HOP) as listener:
+
+        def events(recording, early=None):
+            args = predict_danger.parse([str(recording)])
+            summary = Summary(str(recording), detector.threshold)
+            predict_danger.hear(recording, args, listener, summary, Writer(), early)
+            assert summary.seconds == pytest.approx(20, abs=0.01) and not summary.broke_off
+            return np.array([(event.start, event.end, event.peak) for event in summary.events])
+
+        expected = events(tmp_path / "two sirens.wav")
+        assert len(expected) == 2 and np.allclose(expected[:, :2], [(3, 8), (14, 17)], atol=1)
+        with os.fdopen(writing, "wb") as pipe:
+            sender = threading.Thread(target=lambda: [pipe.write(content), pipe.close()])
+            sender.start()
+            assert np.allclose(events("-", ReadAhead(wav_pieces(os.fdopen(reading, "rb", 0)))), expected, atol=HOP)
+            sender.join()
+        for size in (777, 65_537):
+            stream = InChunks(content, size)
+            assert np.allclose(events("-", ReadAhead(wav_pieces(stream))), expected, atol=HOP)
+
+
+def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypatch):
+    monkeypatch.setattr(read_ahead, "MAX_BYTES", 4 * 4000)
+
+    def pieces(given):
+        for number in range(9):
+            given.append(number)
+            yield np.full(1000, number, np.float32)
+        raise AudioError("breaks off")
+
+    given = []
+    ahead = ReadAhead(pieces(given))
+    wait_for(lambda: len(given) == 5)  # four wait here, and one to be let in
+    came = ahead.came_at(4000 / RATE)
+    assert came <= time.time() and ahead.came_at(3500 / RATE) == pytest.approx(came - 500 / RATE, abs=1e-4)
+    heard = []
+    with pytest.raises(AudioError, match="breaks off"):
+        heard.extend(piece[0] for piece in ahead)
+    assert heard == list(range(9)) and not ahead.lost_s
+
+    microphone = ReadAhead(pieces(given := []), may_wait=False)
+    wait_for(lambda: len(given) == 9)
+    with pytest.raises(AudioError):
+        [heard.append(piece[0]) for piece in microphone]
+    assert heard[9:] == [0, 1, 2, 3] and microphone.lost_s == pytest.approx(5000 / RATE)
+
+    endless = ReadAhead(itertools.repeat(np.zeros(1000, np.float32)))
+    wait_for(lambda: endless._held)
+    endless.close()
+    assert not endless._thread.is_alive()
