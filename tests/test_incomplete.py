@@ -211,6 +211,9 @@ def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
         assert seconds < 5 and complaint.startswith("breaks off at"), name
         if name != "a.wma":  # nothing in it tells
             assert "breaks off" in heard(path, spoilt(content, 0.5, 4_000))[1], name
+    lossless = made(tmp_path / "two.caf", "-i", recording, "-c:a", "alac", "-sample_fmt", "s32p").read_bytes()
+    assert heard(tmp_path / "two.caf", 2 * lossless) == (pytest.approx(12, abs=0.1), "")
+    assert heard(made(tmp_path / "mp3.wav", "-i", recording, "-c:a", "libmp3lame")) == (pytest.approx(6, abs=0.1), "")
 
 
 @ffmpeg

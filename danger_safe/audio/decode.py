@@ -150,13 +150,35 @@ def _pieces(path: PathOrUrl, mix: Callable[[np.ndarray], np.ndarray]) -> Iterato
                     refused = error
             if heard or not str(refused).startswith(_UNDECODABLE):
                 raise refused
-            for piece in ffmpeg.file_channels(local, refused):
+            for piece in _by_ffmpeg(local, sections, refused):
                 heard += len(piece)
                 yield mix(piece)
             if fault := next((section.fault for section in sections if section.fault), ""):
                 raise AudioError(_in_words(fault, heard))
     except OSError as error:
         raise AudioError(_reason(path, error)) from error
+
+
+def _by_ffmpeg(path: Path, sections: list[Section], refused: AudioError) -> Iterator[np.ndarray]:
+    """What ffmpeg decodes of a file that libsndfile ``refused``, (samples, channels); each of the recordings in it.
+
+    Raises AudioError where some of it was missing, after all that there is.
+    """
+    if len(sections) < 2:
+        yield from ffmpeg.file_channels(path, refused)
+        return
+    fault = ""
+    for section in sections:  # of the whole file, ffmpeg hears the first one
+        with tempfile.TemporaryDirectory() as folder, open(path, "rb") as file:
+            part = Path(folder, "part" + path.suffix)
+            with open(part, "wb") as copy:
+                shutil.copyfileobj(SpliceReader(file, section), copy)
+            try:
+                yield from ffmpeg.file_channels(part, refused)
+            except AudioError as error:
+                fault = fault or str(error)
+    if fault:
+        raise AudioError(fault)
 
 
 def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterator[np.ndarray]:
@@ -171,7 +193,9 @@ def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterat
                 for piece in resampled(map(mix, count.watch(sound)), sound.samplerate):
                     heard += len(piece)
                     yield piece
-                missing = sound.frames - count.frames > _SLACK.get(sound.format, 0)
+                # In a WAV, MP3 has its delay, too.
+                kind = "MP3" if sound.subtype.startswith("MPEG") else sound.format
+                missing = sound.frames - count.frames > _SLACK.get(kind, 0)
         except soundfile.SoundFileError as error:
             if not heard:
                 raise
