@@ -207,6 +207,8 @@ def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
         path = made(tmp_path / name, "-i", recording, *flags)
         assert heard(path) == (pytest.approx(6, abs=0.1), ""), name
         content = path.read_bytes()
+        if name == "a.m4a":
+            assert heard(tmp_path / "two.m4a", 2 * content) == (pytest.approx(12, abs=0.2), "")
         seconds, complaint = heard(path, content[: int(len(content) * 0.6)])
         assert seconds < 5 and complaint.startswith("breaks off at"), name
         if name != "a.wma":  # nothing in it tells

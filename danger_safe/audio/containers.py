@@ -11,7 +11,8 @@ def find_sections(source: Source) -> list[Section]:
     sections: list[Section] = []
     position = 0
     while position < source.size:
-        position = skip_id3(source, after_padding(source, position))
+        if source.read(position + 4, 4) != b"ftyp":  # an MP4 begins with zero bytes of its own
+            position = skip_id3(source, after_padding(source, position))
         finder = _finder(source.read(position, 12))
         if finder is None:
             break
@@ -41,6 +42,22 @@ def _finder(head: bytes):
         return chunked.wav
     if head[:4] == b"riff":
         return chunked.w64
+    if head[4:8] == b"ftyp":
+        return _mp4
     if head[:4] in known:
         return known[head[:4]]
     return mpeg.mpeg if len(head) > 4 and mpeg.frame_size(head[:4]) else None
+
+
+def _mp4(source: Source, begin: int) -> tuple[list[Section], int]:
+    """MP4, M4A, MOV, 3GP: boxes, of which one named ftyp begins a recording."""
+    position = begin
+    while position + 8 <= source.size:
+        name, length = source.read(position + 4, 4), source.number(position, 4, "big")
+        if name == b"ftyp" and position > begin:
+            return [Section(begin, position)], position
+        length = source.number(position + 8, 8, "big") if length == 1 else length
+        if length < 8:  # to the file's end, or no box
+            break
+        position += length
+    return [Section(begin, source.size)], source.size
