@@ -6,7 +6,7 @@
         logits = engine.head(embeddings)               # (1, classes): what the network itself calls it
 
 ``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else PyTorch on the CPU; ``engine.name`` says which.
-models.models.Cnn14 remains the reference: tests/test_engine.py holds every engine against it.
+models.models.Cnn14 remains the reference: tests/models/test_engine.py holds every engine against it.
 """
 
 import contextlib

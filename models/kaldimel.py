@@ -5,7 +5,7 @@
 
 What EfficientAT computes before its networks: pre-emphasis, a window of 25 ms inside an FFT of 32 ms, triangles that are
 straight on Kaldi's mel scale, a logarithm and one fixed scaling. Levels are not normalised: a louder sound has larger
-values. tests/test_mn04.py holds it against the reference implementation's.
+values. tests/models/test_mn04.py holds it against the reference implementation's.
 """
 
 from collections.abc import Iterator

@@ -4,7 +4,7 @@
     logmel = front_end(samples)     # (samples,) at 32 kHz -> (frames, 64), in dB
 
 torchlibrosa multiplies each frame with a 1,024 x 1,026 matrix; an FFT gives the same numbers. Nothing here needs
-PyTorch, which takes seconds to load. tests/test_cnn14.py holds the two against each other.
+PyTorch, which takes seconds to load. tests/models/test_cnn14.py holds the two against each other.
 """
 
 from collections.abc import Iterator

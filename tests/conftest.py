@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 sys.path.insert(0, str(ROOT))
 
-from helpers import REFERENCE, SHARED, needs_shared, reference_module, run, tree, write_esc50  # noqa: E402, F401
+from helpers import REFERENCE, run, tree  # noqa: E402 - found where the line above says
 
 # Files whose few tests take long, the longest first: whoever is through with them does the many short ones.
 LONGEST = (

@@ -2,7 +2,7 @@
 
 Half of the moments are just after an operation on a file of the output (the n-th of those that a whole run does), half are
 spread over the run's time. After each kill every file with a real name must be whole; the same command, run again,
-must end well, leave nothing behind, and give what a run that nobody killed gives. tests/test_faults.py does a few.
+must end well, leave nothing behind, and give what a run that nobody killed gives. tests/core/test_faults.py does a few.
 
 Scripts run in forks of this process, which has loaded the heavy libraries: a moment costs seconds. POSIX only.
 """

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-from helpers import wait_for  # noqa: F401
 
 RATE = 32_000
 
