@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from listening import RATE, siren, wait_for
+from helpers import wait_for
+from listening import RATE, siren
 
 import predict_danger
 from danger_safe.audio import read_ahead
