@@ -50,8 +50,9 @@ def test_every_script_is_a_command_and_every_module_is_there(installed):
     assert {script for script, _ in COMMANDS.values()} == scripts
     assert {path.stem for path in (inside / "scripts").glob("*.py")} == scripts
     for folder, copies in ((ROOT / "danger_safe", inside), (ROOT / "models", inside / "models")):
-        modules = {path.relative_to(folder) for path in folder.rglob("*.py")}
-        assert modules <= {path.relative_to(copies) for path in copies.rglob("*.py")}
+        kinds = (".py", ".html", ".css", ".js", ".svg")
+        files = {path.relative_to(folder) for path in folder.rglob("*") if path.suffix in kinds}
+        assert files <= {path.relative_to(copies) for path in copies.rglob("*")}
     stale = [
         path for path in inside.rglob("*.py") if re.search(r"^ *(from|import) models\b", path.read_text("utf-8"), re.M)
     ]

@@ -71,7 +71,7 @@ class Monitor:
             return status, None
         if now is None:
             return "starting", None
-        if time.monotonic() - now.noted > BEHIND_S:
+        if now.reason and time.monotonic() - now.noted > BEHIND_S:
             return "behind", now
         return now.reason, now
 

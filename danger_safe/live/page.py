@@ -21,7 +21,6 @@ from danger_safe.live.page_words import LANGUAGES, Words, choose
 from danger_safe.live.verdicts import NONE, VERDICTS, Verdict, append_verdict, load_windows, relative
 
 try:
-    from anyio.to_thread import current_default_thread_limiter
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -46,7 +45,6 @@ STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "ima
 SOUNDS = {".flac": "audio/flac", ".ogg": "audio/ogg"}
 MAX_BODY = 4_096  # bytes of a request
 MAX_PICTURES = 40  # that are held, 20 KB each
-THREADS = 4  # that make answers
 
 
 class Page:
@@ -101,7 +99,6 @@ class Page:
         return session
 
     async def _front(self, request: Request) -> Response:
-        current_default_thread_limiter().total_tokens = THREADS
         if (language := request.query_params.get("language")) in LANGUAGES:
             answer = RedirectResponse("/", 303)
             answer.set_cookie("language", language, max_age=365 * 86_400, samesite="strict")

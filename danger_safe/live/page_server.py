@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import h11
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +19,7 @@ from danger_safe.live.page_access import Access
 
 MAX_CONNECTIONS = 64  # more are closed at once: cameras need sockets, too
 REQUEST_S = 20.0  # that a request may take to be sent
+THREADS = 4  # that make answers
 CLOSE_S = 2  # that answers under way may take at the end
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
@@ -102,12 +104,13 @@ def guarded(app: Callable, access: Access) -> Callable:
                 message["headers"] = [*message["headers"], *_ADDED]
             await send(message)
 
+        current_default_thread_limiter().total_tokens = THREADS
         request, chosen = Request(scope), app
         if not access.knows_host(request.headers.get("host", "")):
             chosen = PlainTextResponse("This computer has another name: see names in [page].", 421)
         elif access.is_from_elsewhere(request.headers):
             chosen = PlainTextResponse("Another site asked for this.", 403)
-        elif request.method != "GET" and not access.is_own_page(request.headers):
+        elif request.method not in ("GET", "HEAD") and not access.is_own_page(request.headers):
             chosen = PlainTextResponse("This did not come from the page itself.", 403)
         await chosen(scope, receive, send_with_headers)
 

@@ -16,7 +16,6 @@ from danger_safe.live.monitor import Monitor
 from danger_safe.live.page import Page
 from danger_safe.live.page_server import listen
 from danger_safe.live.page_view import EventList, View
-from danger_safe.live.recorder import SUFFIXES
 from danger_safe.live.sources import Source
 from danger_safe.live.verdicts import FILE, WINDOWS_FOLDER, read_verdicts
 from models.engine import Engine
@@ -33,7 +32,7 @@ class PageService:
         file, windows = log.with_name(FILE), log.with_name(WINDOWS_FOLDER)
         verdicts = read_verdicts(file)
         events, monitor = EventList(log, verdicts), Monitor()
-        recordings = [Path(config.record.folder) / f"{{}}{suffix}" for suffix in SUFFIXES] if config.record else []
+        recordings = Path(config.record.folder) if config.record else None
         tags = find_tags(engine.info, engine.head)
         view = View(sources, policies, config.alarm, monitor, events, tags, recordings, windows)
         self._page = Page(config.page, view, verdicts, file, config.record, say)

@@ -13,6 +13,7 @@ from danger_safe.live.alarms import LiveEvent, Policy
 from danger_safe.live.config import AlarmConfig
 from danger_safe.live.monitor import LOWEST_DBFS, Monitor, Now
 from danger_safe.live.page_words import Words
+from danger_safe.live.recorder import SUFFIXES
 from danger_safe.live.sources import Source
 from danger_safe.live.verdicts import FALSE_ALARM, NONE, RIGHT, Verdict
 
@@ -72,19 +73,18 @@ class View:
 
     def __init__(
         self, sources: list[Source], policies: dict[str, Policy], alarm: AlarmConfig, monitor: Monitor, events: EventList,
-        tags: AudioSetTags | None, recordings: list[Path], windows: Path,
+        tags: AudioSetTags | None, recordings: Path | None, windows: Path,
     ):  # fmt: skip
-        """``recordings``: patterns of an event's sound, ``{}`` for its id; none where no sound is kept. ``windows``: the folder
-        of events' windows."""
+        """``recordings``: the folder of events' sounds, if they are kept; ``windows``: that of events' windows."""
         self.sources, self.events = sources, events
         self._policies, self._alarm, self._monitor, self._tags = policies, alarm, monitor, tags
         self._recordings, self._windows = recordings, windows
 
     def sound(self, name: str) -> Path | None:
         """Where the sound of a listed event is; None where there is none."""
-        if self.events.get(name) is None:
+        if self._recordings is None or self.events.get(name) is None:
             return None
-        paths = [Path(str(pattern).replace("{}", name)) for pattern in self._recordings]
+        paths = (self._recordings / f"{name}{suffix}" for suffix in SUFFIXES)
         return next((path for path in paths if path.is_file()), None)
 
     def windows(self, name: str) -> Path | None:

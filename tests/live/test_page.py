@@ -2,6 +2,7 @@
 
 import json
 import socket
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import numpy as np
@@ -18,6 +19,7 @@ from danger_safe.live.verdicts import load_windows, read_verdicts
 
 
 def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
+    monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)  # this computer may be busy
     alarm = AlarmConfig(confirm_windows=2, cooldown_seconds=60, min_seconds=1)
     with Stage(tmp_path, ("front door", "Bếp <b>"), alarm) as stage:
         client, door = stage.client(), stage.sources["front door"]
@@ -55,9 +57,20 @@ def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
         assert "Bếp &lt;b&gt;" in client.open()[1] and "<b>" not in client.open()[1]
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 0.0)
         assert why() == "The computer is behind: sound waits to be heard."
+        monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)
         stage.page.flush("front door")
         door.status = "done"
         assert why() == "Heard to its end."
+    now = datetime.now()
+    around = (
+        (now - timedelta(hours=2)).time().replace(microsecond=0),
+        (now + timedelta(hours=2)).time().replace(second=0),
+    )
+    with Stage(tmp_path, alarm=AlarmConfig(confirm_windows=3, quiet_hours=(around,))) as stage:
+        stage.hear("front door", [0.1] * 20 + [0.9] * 2)
+        assert stage.client().state()["sources"][0]["why"] == "siren: not confirmed yet, 2 of 3 steps."
+        stage.hear("front door", [0.9] * 2)
+        assert stage.client().state()["sources"][0]["why"] == f"siren: quiet hours until {around[1]:%H:%M}."
 
 
 def test_words():
