@@ -36,6 +36,7 @@ def test_detector_is_made_and_judged_by_collections_left_out(tmp_path, monkeypat
     builtin = detector.load_builtin()
     assert builtin.about["ordinary"] == {"hours": 12 / 3600, "recordings": 1, "collections": ["kept back"]}
     assert builtin.about["left_out"]["clips"] == 2 * len(sounds) + 4
+    assert len(builtin.reference.scores) == 2 * len(sounds) + 4 and builtin.reference.danger.sum() == 12
     assert {"siren", "dog", "rain", "wind", "room_tone_noise"} == set(builtin.categories)
     low, normal, high = (builtin.threshold_of(name) for name in detector.SENSITIVITIES)
     assert low >= normal >= high and builtin.threshold == normal
