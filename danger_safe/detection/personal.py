@@ -2,8 +2,9 @@
 
 Each verdict keeps its event's surest windows as the network hears them; the network stays as it is. A window that resembles
 them more than it resembles any danger loses log-odds: up to a third of what would make it quiet for each false alarm that
-it resembles, the whole from three on. A single wrong verdict can therefore deafen nobody, and nothing ever scores
-higher than before. Events that were confirmed protect what resembles them, as the dangers that were shipped do.
+it resembles, the whole from three on. So a single wrong verdict deafens nobody, and nothing ever scores higher than
+before. What is surer than the false alarms ever were keeps its score, as a siren while the kettle whistles. Events that
+were confirmed protect what resembles them, as the dangers that were shipped do.
 
 How alike is alike enough, the household's own takes tell: windows count as the same sound that are about as similar to
 those of a verdict as the verdicts on that sound are to each other. The numbers were chosen with benchmarks/household_week.py.
@@ -31,6 +32,7 @@ SELF_SLACK = 0.07  # below the verdicts' similarity to each other, a window is s
 FADE = 0.1  # and below that, it is less and less
 WIDEST, NARROWEST = 0.6, 0.9  # limits of the similarity that is wholly the same sound; the latter for a single verdict
 MARGIN = (0.1, 0.3)  # more similar to a false alarm than to the nearest danger by so much: not at all quiet, wholly
+SURER = (0.3, 1.0)  # log-odds above the false alarm's surest window: not at all something else besides, wholly
 MAX_LOSS = 0.02  # of the dangers that the shipped evaluation finds: more is never given up
 
 
@@ -126,21 +128,16 @@ class PersonalDetector(BuiltinDetector):
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
-        before = super().scores(embeddings)
-        return self._lowered(before, self.loss(embeddings))
+        before, directions = super().scores(embeddings), self._project(embeddings)
+        return self._lowered(before, directions, self._nearest_danger(directions))
 
     def resembled(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> how many false alarms each window is quiet for; 0 where it is not, (windows,)."""
         before, least = super().scores(embeddings), self.threshold_of("high")
         directions = self._project(embeddings)
         nearest = self._nearest_danger(directions)
-        is_quiet = (before >= least) & (self._lowered(before, self._loss(directions, nearest)) < least)
+        is_quiet = (before >= least) & (self._lowered(before, directions, nearest) < least)
         return np.where(is_quiet, (self._same(directions, nearest) >= 0.5).sum(axis=1), 0)
-
-    def loss(self, embeddings: np.ndarray) -> np.ndarray:
-        """(windows, dimensions) -> the log-odds that each loses, 0 or more, (windows,)."""
-        directions = self._project(embeddings)
-        return self._loss(directions, self._nearest_danger(directions))
 
     @cached_property
     def change(self) -> Change:
@@ -148,7 +145,7 @@ class PersonalDetector(BuiltinDetector):
         reference, threshold = self.reference, self.threshold
         directions, before = reference.clip_directions(), reference.scores.astype(np.float64)
         nearest = self._nearest_danger(directions, reference.collection)
-        after, danger = self._lowered(before, self._loss(directions, nearest)), reference.danger
+        after, danger = self._lowered(before, directions, nearest), reference.danger
         counts = [int((scores[side] >= threshold).sum()) for side in (danger, ~danger) for scores in (before, after)]
         return Change(threshold, int(danger.sum()), *counts[:2], max(int((~danger).sum()), 1), *counts[2:])
 
@@ -161,22 +158,21 @@ class PersonalDetector(BuiltinDetector):
                 break
         return detector
 
-    @staticmethod
-    def _lowered(scores: np.ndarray, loss: np.ndarray) -> np.ndarray:
-        """Probabilities with so much less log-odds."""
-        odds = scores * np.exp(-loss)
-        return odds / (odds + 1 - scores)
-
     def _project(self, embeddings: np.ndarray) -> np.ndarray:
         return self.reference.project(self.standardised(embeddings))
 
-    def _loss(self, directions: np.ndarray, nearest_danger: np.ndarray) -> np.ndarray:
+    def _lowered(self, scores: np.ndarray, directions: np.ndarray, nearest_danger: np.ndarray) -> np.ndarray:
+        """(windows,) scores as the verdicts lower them."""
         same = self._same(directions, nearest_danger)
-        if not same.shape[1]:
-            return np.zeros(len(directions))
         count = same.sum(axis=1)
-        amount = same @ self._amounts / np.maximum(count, 1e-9)
-        return self.learnt.strength * np.minimum(1, count / ENOUGH) * amount
+        if not count.any():
+            return scores
+        kind = same / np.maximum(count, 1e-9)[:, None]  # which of the false alarms it is
+        odds = _log_odds(np.clip(scores, 1e-9, 1 - 1e-9))
+        least, enough = SURER
+        is_surer = np.clip((odds - kind @ self._surest - least) / (enough - least), 0, 1)
+        loss = self.learnt.strength * (1 - is_surer) * np.minimum(1, count / ENOUGH) * (kind @ self._amounts)
+        return np.where(count > 0, 1 / (1 + np.exp(loss - odds)), scores)
 
     def _same(self, directions: np.ndarray, nearest_danger: np.ndarray) -> np.ndarray:
         """(windows, directions) -> how much each is the same sound as each false alarm, in [0, 1], (windows, alarms)."""
@@ -220,13 +216,16 @@ class PersonalDetector(BuiltinDetector):
         return [a for a, verdict in zip(self._anchors, self.learnt.verdicts, strict=True) if verdict.is_right]
 
     @cached_property
-    def _amounts(self) -> np.ndarray:
-        """Log-odds that make each false alarm quiet, (false alarms,)."""
+    def _surest(self) -> np.ndarray:
+        """Log-odds of each false alarm's surest window, as shipped, (false alarms,)."""
         scores = super().scores(self.learnt.embeddings.astype(np.float32))
         numbers = [n for n, verdict in enumerate(self.learnt.verdicts) if not verdict.is_right]
-        surest = np.array([scores[self.learnt.owner == number].max() for number in numbers])
-        surest = np.clip(surest, 1e-3, 1 - 1e-3)
-        return np.maximum(_log_odds(surest) - _log_odds(QUIET_SCORE), LEAST_LOSS)
+        return _log_odds(np.clip([scores[self.learnt.owner == number].max() for number in numbers], 1e-3, 1 - 1e-3))
+
+    @cached_property
+    def _amounts(self) -> np.ndarray:
+        """Log-odds that make each false alarm quiet, (false alarms,)."""
+        return np.maximum(self._surest - _log_odds(QUIET_SCORE), LEAST_LOSS)
 
     @cached_property
     def _reach(self) -> np.ndarray:
@@ -240,7 +239,7 @@ class PersonalDetector(BuiltinDetector):
         return reach
 
 
-def _log_odds(score):
+def _log_odds(score: np.ndarray | float) -> np.ndarray | float:
     return np.log(score / (1 - score))
 
 
