@@ -31,12 +31,15 @@ from danger_safe.core.paths import list_files
 from danger_safe.core.terminal import one_json_line
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.detection.model_file import open_model_file, save_model_files
+from danger_safe.detection.personal import load_learnt
 from danger_safe.embeddings.cluster import check_answer
 from danger_safe.embeddings.journal import Result
 from danger_safe.embeddings.plan import Task
 from danger_safe.embeddings.table import read_table
 from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
 from danger_safe.embeddings.table_writer import write_table
+from danger_safe.live.config import read_config
+from danger_safe.live.verdicts import read_verdicts
 from models import checkpoint_files
 from models.checkpoints import load_model
 
@@ -303,3 +306,16 @@ def test_steps_end_with_whoever_started_them(tmp_path):
     wait_for(has_ended)
     done = run_to_the_end("import danger_safe.core.cache_folder, sys; print(sys.argv[1])", "x", folder=tmp_path)
     assert done.stdout == "x\n" and done.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes with a name are POSIX")
+def test_what_a_service_reads_is_a_file_and_no_larger_than_it_looks(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (deep := tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (long := tmp_path / "long.toml").write_bytes(b"#" * (2 << 20))
+    bomb = tmp_path / "learnt.npz"
+    np.savez_compressed(bomb, text=np.zeros(1 << 26, np.uint8), embeddings=np.zeros(1), owner=np.zeros(1))
+    for reader, files in ((read_config, (pipe, deep, long)), (read_verdicts, (pipe,)), (load_learnt, (pipe, bomb))):
+        for file in files:
+            with pytest.raises(UserError, match=file.name):
+                reader(file)

@@ -5,6 +5,9 @@ import struct
 from danger_safe.audio import chained, chunked, mpeg
 from danger_safe.audio.sections import Section, Source, after_padding, skip_id3
 
+_ASF, _FLV = b"\x30\x26\xb2\x75", b"FLV\x01"  # how WMA and WMV, and Flash videos, begin
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
 
 def find_sections(source: Source) -> list[Section]:
     """The recordings of a file, one after another. Empty where the container is none that is known here."""
@@ -44,6 +47,8 @@ def _finder(head: bytes):
         return chunked.w64
     if head[4:8] == b"ftyp":
         return _mp4
+    if head[:4] in (_ASF, _FLV):
+        return _asf if head[:4] == _ASF else _flv
     if head[:4] in known:
         return known[head[:4]]
     return mpeg.mpeg if len(head) > 4 and mpeg.frame_size(head[:4]) else None
@@ -61,3 +66,20 @@ def _mp4(source: Source, begin: int) -> tuple[list[Section], int]:
             break
         position += length
     return [Section(begin, source.size)], source.size
+
+
+def _asf(source: Source, begin: int) -> tuple[list[Section], int]:
+    """WMA, WMV: the header says how long the file is, where its writer knew."""
+    properties = source.find(ASF_PROPERTIES, begin, begin + (1 << 16))
+    end = begin + source.number(properties + 40, 8, "little") if properties >= 0 else 0
+    end = end if end > begin and source.read(end, 4) == _ASF else source.size
+    return [Section(begin, end)], end
+
+
+def _flv(source: Source, begin: int) -> tuple[list[Section], int]:
+    """Flash videos: tags, each with its length."""
+    position = begin + source.number(begin + 5, 4, "big") + 4
+    while position + 11 <= source.size and source.read(position, 4) != _FLV:
+        position += 11 + source.number(position + 1, 3, "big") + 4
+    end = position if source.read(position, 4) == _FLV else source.size
+    return [Section(begin, end)], end

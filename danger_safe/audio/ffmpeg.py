@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from danger_safe.audio.containers import ASF_PROPERTIES
 from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, broken_off, finite
 
 GIVE_UP_SECONDS = 60  # without a sample, from a file or an address
@@ -37,7 +38,6 @@ _INPUT = re.compile(rb"^Input #0, (\w+)", re.M)
 _TIME = re.compile(rb" time=(\d+):(\d+):([\d.]+)")
 _COMPLAINT = re.compile(rb"^(?:\[(?P<by>[^\]@]+) @ [^\]]*\] )*\[(?P<level>error|fatal|panic|warning)\] (?P<words>.*)")
 _FORGOTTEN = re.compile(rb"corrupt|mismatch|discontinu", re.I)  # of warnings: those that say that something is missing
-_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _BLOCK = 1 << 18  # bytes
 _POLL_SECONDS = 0.2  # after which who waits looks whether it is to stop
 
@@ -109,7 +109,7 @@ def _is_cut_asf(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(1 << 16)
         size = file.seek(0, 2)
-    at = head.find(_ASF_PROPERTIES)
+    at = head.find(ASF_PROPERTIES)
     is_stream = at >= 0 and head[at + 88 : at + 89] and head[at + 88] & 1  # written while nobody knew
     return at >= 0 and not is_stream and int.from_bytes(head[at + 40 : at + 48], "little") > size
 

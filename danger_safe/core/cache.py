@@ -24,13 +24,15 @@ def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarr
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name: _read(archive, name) for name in names} if str(_read(archive, "key")) == key else None
+            return (
+                {name: read_array(archive, name) for name in names} if str(read_array(archive, "key")) == key else None
+            )
     except Exception:  # a damaged zip can raise anything
         return None
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an .npz file as ``save_cache`` writes it. Raises ValueError where its header claims another size."""
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz file as NumPy's ``savez`` writes it. Raises ValueError where its header claims another size."""
     member = archive.getinfo(name + ".npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.path.getsize(archive.filename):
         raise ValueError("compressed")

@@ -11,6 +11,8 @@ those of a verdict as the verdicts on that sound are to each other. The numbers 
 """
 
 import json
+import os
+import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.core.atomic import atomic_path
+from danger_safe.core.cache import read_array
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours, mark_zip
+from danger_safe.core.ownership import check_ours, is_regular, mark_zip
 from danger_safe.detection.detector import BuiltinDetector
 
 ENOUGH = 3  # false alarms that a sound must resemble until it is quiet
@@ -77,9 +80,11 @@ class Learnt:
 def load_learnt(path: Path) -> Learnt:
     """What ``Learnt.save`` wrote. Raises UserError where it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            text = json.loads(str(file["text"]))
-            embeddings, owner = file["embeddings"], file["owner"]
+        if os.path.exists(path) and not is_regular(path):
+            raise ValueError("a folder, a pipe or a device")
+        with zipfile.ZipFile(path) as archive:  # nothing takes more memory than the file has bytes
+            text = json.loads(str(read_array(archive, "text")))
+            embeddings, owner = read_array(archive, "embeddings"), read_array(archive, "owner")
         verdicts = tuple(LearntVerdict(**verdict) for verdict in text["verdicts"])
         learnt = Learnt(str(text["checkpoint_sha256"]), verdicts, embeddings, owner, float(text["strength"]))
         kinds = {"event": str, "source": str, "time": str, "is_right": bool, "category": str}

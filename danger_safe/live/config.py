@@ -5,6 +5,7 @@ was passed over would be an alarm that never comes.
 """
 
 import ipaddress
+import os
 import re
 import tomllib
 import unicodedata
@@ -15,8 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import is_regular
 from danger_safe.live import settings as s
 
+MAX_CONFIG_BYTES = 1 << 20
 EXAMPLE = Path(__file__).with_name("example.toml")
 
 
@@ -135,13 +138,15 @@ LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandCon
 
 def read_config(path: Path) -> Config:
     """The checked settings of a file. Raises UserError that names the place and says what to write."""
+    if os.path.exists(path) and (not is_regular(path) or os.path.getsize(path) > MAX_CONFIG_BYTES):
+        raise UserError(f"{path} is no file of settings, or larger than any")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: listen.py --init writes an example to begin with") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text: save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter is nested without end
         raise UserError(f"{path} is no TOML: {error}") from error
     try:
         return _config(data)
