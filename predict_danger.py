@@ -324,7 +324,7 @@ def parse(arguments: list[str]):
     add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts; a stream is left "
         "at the first danger")  # fmt: skip
     add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
-        "Hz, without a header")  # fmt: skip
+        "Hz, without a header: that RATE is right and all of it came cannot be checked")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")

@@ -44,7 +44,8 @@ def check_ours(path: Path, columns: Sequence[str] = ()) -> None:
         wrong = status.st_size > 0 and not _is_marked(path, columns)
     if wrong:
         raise UserError(
-            f"{path} is there and was not made by this project: move it away, or have the results written elsewhere"
+            f"{path} is there and was not made by this project, or by a version before 0.9, which left no mark in it: "
+            "move it away, or have the results written elsewhere"
         )
 
 
