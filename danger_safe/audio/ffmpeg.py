@@ -26,7 +26,7 @@ MAX_MISSING = 0.3  # seconds by which a file may be shorter than it states
 # Kinds of file that hold their sound themselves and begin as such. hls, dash, concat and the like name other files.
 FORMATS = (
     "aac,ac3,eac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,loas,matroska,webm,mlp,mov,mp4,m4a,"
-    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,rm,sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
+    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,ogg,rm,sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
 )
 _STATED = {"asf", "ape", "avi", "caf", "flv", "matroska", "mov", "tak", "tta", "wav", "wtv", "wv"}  # how long they are
 _SOUND = re.compile(rb"^  Stream #0:\d+.*?: Audio: (\w+)", re.M)
