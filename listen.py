@@ -26,16 +26,18 @@ import signal
 
 from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
-from danger_safe.detection.detector import load_builtin
-from danger_safe.detection.loading import open_detector
-from danger_safe.detection.scorer import HOP, WINDOW, Listener
-from danger_safe.live.config import EXAMPLE, read_config
-from danger_safe.live.learning import Learner, forget
-from danger_safe.live.service import Service, check_config, say
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    # NumPy and the like take half a second to load: what is wrong with the flags is said before.
+    from danger_safe.detection.detector import load_builtin
+    from danger_safe.detection.loading import open_detector
+    from danger_safe.detection.scorer import HOP, WINDOW, Listener
+    from danger_safe.live.config import EXAMPLE, read_config
+    from danger_safe.live.learning import Learner, forget
+    from danger_safe.live.service import Service, check_config, say
+
     if args.init:
         if os.path.lexists(args.config):
             raise UserError(f"{args.config} is there already: --init overwrites nothing")
