@@ -3,10 +3,12 @@
 Its answers. See page_server.py for the server, page_access.py for who may see it, page_view.py for what it shows.
 """
 
+import asyncio
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -62,7 +64,8 @@ class Page:
         self._verdicts, self._file = verdicts, file
         self._access = Access(config)
         self._pictures: OrderedDict[tuple, bytes] = OrderedDict()
-        self._drawing, self._judging = threading.Lock(), threading.Lock()
+        self._drawer = ThreadPoolExecutor(1)  # one picture at a time, each takes megabytes, while others are answered
+        self._judging = threading.Lock()
         loader = FileSystemLoader(FILES)
         self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         self._is_told = False
@@ -80,7 +83,15 @@ class Page:
             exception_handlers={Exception: self._failed},
         )
         self._server = Server(config.host, config.port, guarded(app, self._access), say)
-        self.start, self.close = self._server.start, self._server.close
+
+    def start(self) -> None:
+        """Answer requests from now on."""
+        self._server.start()
+
+    def close(self) -> None:
+        """End it, whoever has it open."""
+        self._server.close()
+        self._drawer.shutdown(wait=False, cancel_futures=True)
 
     @property
     def address(self) -> str:
@@ -154,11 +165,10 @@ class Page:
             raise HTTPException(404)
         return FileResponse(path, media_type=SOUNDS[path.suffix])
 
-    def _picture(self, request: Request) -> Response:
+    async def _picture(self, request: Request) -> Response:
         self._session(request)
         event = self._view.events.get(request.path_params["name"])
-        with self._drawing:  # one at a time: each takes some megabytes
-            picture = self._draw(event) if event else None
+        picture = await asyncio.wrap_future(self._drawer.submit(self._draw, event)) if event else None
         if picture is None:
             raise HTTPException(404)
         return Response(picture, media_type="image/svg+xml")

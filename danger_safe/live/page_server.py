@@ -19,7 +19,7 @@ from danger_safe.live.page_access import Access
 
 MAX_CONNECTIONS = 64  # more are closed at once: cameras need sockets, too
 REQUEST_S = 20.0  # that a request may take to be sent
-THREADS = 4  # that make answers
+THREADS = 1  # that makes answers: each more would keep some megabytes
 CLOSE_S = 2  # that answers under way may take at the end
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
