@@ -193,11 +193,10 @@ class PersonalDetector(BuiltinDetector):
 
         ``collection``: of each of the windows, whose own dangers do not count.
         """
-        reference = self.reference
-        found = reference.danger & (reference.scores >= self.threshold_of("high"))
-        similarity = directions @ reference.clip_directions()[found].T
+        dangers, their_collection = self._dangers
+        similarity = directions @ dangers.T
         if collection is not None:
-            similarity[collection[:, None] == reference.collection[found]] = -1
+            similarity[collection[:, None] == their_collection] = -1
         nearest = similarity.max(axis=1, initial=-1)
         for anchor in self._confirmed:
             nearest = np.maximum(nearest, self._nearest(directions, anchor))
@@ -206,6 +205,12 @@ class PersonalDetector(BuiltinDetector):
     @staticmethod
     def _nearest(directions: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         return (directions @ anchor.T).max(axis=1)
+
+    @cached_property
+    def _dangers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Directions and collections of the shipped dangers that are found."""
+        found = self.reference.danger & (self.reference.scores >= self.threshold_of("high"))
+        return self.reference.clip_directions()[found], self.reference.collection[found]
 
     @cached_property
     def _anchors(self) -> list[np.ndarray]:
