@@ -85,9 +85,11 @@ class Warm:
         return subprocess.CompletedProcess(command, status, *texts)
 
     def _number(self) -> int:
-        answer = self._socket.recv(8)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = self._socket.recv(8)
         if not answer:
-            raise RuntimeError(f"the warm process ended with status {self._process.wait()}")
+            raise RuntimeError(f"the warm process ended with status {self._process.wait()}; what it said is on stderr")
         return int.from_bytes(answer, "big", signed=True)
 
     def close(self) -> None:

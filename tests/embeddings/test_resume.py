@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import ROOT, run
+from helpers import ROOT, run, wait_for
 
 from danger_safe.core import atomic
 from danger_safe.data.clips import Clip
@@ -48,15 +48,19 @@ def uninterrupted(some, tmp_path_factory):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
     arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(some, tmp_path))]
-    finished = 0
-    journal = tmp_path / "table.journal"
-    for number in range(40):  # six kills, and on a slow machine more, until one comes after the first clips
+    finished, journal = 0, tmp_path / "table.journal"
+
+    def has_written(process, size):
+        return process.poll() is not None or (journal.exists() and journal.stat().st_size > size)
+
+    for moment in (0.4, 0.8, 1.2, 1.6, 0, 10_000):  # seconds; then bytes of the journal, when the first clips are done
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.4 + 0.35 * number)
+        if moment in (0, 10_000):
+            wait_for(lambda size=moment, process=process: has_written(process, size))
+        else:
+            time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         finished += process.wait() == 0
-        if number >= 5 and (finished or (journal.exists() and journal.stat().st_size > 10_000)):
-            break
     left = f".table.csv.danger-safe-{atomic._computer()}-99999.abcdef12.part"
     (tmp_path / left).write_text("file,la")  # as a kill while the table is written leaves it
     (tmp_path / "table.csv").unlink(missing_ok=True)
