@@ -32,11 +32,11 @@ LIBRARIES = (
     "numpy", "scipy.signal", "scipy.special", "scipy.stats", "pandas", "sklearn.calibration", "sklearn.ensemble",
     "sklearn.linear_model", "sklearn.manifold", "sklearn.neighbors", "sklearn.neural_network", "skops.io", "joblib",
     "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch",
-    "soundfile", "soxr", "jinja2",
+    "soundfile", "soxr", "jinja2", "librosa.feature.spectral", "librosa.filters",
 )  # fmt: skip
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
-READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "TZ")
+READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "NUMBA_", "TZ")
 FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
 
 

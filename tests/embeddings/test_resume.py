@@ -156,7 +156,7 @@ def test_full_disk_is_said_and_the_next_run_goes_on(some, tmp_path, uninterrupte
     """A limit on the size of files stands for the full disk: writing fails in the middle in the same way."""
     arguments = " ".join(f"'{part}'" for part in [sys.executable, ROOT / SCRIPT, *command(some, tmp_path)])
     done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 60; exec {arguments}"], capture_output=True, text=True, check=False
+        ["bash", "-c", f"ulimit -f 130; exec {arguments}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "what was finished is kept" in done.stderr
