@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.architectures import COMPACT_STRIDES, HIDDEN, STEM_KERNEL, STEM_STRIDE
 from models.head import Head
 from models.network import LogMelNetwork
-
-HIDDEN = 512  # numbers between embedding and tags
 
 
 class ResidualBlock(nn.Module):
@@ -63,12 +62,11 @@ class CompactNet(LogMelNetwork):
     ):
         super().__init__(classes, fmin, fmax, floor, normalise, multilabel, dropout)
         self.settings |= {"width": width, "network": "compact"}
-        self.stem = nn.Conv2d(1, width, kernel_size=(7, 5), stride=(4, 2), padding=(3, 2), bias=False)
+        self.stem = nn.Conv2d(1, width, STEM_KERNEL, STEM_STRIDE, padding=[k // 2 for k in STEM_KERNEL], bias=False)
         self.bn_stem = nn.BatchNorm2d(width)
-        self.block1 = ResidualBlock(width, width * 2, stride=(2, 2))
-        self.block2 = ResidualBlock(width * 2, width * 4, stride=(2, 2))
-        self.block3 = ResidualBlock(width * 4, width * 8, stride=(2, 2))
-        self.block4 = ResidualBlock(width * 8, width * 16, stride=(1, 2))
+        for number, stride in enumerate(COMPACT_STRIDES):
+            block = ResidualBlock(width * 2**number, width * 2 ** (number + 1), stride)
+            self.add_module(f"block{number + 1}", block)
         self.add_last_layers(width * 16, HIDDEN)
 
     @property

@@ -9,7 +9,6 @@ do not fit, the folder is made anew. Every conversion is tried on probe sounds a
 algorithm is kept for the networks whose embeddings it does not change.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -42,11 +41,11 @@ ARRAYS = "arrays.npz"  # mel bank and head
 _FILES = ("network.mnn", ARRAYS)
 _ELSEWHERE = "name a folder of your own in DANGER_SAFE_CACHE"
 MIN_FREE_BYTES = 1 << 16  # bytes: no room at all
-CONVERSION_VERSION = 4  # counts how conversions are tried: those that were tried otherwise are made anew
+CONVERSION_VERSION = 5  # counts how conversions are tried: those that were tried otherwise are made anew
 
 
 class ConversionError(Exception):
-    """This network cannot be converted on this computer; PyTorch can run it."""
+    """This network cannot be converted on this computer; other engines can run it."""
 
 
 @dataclass(frozen=True)
@@ -99,20 +98,6 @@ def find_or_convert(checkpoint: str) -> Converted:
 def is_converted(checkpoint: str) -> bool:
     """Whether ``find_or_convert`` would find."""
     return _is_whole(_folder(verified_sha256(checkpoint, checkpoint_path(checkpoint))))
-
-
-def read_info(checkpoint: str) -> CheckpointInfo:
-    """What is known of a checkpoint: of its conversion where there is one, which does without PyTorch.
-
-    Raises UserError for a checkpoint that is none.
-    """
-    if is_converted(checkpoint):
-        sha256 = verified_sha256(checkpoint, checkpoint_path(checkpoint))
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return _info(checkpoint, sha256, json.loads((_folder(sha256) / "info.json").read_text(encoding="utf-8")))
-    from models.checkpoints import load_model  # PyTorch takes seconds to load
-
-    return load_model(checkpoint)[1]
 
 
 def _folder(sha256: str) -> Path:
@@ -172,11 +157,9 @@ def _convert(checkpoint: Path, folder: Path) -> None:
         new.mkdir(mode=0o700)
         if not is_private(new):
             raise ConversionError(f"{folder.parent}: everybody may write into whatever is made there: {_ELSEWHERE}")
-        _run(
-            f"import runpy; runpy.run_module('{__package__}.export', run_name='__main__', alter_sys=True)",
-            str(checkpoint),
-            str(new),
-        )
+        # One thread: beside other work, threads that wait for each other take ten times as long.
+        write = f"import os; os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); from danger_safe.core import cli; from {__package__}.conversion import main; cli.run(main)"
+        _run(write, str(checkpoint), str(new))
         bar.update()
         # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.
         call = "import _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"

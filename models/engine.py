@@ -5,7 +5,8 @@
         embeddings = engine.embed(logmel[None])        # (1, dimensions)
         logits = engine.head(embeddings)               # (1, classes): what the network itself calls it
 
-``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else PyTorch on the CPU; ``engine.name`` says which.
+``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else ONNX Runtime, PyTorch or, if there is nothing else, NumPy:
+what requirements/predict.txt installs is enough. ``engine.name`` says which it is.
 models.models.Cnn14 remains the reference: tests/models/test_engine.py holds every engine against it.
 """
 
@@ -27,6 +28,8 @@ from models.head import Head
 from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
+from models.numpy_network import NumpyNetwork
+from models.weights import Weights, read_weights
 
 
 class Network(Protocol):
@@ -88,22 +91,27 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
     """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
 
     ``low_latency``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than to hear
-    it, PyTorch stands in, and ``convert_for_next_time`` is for afterwards.
+    it, NumPy stands in, or for Cnn14 PyTorch, and ``convert_for_next_time`` is for afterwards.
     Raises UserError for a checkpoint that is none, or for a GPU that is not there.
     """
     if checkpoint == "mfcc":
         return _mfcc_engine()
     if device == "cuda" or (device == "auto" and has_cuda() and _torch_has_cuda()):
         return _torch_engine(checkpoint, device, cores)
-    if importlib.util.find_spec("MNN") is None:  # no wheel for this system or Python
-        return _torch_engine(checkpoint, "cpu", cores)
+    if not _is_installed("MNN"):  # no wheel for this system or Python
+        return _other_engine(checkpoint, cores)
     if low_latency and not is_converted(checkpoint):
-        return replace(_torch_engine(checkpoint, "cpu", cores), is_fallback=True)
+        weights = read_weights(checkpoint)
+        if weights.kind != "cnn14":
+            return _engine(weights, NumpyNetwork(weights), is_fallback=True)
+        if _is_installed("torch"):
+            return replace(_torch_engine(checkpoint, "cpu", cores), is_fallback=True)
     try:
         converted = find_or_convert(checkpoint)
     except ConversionError as error:
-        warn(f"PyTorch runs instead of MNN, slower: {error}")
-        return _torch_engine(checkpoint, "cpu", cores)
+        engine = _other_engine(checkpoint, cores)
+        warn(f"{engine.kind} runs instead of MNN, slower: {error}")
+        return engine
     network = MnnNetwork(converted.file, cores, converted.winograd)
     network.start()  # it loads while its file is checked
     if not converted.intact():
@@ -126,7 +134,30 @@ def _mfcc_engine() -> Engine:
     return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())
 
 
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _other_engine(checkpoint: str, cores: int) -> Engine:
+    """The fastest on a CPU that is installed, but for MNN."""
+    if _is_installed("onnxruntime"):
+        from models.onnx_network import OnnxNetwork  # not installed where MNN is
+
+        weights = read_weights(checkpoint)
+        return _engine(weights, OnnxNetwork(weights, cores))
+    if _is_installed("torch"):
+        return _torch_engine(checkpoint, "cpu", cores)
+    weights = read_weights(checkpoint)
+    return _engine(weights, NumpyNetwork(weights))
+
+
+def _engine(weights: Weights, network: Network, is_fallback: bool = False) -> Engine:
+    return Engine(weights.info, weights.front_end, network, weights.head, is_fallback)
+
+
 def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
+    if not _is_installed("torch"):
+        raise UserError("--device cuda needs PyTorch: pip install -r requirements.txt")
     from models.checkpoints import load_model  # PyTorch takes seconds to load
     from models.torch_network import TorchNetwork, choose_device
 
@@ -136,6 +167,8 @@ def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
 
 
 def _torch_has_cuda() -> bool:
+    if not _is_installed("torch"):  # requirements/predict.txt, whose engine is a CPU's
+        return False
     import torch
 
     if torch.cuda.is_available():

@@ -10,59 +10,16 @@ Schmid, Koutini, Widmer, "Efficient large-scale audio tagging via transformer-to
 of the official file.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.architectures import LAST_CHANNELS, LAST_LAYER, NORM_EPS, TABLE, Row, round_to_eight, scaled
 from models.head import Head
 from models.kaldimel import KALDI_MEL_BINS, KaldiMel
 from models.network import SoundNetwork, initialise
 
-WIDTH = 0.4  # every channel number of the table is multiplied by it
-LAST_CHANNELS = 1280  # of the layer before the last, before the width
-
-
-class Row(NamedTuple):
-    """One inverted residual of MobileNetV3-Large; channels are those before the width."""
-
-    kernel: int
-    expanded: int
-    out: int
-    squeeze: bool
-    activation: type[nn.Module]
-    stride: int
-
-
-TABLE = (
-    Row(3, 16, 16, False, nn.ReLU, 1),
-    Row(3, 64, 24, False, nn.ReLU, 2),
-    Row(3, 72, 24, False, nn.ReLU, 1),
-    Row(5, 72, 40, True, nn.ReLU, 2),
-    Row(5, 120, 40, True, nn.ReLU, 1),
-    Row(5, 120, 40, True, nn.ReLU, 1),
-    Row(3, 240, 80, False, nn.Hardswish, 2),
-    Row(3, 200, 80, False, nn.Hardswish, 1),
-    Row(3, 184, 80, False, nn.Hardswish, 1),
-    Row(3, 184, 80, False, nn.Hardswish, 1),
-    Row(3, 480, 112, True, nn.Hardswish, 1),
-    Row(3, 672, 112, True, nn.Hardswish, 1),
-    Row(5, 672, 160, True, nn.Hardswish, 2),
-    Row(5, 960, 160, True, nn.Hardswish, 1),
-    Row(5, 960, 160, True, nn.Hardswish, 1),
-)
-
-
-def round_to_eight(channels: float) -> int:
-    """The nearest multiple of 8 that is at least 8, and never under nine tenths of ``channels``."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def scaled(channels: int) -> int:
-    """Channels of the table at mn04's width."""
-    return round_to_eight(channels * WIDTH)
+ACTIVATIONS = {"Relu": nn.ReLU, "HardSwish": nn.Hardswish}
 
 
 def convolution(
@@ -76,7 +33,7 @@ def convolution(
     """Convolution, batch norm and, where there is one, activation; maps keep their size but for the stride."""
     layers = [
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(channels_out, eps=NORM_EPS["mn04"], momentum=0.01),
     ]
     return nn.Sequential(*layers, *([activation()] if activation else []))
 
@@ -103,8 +60,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, channels_in: int, row: Row):
         super().__init__()
         expanded, channels_out = scaled(row.expanded), scaled(row.out)
-        layers = [] if expanded == channels_in else [convolution(channels_in, expanded, 1, activation=row.activation)]
-        layers.append(convolution(expanded, expanded, row.kernel, row.stride, expanded, row.activation))
+        activation = ACTIVATIONS[row.activation]
+        layers = [] if expanded == channels_in else [convolution(channels_in, expanded, 1, activation=activation)]
+        layers.append(convolution(expanded, expanded, row.kernel, row.stride, expanded, activation))
         layers += [Squeeze(expanded)] if row.squeeze else []
         layers.append(convolution(expanded, channels_out, 1))
         self.block = nn.Sequential(*layers)
@@ -118,7 +76,7 @@ class InvertedResidual(nn.Module):
 class Mn04(SoundNetwork):
     """EfficientAT's mn04; the arguments are SoundNetwork's."""
 
-    last_layer = "classifier.5"
+    last_layer = LAST_LAYER["mn04"]
 
     def __init__(self, classes: int = 527, *, multilabel: bool = True, dropout: tuple[float, float] = (0.0, 0.2)):
         super().__init__()

@@ -17,8 +17,8 @@ import numpy as np
 
 from danger_safe.core.errors import UserError
 from models.checkpoint_files import COMPACT, CheckpointInfo
-from models.converted import read_info
 from models.head import Head
+from models.weights import read_info
 
 FILE = "class_labels_indices.csv"  # columns index, mid, display_name
 PLACES = (COMPACT.with_name(FILE), Path(os.path.expanduser("~"), "panns_data", FILE))
@@ -39,9 +39,7 @@ class AudioSetTags:
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The tags with the highest scores, in [0, 1], highest first."""
-        scores = 1 / (
-            1 + np.exp(-self.logits(embedding))
-        )  # SciPy's expit would take 17 MB and a fifth of a second to load
+        scores = 1 / (1 + np.exp(-self.logits(embedding)))  # SciPy is not among what prediction needs
         return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:MAX_TAGS])
 
 

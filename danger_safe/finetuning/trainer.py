@@ -25,7 +25,7 @@ from danger_safe.finetuning import augment
 from danger_safe.finetuning.config import Settings
 from danger_safe.finetuning.validation import HeldOut
 from danger_safe.finetuning.waveform_store import SoundStore
-from models.checkpoints import COMPUTED
+from models.architectures import COMPUTED
 from models.network import SoundNetwork
 
 SAVING_FRACTION = 0.05  # of the time may go into saving the state

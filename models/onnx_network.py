@@ -1,0 +1,36 @@
+"""The network on ONNX Runtime, where MNN has no wheel: Windows on ARM, for one."""
+
+from importlib.metadata import version
+
+import numpy as np
+import onnxruntime
+
+from models.graph import embedding_graph
+from models.onnx_file import onnx_bytes
+from models.weights import Weights
+
+
+class OnnxNetwork:
+    """Log-mel batches in, embeddings out, with ONNX Runtime."""
+
+    batch_size, max_concurrency = 24, 1
+
+    def __init__(self, weights: Weights, cores: int):
+        self.kind = f"ONNX Runtime {version('onnxruntime')}"
+        self.name = f"{self.kind}, {cores} core{'s' * (cores > 1)}"
+        self._session = open_session(onnx_bytes(embedding_graph(weights)), cores)
+
+    def embed(self, logmel: np.ndarray) -> np.ndarray:
+        """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
+        return self._session.run(["embedding"], {"logmel": logmel[:, None]})[0]
+
+    def close(self) -> None:
+        """Nothing to release: the same interface as MnnNetwork."""
+
+
+def open_session(model: bytes | str, cores: int) -> onnxruntime.InferenceSession:
+    """A model, or the path of one, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores
+    options.log_severity_level = 3  # errors alone
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
