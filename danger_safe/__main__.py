@@ -21,6 +21,7 @@ COMMANDS = {  # as they are typed: the script, and what it does
     "compare": ("compare_models", "step 4: the models side by side"),
     "predict": ("predict_danger", "dangerous sounds in any recording"),
     "listen": ("listen", "alarms from cameras and microphones, day and night"),
+    "export": ("export_onnx", "a network as an ONNX file, for phones and boards"),
     "finetune": ("finetune_cnn14", "a network trained on"),
 }
 

@@ -158,7 +158,10 @@ def _convert(checkpoint: Path, folder: Path) -> None:
         if not is_private(new):
             raise ConversionError(f"{folder.parent}: everybody may write into whatever is made there: {_ELSEWHERE}")
         # One thread: beside other work, threads that wait for each other take ten times as long.
-        write = f"import os; os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); from danger_safe.core import cli; from {__package__}.conversion import main; cli.run(main)"
+        write = (
+            "import os; os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); "
+            f"from danger_safe.core import cli; from {__package__}.conversion import main; cli.run(main)"
+        )
         _run(write, str(checkpoint), str(new))
         bar.update()
         # Not MNN.tools, which installs packages and reports usage when imported: only its compiled converter.

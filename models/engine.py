@@ -12,7 +12,6 @@ models.models.Cnn14 remains the reference: tests/models/test_engine.py holds eve
 
 import contextlib
 import ctypes
-import importlib.util
 import sys
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,6 +21,7 @@ import numpy as np
 from danger_safe.core.cache_folder import prepare_numba
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
+from danger_safe.core.packages import is_installed
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.head import Head
@@ -98,13 +98,13 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
         return _mfcc_engine()
     if device == "cuda" or (device == "auto" and has_cuda() and _torch_has_cuda()):
         return _torch_engine(checkpoint, device, cores)
-    if not _is_installed("MNN"):  # no wheel for this system or Python
+    if not is_installed("MNN"):  # no wheel for this system or Python
         return _other_engine(checkpoint, cores)
     if low_latency and not is_converted(checkpoint):
         weights = read_weights(checkpoint)
         if weights.kind != "cnn14":
             return _engine(weights, NumpyNetwork(weights), is_fallback=True)
-        if _is_installed("torch"):
+        if is_installed("torch"):
             return replace(_torch_engine(checkpoint, "cpu", cores), is_fallback=True)
     try:
         converted = find_or_convert(checkpoint)
@@ -134,18 +134,14 @@ def _mfcc_engine() -> Engine:
     return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())
 
 
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
 def _other_engine(checkpoint: str, cores: int) -> Engine:
     """The fastest on a CPU that is installed, but for MNN."""
-    if _is_installed("onnxruntime"):
+    if is_installed("onnxruntime"):
         from models.onnx_network import OnnxNetwork  # not installed where MNN is
 
         weights = read_weights(checkpoint)
         return _engine(weights, OnnxNetwork(weights, cores))
-    if _is_installed("torch"):
+    if is_installed("torch"):
         return _torch_engine(checkpoint, "cpu", cores)
     weights = read_weights(checkpoint)
     return _engine(weights, NumpyNetwork(weights))
@@ -156,7 +152,7 @@ def _engine(weights: Weights, network: Network, is_fallback: bool = False) -> En
 
 
 def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
-    if not _is_installed("torch"):
+    if not is_installed("torch"):
         raise UserError("--device cuda needs PyTorch: pip install -r requirements.txt")
     from models.checkpoints import load_model  # PyTorch takes seconds to load
     from models.torch_network import TorchNetwork, choose_device
@@ -167,7 +163,7 @@ def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
 
 
 def _torch_has_cuda() -> bool:
-    if not _is_installed("torch"):  # requirements/predict.txt, whose engine is a CPU's
+    if not is_installed("torch"):  # requirements/predict.txt, whose engine is a CPU's
         return False
     import torch
 

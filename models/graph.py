@@ -12,7 +12,7 @@ import numpy as np
 
 from models.architectures import CNN14_BLOCKS, COMPACT_STRIDES, MEL_BINS_OF, STEM_STRIDE, TABLE, scaled
 from models.kaldimel import LOG_OFFSET, MEAN, PRE_EMPHASIS, SCALE, WINDOW_LENGTH, KaldiMel
-from models.logmel import HOP_LENGTH, MIN_SAMPLES, N_FFT, QUIETEST_PEAK, LogMel
+from models.logmel import HOP_LENGTH, MIN_PEAK, MIN_SAMPLES, N_FFT, LogMel
 from models.weights import Weights
 
 Shape = tuple[int | str, ...]  # a name stands for a length that is free
@@ -106,7 +106,7 @@ def _log_mel(graph: Graph, front_end: LogMel, x: str) -> str:
     node, tensor = graph.node, graph.tensor
     if front_end.normalise:
         peak = node("ReduceMax", node("Abs", x), tensor([1]), keepdims=1)
-        x = node("Div", x, node("Max", peak, tensor(QUIETEST_PEAK)))
+        x = node("Div", x, node("Max", peak, tensor(MIN_PEAK)))
     window = np.hanning(N_FFT + 1)[:-1]
     mel = _mel_power(graph, node("Unsqueeze", x, tensor([1])), window, front_end.mel_bank)
     decibels = node("Mul", node("Log", node("Max", mel, tensor(front_end.floor))), tensor(10 / np.log(10)))

@@ -21,8 +21,13 @@ def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:
 
 
 def probe_batch(front_end: LogMel | KaldiMel, seconds: int = 2) -> np.ndarray:
-    """Log-mels, (16, about 100 * seconds, mel bins), of eight sounds at two levels: the same on every machine."""
-    time = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
+    """Log-mels, (16, about 100 * seconds, mel bins), of ``probe_sounds``."""
+    return front_end(probe_sounds(seconds * SAMPLE_RATE))
+
+
+def probe_sounds(samples: int) -> np.ndarray:
+    """Eight sounds at two levels, the same on every machine: float32, (16, samples)."""
+    time = np.arange(samples) / SAMPLE_RATE
     rng = np.random.default_rng(14)
     noise = rng.standard_normal(len(time))
     bursts = (time % 1.0 < 0.15) * np.exp(-20 * (time % 1.0))
@@ -37,5 +42,5 @@ def probe_batch(front_end: LogMel | KaldiMel, seconds: int = 2) -> np.ndarray:
         np.where(rng.random(len(time)) < 3e-4, 8.0, 0.0),  # clicks
         np.sign(np.sin(2 * np.pi * 95 * time)) + 0.1 * noise,  # a motor
     ]
-    waveforms = np.stack([level * sound / np.abs(sound).max() for sound in sounds for level in (0.9, 0.01)])
-    return front_end(waveforms.astype(np.float32))
+    levels = [level * sound / max(np.abs(sound).max(), 1e-9) for sound in sounds for level in (0.9, 0.01)]
+    return np.stack(levels).astype(np.float32)

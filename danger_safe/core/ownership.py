@@ -58,6 +58,8 @@ def _is_marked(path: Path, columns: Sequence[str]) -> bool:
                 return b"Software\0" + mark in head
             if path.suffix == ".html":
                 return b'<meta name="generator" content="' + mark in head
+            if path.suffix == ".onnx":  # as its producer
+                return head[2:].startswith(b"\x12" + bytes([len(mark)]) + mark)
             if path.suffix == ".json":
                 return b'"made_by": "' + mark + b'"' in head + file.read()
             if path.suffix == ".joblib":  # without opening it, which could run code
