@@ -14,6 +14,13 @@ from setuptools.command.build_py import build_py
 INSIDE = {"danger_safe.models": "models", "danger_safe.scripts": ".", "danger_safe.scripts.dataset": "dataset"}
 
 
+def pins() -> list[str]:
+    """The packages that requirements.txt names or leads to (-r), which setuptools does not follow by itself."""
+    files = [Path("requirements.txt"), Path("requirements", "predict.txt")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "-r "))]
+
+
 class BuildInside(build_py):
     """Copies modules as setuptools does, and changes ``from models`` to ``from danger_safe.models``."""
 
@@ -44,5 +51,6 @@ setup(
         "danger_safe.scripts.dataset": ["*.toml"],
     },
     include_package_data=False,
+    install_requires=pins(),
     cmdclass={"build_py": BuildInside},
 )

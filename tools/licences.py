@@ -12,7 +12,9 @@ from tools.lock import FOLDER, ROOT, SOURCES, Package, read
 LISTING = ROOT / "LICENCES.md"
 UNKNOWN = "not known here"
 TITLES = {
-    "base": "Every installation (requirements.txt)",
+    "predict": "Every installation, the smallest too (requirements/predict.txt)",
+    "base": "Every installation but the smallest (requirements.txt)",
+    "export": "Only for export_onnx.py (requirements/export.txt)",
     "cluster": "Only for a cluster or Parquet (requirements/cluster.txt)",
     "mic": "Only for the microphone (requirements/mic.txt)",
     "live": "Only for listen.py (requirements/live.txt)",

@@ -32,11 +32,13 @@ PLATFORMS = {  # the end of a wheel's platform tag, and what markers ask for
     "Windows AMD64": (r"win_amd64", "win32", "AMD64"),
 }
 SOURCES = {  # requirements file: the one that it begins with
-    "base": None,
+    "predict": None,
+    "base": "predict",
     "cluster": "base",
     "dev": "cluster",
-    "mic": "base",
-    "live": "base",
+    "export": "predict",
+    "mic": "predict",
+    "live": "predict",
     "bench": "dev",
 }
 TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # PyTorch, and what only its CUDA build brings
@@ -143,10 +145,12 @@ def main() -> None:
     for source, first in SOURCES.items():
         packages = resolve(source)
         rest = [package for package in packages if not TORCH.fullmatch(package.name)]
-        if first is None:
+        if source == "base":
             write(FOLDER / "torch.lock", [package for package in packages if package not in rest], None)
         known = locked.get(first, set())
-        if changed := {p.name for p in known - set(rest)}:
+        versions = {(package.name, package.version) for package in known}
+        # What only some systems need in the first may be needed by all in the second.
+        if changed := {p.name for p in known} - {p.name for p in rest if (p.name, p.version) in versions}:
             raise SystemExit(f"error: {source}.txt needs other versions than {first}.txt: {', '.join(sorted(changed))}")
         locked[source] = set(rest)
         write(FOLDER / f"{source}.lock", [package for package in rest if package not in known], first)
