@@ -16,6 +16,7 @@ from danger_safe.live.alerts import Command, Webhook
 from danger_safe.live.config import Config
 from danger_safe.live.event_log import EventLog
 from danger_safe.live.feeds import check_can_open
+from danger_safe.live.heartbeat import Heartbeat
 from danger_safe.live.learning import Learner
 from danger_safe.live.mqtt import Mqtt
 from danger_safe.live.recorder import Recorder
@@ -82,6 +83,7 @@ class Service:
             self._page = PageService(config, engine, self.sources, self._policies, say)
         self._listeners = [*told, *(listener for listener in (self._page, self._mqtt) if listener)]
         self._connections: dict[Source, tuple[int, Tracker, Smoother]] = {}
+        self._heartbeat = Heartbeat()
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -97,6 +99,7 @@ class Service:
             self._page.start()
         for source in self.sources:
             source.start()
+        self._heartbeat.begin()
         try:
             self._listen()
         finally:
@@ -119,6 +122,7 @@ class Service:
         if self._mqtt:
             self._mqtt.update()
         self._log.flush()
+        self._heartbeat.beat()
         self._learn()
 
     def _learn(self) -> None:
@@ -140,6 +144,7 @@ class Service:
         (self._is_quiet.add if window.quiet_for else self._is_quiet.discard)(source)
 
     def _close(self) -> None:
+        self._heartbeat.end()
         for source in self.sources:
             source.stop()
         for source in self.sources:

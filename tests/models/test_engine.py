@@ -11,14 +11,18 @@ import torch
 from helpers import REFERENCE, needs_shared, reference_module, run
 
 from danger_safe.audio.decode import SAMPLE_RATE, read_clip
+from danger_safe.core.errors import UserError
 from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
 from models.logmel import MIN_SAMPLES, N_FFT, mel_bank
 from models.models import Cnn14
+from models.numpy_network import NumpyNetwork
+from models.onnx_network import OnnxNetwork
 from models.parity import PROBE_SECONDS, PROMISE, largest_error
 from models.torch_network import TorchNetwork
+from models.weights import read_weights
 
 SETTINGS = [{}, {"fmax": 7000.0, "floor": 10**-3.5, "normalise": True}]
 
@@ -31,11 +35,13 @@ def engines_of(checkpoint):
     """Each engine that can run here, by name, as a function of one clip."""
     model, _ = load_model(checkpoint)
     front_end = model.front_end
-    pytorch = TorchNetwork(model)
+    pytorch, weights = TorchNetwork(model), read_weights(checkpoint)
+    others = {"PyTorch": pytorch, "NumPy": NumpyNetwork(weights), "ONNX Runtime": OnnxNetwork(weights, 1)}
     with open_engine(checkpoint, "cpu", 2) as mnn:
         assert mnn.name.startswith("MNN"), "the fast engine is not running"
         yield "MNN", lambda clip: mnn.embed(mnn.front_end(clip)[None])[0]
-        yield "PyTorch", lambda clip: pytorch.embed(front_end(clip)[None])[0]
+        for name, network in others.items():
+            yield name, lambda clip, network=network: network.embed(front_end(clip)[None])[0]
 
 
 def check(checkpoint, clips):
@@ -172,7 +178,7 @@ def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'MNN' else find(name, *rest)\n"
+        "u.find_spec = lambda name, *rest: None if name in ('MNN', 'onnxruntime') else find(name, *rest)\n"
     )
     for label, seed in (("Danger", 1), ("Safe", 2)):
         (tmp_path / "sounds" / label).mkdir(parents=True)
@@ -187,11 +193,24 @@ def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):
     assert json.loads(table.with_suffix(".json").read_text())["engine"].startswith("PyTorch")
 
 
-def test_where_mnn_changes_the_embeddings_pytorch_runs(kept, capsys):
+@pytest.mark.parametrize(
+    ("installed", "name"), [({"onnxruntime", "torch"}, "ONNX Runtime"), ({"torch"}, "PyTorch"), ({}, "NumPy")]
+)
+def test_without_mnn_what_is_installed_runs(monkeypatch, installed, name):
+    monkeypatch.setattr(engine, "is_installed", lambda package: package in installed)
+    with open_engine("compact", "cpu", 1) as opened:
+        assert opened.name.startswith(name)
+        assert opened.embed(np.zeros((2, 101, 64), np.float32)).shape == (2, 768)
+    if "torch" not in installed:
+        with pytest.raises(UserError, match="needs PyTorch"):
+            open_engine("compact", "cuda")
+
+
+def test_where_mnn_changes_the_embeddings_another_engine_runs(kept, capsys):
     known = json.loads((kept / "info.json").read_text())
     (kept / "info.json").write_text(json.dumps(known | {"winograd": None, "error": 0.01}))
     with open_engine("compact", "cpu", 1) as engine:
-        assert engine.name.startswith("PyTorch")
+        assert engine.name.startswith("ONNX Runtime")
     assert "1.0e-02 away from the reference" in capsys.readouterr().err
 
 
@@ -220,10 +239,10 @@ def test_mel_bank_is_librosa_s(fmin, fmax):
 
 
 def test_a_short_recording_does_not_wait_for_a_conversion(sample, tmp_path):
-    """It is answered by PyTorch, then the network is made ready: the second answer is MNN's, and the same."""
+    """It is answered by NumPy, then the network is made ready: the second answer is MNN's, and the same."""
     recording, cache = next((sample / "Danger").iterdir()), {"DANGER_SAFE_CACHE": tmp_path}
     first, second = (run("predict_danger.py", recording, "--format", "json", env=cache) for _ in range(2))
-    assert "PyTorch" in first.stderr and "MNN" in second.stderr
+    assert "NumPy" in first.stderr and "MNN" in second.stderr
     answers = [json.loads(done.stdout) for done in (first, second)]
     assert answers[0]["score"] == pytest.approx(answers[1]["score"], abs=1e-3)
     assert answers[0]["verdict"] == answers[1]["verdict"]
