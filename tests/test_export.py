@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SHARED, needs_shared
+from helpers import SHARED, needs_shared
 
 import export_onnx
 from danger_safe.core.errors import UserError

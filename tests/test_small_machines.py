@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, run
+from helpers import ROOT, run
 
 from danger_safe.api import load_detector
 from danger_safe.audio.decode import read_clip
@@ -60,7 +60,7 @@ def recordings(tmp_path_factory):
 
 
 def test_predictions_are_the_same(recordings, small, tmp_path):
-    done = run("predict_danger.py", *recordings, "--format", "json", env=small)
+    done = run("predict_danger.py", *recordings, "--format", "json", env=small, own_process=True)
     with load_detector() as detector:
         for line, recording in zip(done.stdout.splitlines(), recordings, strict=True):
             answer, expected = json.loads(line), detector.detect(recording)
@@ -70,7 +70,7 @@ def test_predictions_are_the_same(recordings, small, tmp_path):
         LISTEN.format(file=json.dumps(str(recordings[0])), log=json.dumps(str(tmp_path / "events.jsonl")))
     )
     beat = {"DANGER_SAFE_HEARTBEAT": tmp_path / "beat"}
-    done = run("listen.py", "--config", tmp_path / "listen.toml", env=small | beat)
+    done = run("listen.py", "--config", tmp_path / "listen.toml", env=small | beat, own_process=True)
     assert "listening to file; MNN" in done.stderr and "DANGER" in done.stdout
     assert (tmp_path / "beat").exists()
 

@@ -1,6 +1,6 @@
 """Another Python that does part of the work: it finds the project wherever and however this one was started.
 
-command = module_command("models.export", "compact", "folder")
+command = module_command("models.mnn_network", "network.mnn", "1", "3")
 
 ``python -m`` would not do: it looks for modules in the working folder, and not even there with -I or PYTHONSAFEPATH.
 """
