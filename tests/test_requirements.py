@@ -25,7 +25,7 @@ def test_every_pin_is_locked_at_its_version(source):
     assert all(pins), f"not an exact version: {lines}"
     assert {(pin[1].lower().replace("_", "-"), pin[2]) for pin in pins} <= locked
     first = SOURCES[source]
-    begins = [(FOLDER / name).resolve() for name in re.findall(r"^-r (\S+)", text, re.M)]
+    begins = [(requirements_file(source).parent / name).resolve() for name in re.findall(r"^-r (\S+)", text, re.M)]
     assert begins == ([requirements_file(first)] if first else [])
     lock = (FOLDER / f"{source}.lock").read_text(encoding="utf-8")
     assert re.findall(r"^-r (\S+)", lock, re.M) == ([f"{first}.lock"] if first else [])
