@@ -99,7 +99,7 @@ def _numpy_reference(weights: Weights) -> Reference:
         embeddings = network.embed(weights.front_end(sounds))
         logits = weights.head(embeddings)
         if multilabel:
-            return embeddings, 1 / (1 + np.exp(-logits))
+            return embeddings, np.exp(-np.logaddexp(0, -logits))
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return embeddings, powers / powers.sum(axis=1, keepdims=True)
 

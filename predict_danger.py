@@ -55,7 +55,7 @@ from models.mnn_network import NetworkError
 
 DANGER_HEARD = 4
 STREAM = "-"
-SHORT_SECONDS = 30  # heard by PyTorch before the network is ready for MNN
+SHORT_SECONDS = 30  # heard by NumPy before the network is ready for MNN
 
 
 def main(arguments: list[str]) -> int:
