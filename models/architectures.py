@@ -1,6 +1,6 @@
 """What the three networks are made of, for those who compute them without PyTorch: settings, shapes, strides.
 
-The networks themselves are models.py (Cnn14), compact.py and mn04.py; tests/test_engine.py holds the two against each
+The networks themselves are models.py (Cnn14), compact.py and mn04.py; tests/models/test_engine.py holds the two against each
 other.
 """
 

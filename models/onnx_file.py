@@ -4,7 +4,7 @@
 
 ONNX is a message of Protocol Buffers: fields, each a number, a kind and a value, some of which are messages again. The
 dozen fields that are needed are written here: the package onnx, which would write them too, takes 35 MB that a
-Raspberry Pi does not have to spare. tests/test_export.py lets that package check what is written.
+Raspberry Pi does not have to spare. tests/models/test_export.py lets that package check what is written.
 """
 
 import struct
