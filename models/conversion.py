@@ -1,7 +1,7 @@
 """A checkpoint written down for MNN's converter, with the sounds that the result is tried on. converted.py runs this in a
 process of its own, since it needs four times the checkpoint's memory.
 
-Files: network.onnx, arrays.npz (mel bank, head), probes_*.npz (log-mels, and the embeddings that NumPy computes of them)
+Files: network.onnx, arrays.npz (mel bank, head), probes_*.npz (log-mels, and the embeddings that a reference computes of them)
 and info.json (what is known of the checkpoint).
 """
 
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.core import cli
+from danger_safe.core.packages import is_installed
 from models.graph import embedding_graph
 from models.numpy_network import NumpyNetwork
 from models.onnx_file import write_onnx
 from models.parity import PROBE_SECONDS, probe_batch
-from models.weights import read_weights
+from models.weights import Weights, read_weights
 
 
 def main(arguments: list[str]) -> int:
@@ -29,8 +30,19 @@ def main(arguments: list[str]) -> int:
     np.savez(folder / "arrays.npz", mel_bank=front_end.mel_bank, **weights.head.arrays())
     with open(folder / "network.onnx", "wb") as file:
         write_onnx(embedding_graph(weights), file)
-    network = NumpyNetwork(weights)
+    network = _reference(checkpoint, weights)
     for seconds in PROBE_SECONDS:
         logmel = probe_batch(front_end, seconds)
-        np.savez(folder / f"probes_{seconds}.npz", logmel=logmel, embedding=network.embed(logmel))
+        embedding = np.concatenate([network.embed(clip[None]) for clip in logmel])  # one by one: less memory
+        np.savez(folder / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
     return cli.DONE
+
+
+def _reference(checkpoint: str, weights: Weights):
+    """What MNN is held against: NumPy, which needs no loading; for the large network PyTorch, if it is installed."""
+    if weights.kind == "cnn14" and is_installed("torch"):
+        from models.checkpoints import load_model  # PyTorch takes seconds to load, and saves most of a minute here
+        from models.torch_network import TorchNetwork
+
+        return TorchNetwork(load_model(checkpoint)[0])
+    return NumpyNetwork(weights)
