@@ -10,9 +10,7 @@ Out:  an ONNX file (opset 18, plain operations only: the spectrogram is a convol
       (batch, classes), each from 0 to 1. The file's metadata say the same, and name the tags
 
 It is written only where ONNX Runtime computes from it what PyTorch computes, on sounds of several kinds, levels and lengths.
-The ready detector judges the embedding of compact's (models/detector.npz); ONNX Runtime's own tools make the file smaller:
-
-    python -m onnxruntime.quantization.preprocess --input compact.onnx --output smaller.onnx
+The built-in detector (models/detector.npz) judges the embedding of compact.
 """
 
 import sys
