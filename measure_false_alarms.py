@@ -1,4 +1,4 @@
-"""Step 4: how often would each model cry wolf? False alarms per hour of ordinary sound, window by window.
+"""Step 4: how often would each model raise a false alarm? False alarms per hour of ordinary sound, window by window.
 
     python measure_false_alarms.py
     python measure_false_alarms.py --models logreg_model.skops --minutes 60
@@ -23,22 +23,25 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 
 # isort: split
 
-from danger_safe.core import paths
+from danger_safe.core.flags import models_parser
 from danger_safe.core.ownership import check_ours
 
 
 def main(arguments: list[str]) -> int:
-    args = parse(arguments)
+    parser = models_parser(__doc__, "measure")
+    parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
+                        help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip
+    args = parser.parse_args(arguments)
     # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
     from danger_safe.detection.model_file import save_model_files
     from danger_safe.embeddings.table import describe_data, read_table
     from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds, older_than_manifest
     from danger_safe.evaluation.calibration import uncalibrated
-    from danger_safe.evaluation.cross_validation import evaluate, folds_of, summarise
-    from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
-    from danger_safe.evaluation.novelty_report import summarise_left_out, summarise_unknown
-    from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule, in_words_per_hour
-    from danger_safe.evaluation.window_table import hear_again
+    from danger_safe.evaluation.cross_validation import evaluate, folds_of
+    from danger_safe.evaluation.novelty_report import summarise_unknown, with_left_out
+    from danger_safe.evaluation.report import summarise_hours
+    from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule
+    from danger_safe.evaluation.window_table import embed_windows
     from danger_safe.reports.plots import draw_operating_points
     from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
 
@@ -55,21 +58,22 @@ def main(arguments: list[str]) -> int:
     written = []
     for file, saved in models:
         metrics = saved["metrics"]
-        heard = hear_again(table, folds_of(table, metrics["seed"])[0], sounds, checkpoint, args.minutes, args.jobs)
+        folds, _ = folds_of(table, metrics["seed"])
+        windows = embed_windows(table, folds, sounds, checkpoint, args.minutes, args.jobs)
         pipeline, rule = uncalibrated(saved["pipeline"]), Rule(metrics["min_recall"], metrics["max_threshold"])
-        result = evaluate(pipeline, table, rule, metrics["seed"], heard, args.jobs)
-        summary = summarise(result)
-        metrics |= {name: summary[name] for name in ("per_hour", "operating_points")}
-        metrics["unknown"] = summarise_unknown(result) | summarise_left_out(result, pipeline, table)
+        result = evaluate(pipeline, table, rule, metrics["seed"], windows, args.jobs)
+        hour = summarise_hours(result)
+        novelty = with_left_out(summarise_unknown(result), result, pipeline, table)
+        metrics |= hour.as_json() | {"unknown": novelty.as_json()}
         if saved.get("unknown"):
-            saved["unknown"]["level"] = metrics["unknown"]["level"]
+            saved["unknown"]["level"] = novelty.min_similarity
         save_model_files(file.with_suffix(".joblib"), saved)
         write_metrics(file, metrics)
         written.append(args.output_dir / f"{key_of(file)}_operating_point.png")
         draw_operating_points(written[-1], metrics["model"], describe_data(table), metrics)
-        print(f"{metrics['model']}: {in_words_per_hour(metrics['per_hour'])}")
-        print(unknown_in_words(metrics["unknown"]))
-    minutes = metrics["per_hour"]["minutes"]
+        print(f"{metrics['model']}: {hour.estimate.describe()}")
+        print(novelty.describe())
+    minutes = hour.estimate.minutes
     print(
         f"Measured on {minutes:.1f} minutes of safe sound. Even without a false alarm in them, nothing below "
         f"{60 * RULE_OF_THREE / max(minutes, 1e-9):.1f} per hour would be shown (rule of three): "
@@ -80,21 +84,6 @@ def main(arguments: list[str]) -> int:
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
-
-
-def parse(arguments: list[str]):
-    parser = cli.new_parser(__doc__)
-    parser.add_argument("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE",
-                        help="table of step 2")  # fmt: skip
-    parser.add_argument("--models", type=Path, nargs="+", default=None, metavar="FILE",
-                        help="models to measure (default: every *_model.skops in --output-dir)")  # fmt: skip
-    parser.add_argument("--dataset", type=paths.parse_path, default=None, metavar="DIR",
-                        help="folder of the sounds (default: the one that the table was made of)")  # fmt: skip
-    parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
-                        help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip
-    parser.add_argument("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the pictures go")
-    parser.add_argument("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,11 @@ def choose_threshold(args, detector: Detector) -> float:
     from danger_safe.evaluation.thresholds import threshold_for, too_little_sound  # scikit-learn takes a second to load
 
     point = threshold_for(detector.operating_points, most)
-    found = f"about {point['false_alarms_per_hour']:.0f} false alarms per hour, {point['danger_recall']:.0%} of dangers"
-    print(f"at threshold {point['threshold']:.2f}: {found}, on recordings that it had not heard", file=sys.stderr)
+    found = f"about {point.false_alarms_per_hour:.0f} false alarms per hour, {point.danger_recall:.0%} of dangers"
+    print(f"at threshold {point.threshold:.2f}: {found}, on recordings that it had not heard", file=sys.stderr)
     if too_little := too_little_sound(most, detector.measured_minutes):
         cli.warn(too_little)
-    return point["threshold"]
+    return point.threshold
 
 
 def check_categories(asked: tuple[str, ...], detector: Detector) -> None:

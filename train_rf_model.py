@@ -40,10 +40,10 @@ def build(seed: int, jobs: int) -> "Pipeline":
 
 
 def main(arguments: list[str]) -> int:
-    args = training_flags(arguments, __doc__)
+    flags = training_flags(arguments, __doc__)
     from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
 
-    return run_training(args, "rf", "Random Forest", build)
+    return run_training(flags, "rf", "Random Forest", build)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ from danger_safe.data.fingerprint import seen_clips
 from danger_safe.embeddings.extractor import Extractor, group
 from danger_safe.embeddings.plan import survey
 from danger_safe.embeddings.table import EmbeddingTable
-from danger_safe.evaluation.cross_validation import Rule, confusion, evaluate, ranking
+from danger_safe.evaluation.cross_validation import evaluate
+from danger_safe.evaluation.metrics import confusion, ranking
+from danger_safe.evaluation.thresholds import Rule
 from models.engine import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent

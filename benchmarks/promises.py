@@ -71,7 +71,7 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
             "dangers found": (metrics["promise"]["danger_recall"], fraction(alarms, labels == 1, sources)),
             "safe clips with an alarm": (metrics["promise"]["false_alarms"], fraction(alarms, labels == 0, sources)),
         }
-        errors = [told["calibration_error"] for told in (metrics["calibration"]["after"], calibration(labels, scores))]
+        errors = [metrics["calibration"]["after"]["calibration_error"], calibration(labels, scores).calibration_error]
         line = {"fold": int(fold), "model": name, "threshold": threshold}
         line["calibration error"] = errors
         for measure, (promised, came) in pairs.items():
@@ -80,7 +80,7 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
 
 
 def fraction(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list[float]:
-    return fraction_with_interval(alarms[clips], sources[clips])
+    return fraction_with_interval(alarms[clips], sources[clips]).as_list()
 
 
 def parse() -> argparse.Namespace:

@@ -1,8 +1,7 @@
-"""What the three train scripts share: read the table, evaluate, fit on everything, save model, numbers and picture."""
+"""The body of the train scripts (read the table, evaluate, fit on everything, save), and how later steps find models."""
 
 import json
 import platform
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
+from danger_safe.core.flags import TrainingFlags
 from danger_safe.core.ownership import MADE_BY, check_ours
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.detection.model_file import load_model_file, save_model_files
@@ -22,49 +22,70 @@ from danger_safe.detection.novelty import fit_novelty
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import older_than_manifest
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
-from danger_safe.evaluation.cross_validation import evaluate, summarise, warnings_of
-from danger_safe.evaluation.metrics import category_table, report
-from danger_safe.evaluation.novelty_report import in_words as unknown_in_words
-from danger_safe.evaluation.novelty_report import summarise_unknown
-from danger_safe.evaluation.thresholds import Rule, in_words
+from danger_safe.evaluation.cross_validation import evaluate
+from danger_safe.evaluation.metrics import category_table, classification_text
+from danger_safe.evaluation.novelty_report import NoveltyReport, summarise_unknown
+from danger_safe.evaluation.report import Report, Spread, ThresholdReport, summarise, warnings_of
+from danger_safe.evaluation.thresholds import Rule
+from models.checkpoint_files import NAMES
 
 OUTPUTS = ("model.joblib", "model.skops", "metrics.json", "confusion_matrix.png", "reliability.png")
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
-def run_training(args: Namespace, key: str, title: str, build: Callable[[int, int], Pipeline]) -> int:
-    """The body of a train script, whose flags are ``training_flags``. ``build(seed, jobs)`` returns the unfitted pipeline."""
+def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[int, int], Pipeline]) -> int:
+    """The body of a train script; returns the exit status.
+
+    Args:
+        flags: of the command line.
+        key: how the names of its files begin.
+        title: the model's name in words.
+        build: the unfitted Pipeline, from a seed and the number of cores.
+    """
     for name in OUTPUTS:
-        check_ours(args.output_dir / f"{key}_{name}")
-    table = read_table(args.embeddings)
-    not_new = older_than_manifest(table)
-    pipeline = build(args.seed, args.jobs)
-    result = evaluate(pipeline, table, Rule.asked_for(args.min_recall), args.seed, jobs=args.jobs, fit_whole=True)
-    summary, seen = summarise(result), int(table.seen.sum())
+        check_ours(flags.output_dir / f"{key}_{name}")
+    table = read_table(flags.embeddings)
+    older = older_than_manifest(table)
+    if not _can_predict(table):
+        print(
+            f"{table.path} names no network of this project: predict_danger.py will not be able to use the model. "
+            "From Python, load_detector(model, embed=FUNCTION) can (docs/api.md)",
+            flush=True,
+        )
+    pipeline = build(flags.seed, flags.jobs)
+    result = evaluate(pipeline, table, Rule.asked_for(flags.min_recall), flags.seed, jobs=flags.jobs, fit_whole=True)
+    report, seen = summarise(result), int(table.seen.sum())
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
         model = calibrated(pipeline, sigmoid, table.features, table.labels)
         novelty = fit_novelty(table.features)
         unknown = summarise_unknown(result)
-    warnings = not_new + warnings_of(summary, seen)
+    warnings = older + warnings_of(report, seen)
 
-    model_file = args.output_dir / f"{key}_model.joblib"
-    metrics = summary | {"model": title, "seen": seen, **asdict(result.rule), "seed": args.seed, "warnings": warnings}
-    metrics |= {"unknown": unknown, "table_sha256": table.sha256}
+    model_file = flags.output_dir / f"{key}_model.joblib"
+    metrics = report.as_json() | {"model": title, "seen": seen, **asdict(result.rule), "seed": flags.seed}
+    metrics |= {"warnings": warnings, "unknown": unknown.as_json(), "table_sha256": table.sha256}
     written = save_model(model_file, model, novelty, table, metrics)
     write_metrics(model_file, metrics)
-    picture = args.output_dir / f"{key}_confusion_matrix.png"
-    pictures = [picture, reliability := args.output_dir / f"{key}_reliability.png"]
+    picture = flags.output_dir / f"{key}_confusion_matrix.png"
+    pictures = [picture, reliability := flags.output_dir / f"{key}_reliability.png"]
     from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
-    draw_reliability(reliability, title, describe_data(table), result, metrics["calibration"])
-    as_text = report(table.labels, result.scores, result.threshold, as_text=True)
-    print_summary(title, describe_data(table), metrics, as_text)
+    draw_reliability(
+        reliability, title, describe_data(table), result, report.calibration_before, report.calibration_after
+    )
+    as_text = classification_text(table.labels, result.scores, result.threshold)
+    print_summary(title, describe_data(table), report, as_text, unknown, seen)
     print(f"Wrote {', '.join(map(str, [*written, *pictures]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
+
+
+def _can_predict(table: EmbeddingTable) -> bool:
+    """Whether predict_danger.py can have the network that the embeddings come from."""
+    return table.checkpoint["name"] in NAMES or bool(table.info.get("made_of", {}).get("checkpoint"))
 
 
 def save_model(
@@ -125,38 +146,52 @@ def categories_by_label(table: EmbeddingTable) -> dict[str, list[str]]:
     return {name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)}
 
 
-def print_summary(title: str, data: str, metrics: dict, report: str) -> None:
-    """The same numbers as in *_metrics.json, as a table."""
+def print_summary(
+    title: str, data: str, report: Report, classification: str, unknown: NoveltyReport, seen: int
+) -> None:
+    """The same numbers as in *_metrics.json, as a table.
+
+    Args:
+        title: the model's name.
+        data: what it was evaluated on, in words.
+        report: how well it does.
+        classification: scikit-learn's classification report.
+        unknown: what the novelty rule costs.
+        seen: how many clips the network was trained on.
+    """
+    threshold = f"{report.threshold:.3f}"
+    columns = ((report.at_half, "at 0.5"), (report.at_threshold, f"at {threshold}"))
     print(f"{title}: {data}")
-    print(f"Every clip scored once, out of fold: {metrics['splitting']}")
-    print(f"{'':<20}{'at 0.5':>22}{'at ' + format(metrics['threshold'], '.3f'):>22}")
+    print(f"Every clip scored once, out of fold: {report.splitting}")
+    print(f"{'':<20}{'at 0.5':>22}{'at ' + threshold:>22}")
     for name in ("accuracy", "balanced_accuracy", "danger_recall", "danger_precision", "f1", "specificity"):
-        cells = [_cell(metrics[at][name]) for at in ("at_0.5", "at_threshold")]
-        print(f"{name.replace('_', ' '):<20}{cells[0]:>22}{cells[1]:>22}")
-    for name in ("roc_auc", "average_precision"):
-        print(f"{name.replace('_', ' '):<20}{_cell(metrics['ranking'][name]):>22}")
-    for at, words in (("at_0.5", "at 0.5"), ("at_threshold", f"at {metrics['threshold']:.3f}")):
-        (tn, fp), (fn, tp) = metrics[at]["confusion"]
-        print(
-            f"{words}: {tp} dangers found (TP), {fn} MISSED (FN); {tn} safe clips left alone (TN), {fp} false alarms (FP)"
-        )
-    print(f"scikit-learn's classification report at {metrics['threshold']:.3f}:\n{report}")
-    print(category_table({title: metrics["categories"]}))
-    before, after = metrics["calibration"]["before"], metrics["calibration"]["after"]
+        cells = "".join(f"{_cell(getattr(at, name)):>22}" for at, _ in columns)
+        print(f"{name.replace('_', ' '):<20}{cells}")
+    print(f"{'roc auc':<20}{_cell(report.roc_auc):>22}")
+    print(f"{'average precision':<20}{_cell(report.average_precision):>22}")
+    for at, words in columns:
+        print(_outcome(at, words))
+    print(f"scikit-learn's classification report at {threshold}:\n{classification}")
+    print(category_table({title: report.categories}))
+    before, after = report.calibration_before, report.calibration_after
     print(
-        f"calibration: Brier score {after['brier']:.3f}, calibration error {after['calibration_error']:.1%} "
-        f"(before: {before['brier']:.3f}, {before['calibration_error']:.1%})"
+        f"calibration: Brier score {after.brier:.3f}, calibration error {after.calibration_error:.1%} "
+        f"(before: {before.brier:.3f}, {before.calibration_error:.1%})"
     )
-    print(f"The threshold {metrics['threshold_rule']}")
-    if metrics["seen"]:
-        print(
-            f"NO PROMISE for new recordings: the network knows {metrics['seen']} of these clips, and new ones less well"
-        )
-    where = "On clips that it knows" if metrics["seen"] else "On new recordings like these"
-    print(f"{where}: {in_words(metrics['promise'])}; 95 % intervals over recordings")
-    print(unknown_in_words(metrics["unknown"]))
-    print(f"majority baseline: {metrics['majority_baseline']:.1%} accuracy. Values: all clips (mean ± std over folds)")
+    print(f"The threshold {report.threshold_rule}")
+    if seen:
+        print(f"NO PROMISE for new recordings: the network knows {seen} of these clips, and new ones less well")
+    where = "On clips that it knows" if seen else "On new recordings like these"
+    print(f"{where}: {report.estimate.describe()}; 95 % intervals over recordings")
+    print(unknown.describe())
+    print(f"majority baseline: {report.majority_baseline:.1%} accuracy. Values: all clips (mean ± std over folds)")
 
 
-def _cell(number: dict) -> str:
-    return f"{number['all']:.3f} ({number['mean']:.3f} ± {number['std']:.3f})"
+def _outcome(at: ThresholdReport, words: str) -> str:
+    (true_safe, false_alarms), (missed, found) = at.confusion
+    safe = f"{true_safe} safe clips left alone (TN), {false_alarms} false alarms (FP)"
+    return f"{words}: {found} dangers found (TP), {missed} MISSED (FN); {safe}"
+
+
+def _cell(number: Spread) -> str:
+    return f"{number.all:.3f} ({number.mean:.3f} ± {number.std:.3f})"

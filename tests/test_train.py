@@ -10,9 +10,10 @@ from helpers import make_table, run
 
 from danger_safe.data.splits import assign_folds
 from danger_safe.embeddings.table import read_table
-from danger_safe.evaluation.calibration import calibration
-from danger_safe.evaluation.cross_validation import Evaluation, summarise, warnings_of
-from danger_safe.evaluation.thresholds import Rule, choose_threshold, expected
+from danger_safe.evaluation.calibration import Calibration, calibration
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.report import summarise, warnings_of
+from danger_safe.evaluation.thresholds import Rule, estimate_on_clips, threshold_at_recall
 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
 
@@ -205,7 +206,7 @@ def test_threshold_has_the_highest_specificity_that_the_recall_allows():
     for _ in range(20):
         labels = rng.integers(0, 2, 40)
         scores = np.round(rng.random(40), 1)  # with ties
-        chosen = choose_threshold(labels, scores, min_recall=0.9)
+        chosen = threshold_at_recall(labels, scores, min_recall=0.9)
         assert (scores[labels == 1] >= chosen).mean() >= 0.9
         specificity = (scores[labels == 0] < chosen).mean()
         for other in np.linspace(0, 1, 101):
@@ -229,15 +230,15 @@ def test_scores_are_probabilities(tmp_path, key):
     fresh = make_table(tmp_path / "fresh.csv", clips=2_000, apart=1.5, takes=1, seed=1)
     fresh = fresh[(fresh["label"] == 0) | (fresh.index % 8 == 1)]
     scores = pipeline.predict_proba(fresh[features(fresh)].to_numpy())[:, 1]
-    assert calibration(fresh["label"].to_numpy(), scores)["calibration_error"] < 0.12
+    assert calibration(fresh["label"].to_numpy(), scores).calibration_error < 0.12
 
 
 def test_calibration_measures():
     labels = np.repeat([0, 1], 50)
-    assert calibration(labels, labels.astype(float)) == {"brier": 0.0, "calibration_error": 0.0}
-    assert calibration(labels, 1.0 - labels)["calibration_error"] == 1.0
+    assert calibration(labels, labels.astype(float)) == Calibration(brier=0.0, calibration_error=0.0)
+    assert calibration(labels, 1.0 - labels).calibration_error == 1.0
     half = calibration(labels, np.full(100, 0.5) + np.tile([1e-9, -1e-9], 50))
-    assert half["brier"] == pytest.approx(0.25)
+    assert half.brier == pytest.approx(0.25)
 
 
 def test_interval_is_wider_where_clips_share_recordings():
@@ -247,8 +248,8 @@ def test_interval_is_wider_where_clips_share_recordings():
     scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # a recording's ten clips fail together
     widths = {}
     for name, sources in (("alone", alone), ("shared", alone // 10)):
-        promise = expected(labels, scores, sources, alone % 5, np.full(400, 0.7))
-        value, low, high = promise["danger_recall"]
+        estimate = estimate_on_clips(labels, scores, sources, alone % 5, np.full(400, 0.7))
+        value, low, high = estimate.danger_recall.as_list()
         assert value == (scores[labels == 1] >= 0.7).mean()
         assert low < value < high
         widths[name] = high - low

@@ -12,23 +12,24 @@ The operating points come from ORDINARY, long recordings in one folder a collect
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from danger_safe.core import cli
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_mappings, read_same
-from danger_safe.detection.detector import BUILTIN_FILE, SENSITIVITIES, BuiltinDetector, add_tag_groups
-from danger_safe.detection.events import EventConfig, EventFinder
+from danger_safe.detection.detector import BUILTIN_FILE, SENSITIVITIES, BuiltinDetector, OperatingPoint, add_tag_groups
 from danger_safe.detection.reference import Reference
-from danger_safe.detection.scorer import HOP, WINDOW, Smoother
+from danger_safe.detection.scorer import WINDOW
 from danger_safe.evaluation.calibration import calibration
+from danger_safe.evaluation.false_alarms import SECONDS_PER_HOUR, THRESHOLDS, find_events, with_scores
 from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
+from danger_safe.evaluation.thresholds import lowest_threshold
 from models.checkpoints import load_model
 from models.head import Head
 from tools.detector_windows import (
@@ -47,7 +48,6 @@ C = 1e-3  # of the regression; 1e-5 to 1e-2 were tried (benchmarks/detector.md)
 CATEGORY_C = 1e-3
 FALSE_UNKNOWN_RATE = 0.05
 MAX_FALSE_ALARMS_PER_HOUR = {"low": 1.0, "normal": 6.0, "high": 20.0}
-THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)
 SUREST_TAGS = ("Siren", "Screaming", "Baby cry, infant cry", "Gunshot, gunfire", "Glass", "Shatter", "Breaking")
 DANGEROUS_TAGS = (
     *SUREST_TAGS, "Civil defense siren", "Police car (siren)", "Ambulance (siren)", "Fire engine, fire truck (siren)",
@@ -66,11 +66,12 @@ def main(arguments: list[str]) -> int:
     groups = (tuple(tags[: len(SUREST_TAGS)]), tuple(tags))
     labels = read_mappings(MAPPINGS)
     ordinary = unlabelled_sounds(args.ordinary)
-    kept_back = [sound for sound in ordinary if sound.collection in args.hold_out]
-    if not kept_back:
+    held_out = [sound for sound in ordinary if sound.collection in args.hold_out]
+    if not held_out:
         raise UserError(f"{args.ordinary}: none of --hold-out's collections is in it")
-    labelled = read_labelled(args, labels)
-    safe = find_safe(args, ordinary, tags)
+    labelled = read_labelled(args.labelled, read_same(args.same), args.rooms, labels)
+    unlabelled = ordinary + [sound for folder in args.unlabelled for sound in unlabelled_sounds(folder)]
+    safe = find_safe([sound for sound in unlabelled if sound.collection not in args.hold_out], args.teacher, tags)
     heard = listen(args.checkpoint, labelled).followed_by(listen(args.checkpoint, safe, hop=WINDOW))
     data = TrainingData(labelled + safe, heard, network.head, groups, labels)
 
@@ -80,8 +81,8 @@ def main(arguments: list[str]) -> int:
     clips = ClipScores(data, values, slope, offset)
     detector = data.detector(info.sha256, slope, offset)
 
-    hours, counts = false_alarms(args.checkpoint, detector, kept_back)
-    about = judge(clips, hours, counts, kept_back) | {"unknown_rate": FALSE_UNKNOWN_RATE}
+    hours, counts = false_alarms(args.checkpoint, detector, held_out)
+    about = judge(clips, hours, counts, held_out) | {"unknown_rate": FALSE_UNKNOWN_RATE}
     detector = replace(detector, reference=clips.reference(detector, data))
     detector.stating(about).save(args.output)
     print(json.dumps(about, indent=2))
@@ -89,24 +90,22 @@ def main(arguments: list[str]) -> int:
     return cli.DONE
 
 
-def read_labelled(args, labels: dict[str, int]) -> list[Sound]:
-    """Labelled clips and synthetic rooms. Raises UserError for a category that no mapping has."""
-    same = read_same(args.same)
-    sounds = [sound for folder in args.labelled for sound in labelled_sounds(folder, same)] + rooms(args.rooms)
+def read_labelled(folders: list[Path], same: dict[str, str], room_count: int, labels: dict[str, int]) -> list[Sound]:
+    """Labelled clips and synthetic rooms. Raises UserError for a category that no mapping has.
+
+    ``same``: other names of categories; ``labels``: 0 or 1 by category.
+    """
+    sounds = [sound for folder in folders for sound in labelled_sounds(folder, same)] + rooms(room_count)
     unknown = sorted({sound.category for sound in sounds} - set(labels))
     if unknown:
         raise UserError(f"{', '.join(unknown)}: neither in {MAPPINGS[0]} nor in {MAPPINGS[1]}")
     return sounds
 
 
-def find_safe(args, ordinary: list[Sound], dangerous_tags: list[int]) -> list[Sound]:
-    """The unlabelled sounds, but the kept-back collections', in which the teacher hears nothing dangerous."""
-    sounds = ordinary + [sound for folder in args.unlabelled for sound in unlabelled_sounds(folder)]
-    sounds = [sound for sound in sounds if sound.collection not in args.hold_out]
-    is_safe = without_dangers(args.teacher, sounds, dangerous_tags)
-    print(
-        f"{int(is_safe.sum())} of {len(sounds)} unlabelled sounds have nothing dangerous in them, says {args.teacher}"
-    )
+def find_safe(sounds: list[Sound], teacher: str, dangerous_tags: list[int]) -> list[Sound]:
+    """Those of the sounds in which the teacher hears nothing dangerous."""
+    is_safe = without_dangers(teacher, sounds, dangerous_tags)
+    print(f"{int(is_safe.sum())} of {len(sounds)} unlabelled sounds have nothing dangerous in them, says {teacher}")
     return [sound for sound, safe in zip(sounds, is_safe, strict=True) if safe]
 
 
@@ -201,14 +200,15 @@ class ClipScores:
         self.truth, self.category = data.truth[first], data.category[first]
         self.source = np.array([data.sounds[number].source for number in self.clip])
         self.collection = data.collection[first]
-        smoother, self.scores = Smoother(HOP), np.zeros(len(self.clip))
+        windows = [data.heard.windows[row] for row in labelled]
+        raw = np.where([window.silent for window in windows], 0.0, expit(slope * values[labelled] + offset))
+        smoothed = [window.smoothed_score for window in with_scores(windows, raw.tolist())]
+        self.scores = np.zeros(len(self.clip))
+        np.maximum.at(self.scores, place, smoothed)
         self.surest, surest = first.copy(), np.full(len(self.clip), -1.0)  # the window of each clip that is surest
-        for row, number in zip(labelled, place, strict=True):
-            window = data.heard.windows[row]
-            raw = 0.0 if window.silent else float(expit(slope * values[row] + offset))
-            self.scores[number] = max(self.scores[number], smoother.add(window.start, raw))
-            if raw > surest[number]:
-                self.surest[number], surest[number] = row, raw
+        for row, number, score in zip(labelled, place, raw, strict=True):
+            if score > surest[number]:
+                self.surest[number], surest[number] = row, score
 
     def reference(self, detector: BuiltinDetector, data: TrainingData) -> Reference:
         """What the detector keeps of these clips, to tell what a household's verdicts do to them."""
@@ -224,7 +224,7 @@ def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     Balanced, so that 0.5 is where dangers and safe sounds are as likely; how rare dangers are in a home, no clips can say.
     """
     scores = np.clip(scores, 1e-6, 1 - 1e-6)
-    fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(np.log(scores / (1 - scores))[:, None], truth)
+    fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(logit(scores)[:, None], truth)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
@@ -234,16 +234,12 @@ def false_alarms(checkpoint: str, detector: BuiltinDetector, ordinary: list[Soun
     raw = detector.scores(heard.embeddings)
     hours, counts = np.zeros(len(ordinary)), np.zeros((len(THRESHOLDS), len(ordinary)))
     for number in range(len(ordinary)):
-        smoother, windows = Smoother(HOP), []
-        for row in np.flatnonzero(heard.sound == number):
-            window = heard.windows[row]
-            score = 0.0 if window.silent else float(raw[row])
-            windows.append(replace(window, raw_score=score, smoothed_score=smoother.add(window.start, score)))
-        hours[number] = windows[-1].end / 3600 if windows else 0.0
+        rows = np.flatnonzero(heard.sound == number)
+        plain = [heard.windows[row] for row in rows]
+        windows = with_scores(plain, np.where([window.silent for window in plain], 0.0, raw[rows]).tolist())
+        hours[number] = windows[-1].end / SECONDS_PER_HOUR if windows else 0.0
         for place, threshold in enumerate(THRESHOLDS):
-            finder = EventFinder(EventConfig(float(threshold)), HOP)
-            events = [event for window in windows for event in finder.add(window)] + finder.finish()
-            counts[place, number] = len(events)
+            counts[place, number] = len(find_events(windows, float(threshold)))
     return hours, counts
 
 
@@ -251,35 +247,36 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
     """The operating points and what is known of each."""
     danger = clips.truth == 1
     points = [
-        {"threshold": float(threshold), "danger_recall": float((clips.scores[danger] >= threshold).mean()),
-         "false_alarms": float((clips.scores[~danger] >= threshold).mean()),
-         "false_alarms_per_hour": float(count.sum() / hours.sum())}
+        OperatingPoint(
+            threshold=float(threshold),
+            danger_recall=float((clips.scores[danger] >= threshold).mean()),
+            false_alarms_per_hour=float(count.sum() / hours.sum()),
+        )
         for threshold, count in zip(THRESHOLDS, counts, strict=True)
-    ]  # fmt: skip
+    ]
+    recordings = np.arange(len(hours)).astype(str)
     sensitivities = {}
     for name in SENSITIVITIES:
-        kept = [
-            i
-            for i in range(len(points))
-            if max(p["false_alarms_per_hour"] for p in points[i:]) <= MAX_FALSE_ALARMS_PER_HOUR[name]
-        ]
-        place = kept[0] if kept else len(points) - 1
-        alarm = clips.scores >= THRESHOLDS[place]
+        point = lowest_threshold(points, MAX_FALSE_ALARMS_PER_HOUR[name]) or points[-1]
+        alarm = clips.scores >= point.threshold
+        per_hour = rate_with_interval(counts[points.index(point)], hours, recordings)
         sensitivities[name] = {
-            "threshold": float(THRESHOLDS[place]),
-            "danger_recall": fraction_with_interval(alarm[danger], clips.source[danger]),
-            "false_alarms": fraction_with_interval(alarm[~danger], clips.source[~danger]),
-            "false_alarms_per_hour": rate_with_interval(counts[place], hours, np.arange(len(hours)).astype(str)),
+            "threshold": point.threshold,
+            "danger_recall": fraction_with_interval(alarm[danger], clips.source[danger]).as_list(),
+            "false_alarms": fraction_with_interval(alarm[~danger], clips.source[~danger]).as_list(),
+            "false_alarms_per_hour": per_hour.as_list(),
             "alarms_by_category": by_name(alarm, clips.category),
             "alarms_by_collection": by_name(alarm, np.char.add(clips.collection, np.where(danger, " (danger)", " (safe)"))),
         }  # fmt: skip
     return {
         "sensitivities": sensitivities,
-        "operating_points": points,
+        "operating_points": [
+            asdict(point) | {"false_alarms": float((clips.scores[~danger] >= point.threshold).mean())} for point in points
+        ],
         "left_out": {
             "clips": len(clips.truth), "danger": int(danger.sum()), "recordings": len(np.unique(clips.source)),
             "collections": len(np.unique(clips.collection)), "roc_auc": float(roc_auc_score(clips.truth, clips.scores)),
-            "calibration": calibration(clips.truth, clips.scores),
+            "calibration": asdict(calibration(clips.truth, clips.scores)),
         },
         "ordinary": {"hours": float(hours.sum()), "recordings": len(ordinary), "collections": sorted({s.collection for s in ordinary})},
     }  # fmt: skip

@@ -26,6 +26,20 @@ ARRAYS = (  # of the ready detector's file; the rest is text
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold, and what was measured at it on recordings that the detector had not heard."""
+
+    threshold: float
+    danger_recall: float
+    false_alarms_per_hour: float
+
+    @classmethod
+    def from_json(cls, point: dict) -> "OperatingPoint":
+        """From an entry of ``operating_points``, which may hold more. Raises KeyError where it holds less."""
+        return cls(*(float(point[field.name]) for field in fields(cls)))
+
+
 class Tagger(Protocol):
     """Says what an embedding sounds like."""
 
@@ -39,7 +53,7 @@ class Detector(Tagger, Protocol):
     name: str
     threshold: float
 
-    operating_points: list[dict[str, float]]  # threshold, danger_recall, false_alarms_per_hour; empty where not known
+    operating_points: list[OperatingPoint]  # empty where they were not measured
     measured_minutes: float  # of safe sound, in which those false alarms were counted
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
@@ -86,9 +100,9 @@ class BuiltinDetector:
         return (features - self.mean) / self.scale @ self.weights + self.bias
 
     @property
-    def operating_points(self) -> list[dict[str, float]]:
+    def operating_points(self) -> list[OperatingPoint]:
         """Thresholds and what each does."""
-        return self.about["operating_points"]
+        return [OperatingPoint.from_json(point) for point in self.about["operating_points"]]
 
     @property
     def measured_minutes(self) -> float:
@@ -153,7 +167,7 @@ class UserDetector:
     threshold: float
     pipeline: object
     tagger: Tagger | None
-    operating_points: list[dict[str, float]]
+    operating_points: list[OperatingPoint]
     measured_minutes: float
     novelty: dict | None  # rule and level, see novelty.py; None in older files
 
@@ -233,7 +247,8 @@ def user_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | No
     same = builtin is not None and builtin.checkpoint_sha256 == info.sha256
     tagger = builtin if same else find_tags(info, head)
     metrics = saved["metrics"]
-    points, minutes = metrics.get("operating_points", []), metrics.get("per_hour", {}).get("minutes", 0.0)
+    points = [OperatingPoint.from_json(point) for point in metrics.get("operating_points", [])]
+    minutes = metrics.get("per_hour", {}).get("minutes", 0.0)
     return UserDetector(
         path.name, float(saved["threshold"]), saved["pipeline"], tagger, points, minutes, saved.get("unknown")
     )

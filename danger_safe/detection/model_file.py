@@ -120,6 +120,9 @@ def _what_is_wrong(saved: dict) -> str:
         return "its metrics are incomplete"
     if not all(_is_number(metrics.get(name, 1.0)) for name in ("min_recall", "max_threshold", "seed")):
         return "its metrics are no numbers"
+    points = metrics.get("operating_points", [])
+    if not isinstance(points, list) or not all(map(_is_operating_point, points)):
+        return "its operating points are not what measure_false_alarms.py writes"
     novelty = saved.get("unknown")
     if novelty is not None and not (
         isinstance(novelty, dict) and "rule" in novelty and _is_number(novelty.get("level"))
@@ -171,6 +174,11 @@ def _are_trees(forest: RandomForestClassifier) -> bool:
         if not whole or tree.value.shape[1:] != (1, 2):
             return False
     return True
+
+
+def _is_operating_point(point: object) -> bool:
+    names = ("threshold", "danger_recall", "false_alarms_per_hour")
+    return isinstance(point, dict) and all(_is_number(point.get(name)) for name in names)
 
 
 def _is_number(value: object) -> bool:

@@ -8,6 +8,8 @@ scores of clips that the classifier had not seen turns them into such; it is sci
 pipeline that is saved. Probabilities hold where dangers are as frequent as in the training data.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from sklearn.base import ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -16,7 +18,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from sklearn.pipeline import Pipeline
 
-BINS = 10  # of equally many clips, for the calibration error and the picture
+BINS = 10  # groups of equally many clips, over which the calibration error is a mean
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores are from probabilities; 0 is perfect."""
+
+    brier: float  # mean squared error of the probability
+    calibration_error: float  # mean distance between mean score and fraction of dangers (expected calibration error)
 
 
 def fit_sigmoid(values: np.ndarray, labels: np.ndarray):
@@ -62,12 +72,8 @@ def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
     return model.predict_proba(features)[:, list(model.classes_).index(1)]
 
 
-def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Brier score (mean squared error of the probability) and expected calibration error (mean distance, over BINS
-    groups of equally many clips, between mean score and fraction of dangers); 0 is perfect."""
+def calibration(labels: np.ndarray, scores: np.ndarray) -> Calibration:
+    """Brier score and expected calibration error of scores, (clips,), over BINS groups of clips with similar scores."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
     distances = [len(group) * abs(scores[group].mean() - labels[group].mean()) for group in groups]
-    return {
-        "brier": float(brier_score_loss(labels, scores)),
-        "calibration_error": float(sum(distances) / len(scores)),
-    }
+    return Calibration(float(brier_score_loss(labels, scores)), float(sum(distances) / len(scores)))

@@ -1,70 +1,88 @@
-"""How often does a model cry wolf in an hour of ordinary sound, and what does it find there? By its windows' scores.
+"""How often does a model raise a false alarm in an hour of ordinary sound, and what does it find? By its windows' scores.
 
 A clip's score says little of that: predict_danger.py hears a recording window by window, and every hour of nothing is
 thousands of windows that could each raise an alarm. So windows of long stretches are scored, each by a model that had
-seen neither its clip nor its recording, and run through the same event finder.
+seen neither its clip nor its recording, and go through the same smoothing and the same event finder. The models of step 3
+and the ready detector (tools/build_detector.py) are measured alike.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from danger_safe.audio.windows import ScoredWindow
-from danger_safe.detection.events import EventConfig, EventFinder
+from danger_safe.data.clips import DANGER, SAFE
+from danger_safe.detection.detector import OperatingPoint
+from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, Smoother
-from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
-from danger_safe.evaluation.window_table import Heard
+from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, rate_with_interval
+from danger_safe.evaluation.thresholds import HourEstimate
+from danger_safe.evaluation.window_table import WindowTable
 
-THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # whose promises are stated
-SECONDS = 3_600.0
+THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # that are measured
+SECONDS_PER_HOUR = 3_600.0
+
+
+def with_scores(windows: Iterable[ScoredWindow], raw_scores: Iterable[float]) -> list[ScoredWindow]:
+    """Windows of recordings, one after another, with these raw scores, smoothed as predict_danger.py does."""
+    smoother = Smoother(HOP)
+    return [
+        replace(window, raw_score=raw, smoothed_score=smoother.add(window.start, raw))
+        for window, raw in zip(windows, raw_scores, strict=True)
+    ]
+
+
+def find_events(windows: Iterable[ScoredWindow], threshold: float) -> list[Event]:
+    """The events of one recording's windows at a threshold."""
+    finder = EventFinder(EventConfig(threshold), HOP)
+    return [event for window in windows for event in finder.add(window)] + finder.finish()
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A model tried on the windows of a table's clips. ``labels``, ``folds``, ``sources`` have one entry a clip."""
+class WindowedEvaluation:
+    """A model evaluated on the windows of a table's clips. ``labels``, ``folds``, ``sources`` have one entry a clip."""
 
-    heard: Heard
-    alone: np.ndarray  # (windows,) score of each by itself, out of fold
+    windows: WindowTable
+    window_scores: np.ndarray  # (windows,) the raw score of each, out of fold
     labels: np.ndarray
     folds: np.ndarray
     sources: np.ndarray
 
     @cached_property
-    def stretches(self) -> list[list[ScoredWindow]]:
-        """The windows, scored as predict_danger.py does."""
-        smoother = Smoother(HOP)
-        stretches: list[list[ScoredWindow]] = [[] for _ in range(int(self.heard.stretch.max()) + 1)]
-        for number, start, end, alone, embedding in zip(
-            self.heard.stretch.tolist(), self.heard.start.tolist(), self.heard.end.tolist(), self.alone.tolist(),
-            self.heard.embeddings, strict=True,
-        ):  # fmt: skip
-            stretches[number].append(ScoredWindow(start, end, alone, smoother.add(start, alone), embedding))
-        return stretches
+    def stretches(self) -> list[Sequence[ScoredWindow]]:
+        """The windows of each stretch, with their scores."""
+        table = self.windows
+        plain = (
+            ScoredWindow(start, end, 0.0, 0.0, embedding)
+            for start, end, embedding in zip(table.start.tolist(), table.end.tolist(), table.embeddings, strict=True)
+        )
+        windows = with_scores(plain, self.window_scores.tolist())
+        ends = np.searchsorted(table.stretch, np.arange(int(table.stretch.max()) + 1), side="right")
+        return [windows[end - size : end] for end, size in zip(ends, np.diff(ends, prepend=0), strict=True)]
 
     @cached_property
     def seconds(self) -> np.ndarray:
         """Of each clip, how much was heard: (clips,)."""
-        return np.bincount(self.heard.clip, minlength=len(self.labels)) * HOP
+        return np.bincount(self.windows.clip, minlength=len(self.labels)) * HOP
 
     @cached_property
     def heard_clips(self) -> np.ndarray:
-        """(clips,): which of them were heard."""
+        """(clips,) bool: which of them were heard."""
         return self.seconds > 0
 
-    def events(self, threshold: np.ndarray) -> np.ndarray:
-        """Events with their peak in each clip, (clips,), at a ``threshold`` for each fold's stretches, (clips,)."""
+    def events(self, thresholds: np.ndarray) -> np.ndarray:
+        """Events with their peak in each clip, (clips,). ``thresholds``: (clips,), the same for all of a stretch."""
         counts = np.zeros(len(self.labels), int)
         first = 0
         for windows in self.stretches:
-            clips = self.heard.clip[first : first + len(windows)]
+            clips = self.windows.clip[first : first + len(windows)]
             first += len(windows)
             if not len(windows):
                 continue
-            finder = EventFinder(EventConfig(float(threshold[clips[0]])), HOP)
-            found = [event for window in windows for event in finder.add(window)] + finder.finish()
             middles = np.array([(window.start + window.end) / 2 for window in windows])
-            for event in found:
+            for event in find_events(windows, float(thresholds[clips[0]])):
                 counts[clips[np.searchsorted(middles, event.peak)]] += 1
         return counts
 
@@ -73,36 +91,37 @@ class Trial:
         """``events`` at each of THRESHOLDS: (thresholds, clips)."""
         return np.stack([self.events(np.full(len(self.labels), threshold)) for threshold in THRESHOLDS])
 
-    def points(self, clips: np.ndarray | None = None) -> list[dict[str, float]]:
-        """For each of THRESHOLDS, the fraction of dangers found and the false alarms an hour, among ``clips`` (a mask)."""
-        clips = np.ones(len(self.labels), bool) if clips is None else clips
-        danger, safe = ((self.labels == label) & clips & self.heard_clips for label in (1, 0))
-        hours = max(self.seconds[safe].sum() / SECONDS, 1e-9)
+    def points(self) -> list[OperatingPoint]:
+        """What each of THRESHOLDS finds, and what it costs."""
+        danger, safe = self._clips_of(DANGER), self._clips_of(SAFE)
+        hours = max(self.seconds[safe].sum() / SECONDS_PER_HOUR, 1e-9)
         return [
-            {
-                "threshold": float(threshold),
-                "danger_recall": float((counts[danger] > 0).mean()) if danger.any() else 0.0,
-                "false_alarms_per_hour": float(counts[safe].sum() / hours),
-            }
+            OperatingPoint(
+                threshold=float(threshold),
+                danger_recall=float((counts[danger] > 0).mean()) if danger.any() else 0.0,
+                false_alarms_per_hour=float(counts[safe].sum() / hours),
+            )
             for threshold, counts in zip(THRESHOLDS, self.event_table, strict=True)
         ]
 
-    def at_recall(self, min_recall: float) -> list[float]:
-        """False alarms per hour, as [value, low, high], at the highest of THRESHOLDS that finds so many of the dangers;
-        at the lowest, where none does."""
-        enough = [number for number, point in enumerate(self.points()) if point["danger_recall"] >= min_recall]
+    def false_alarms_at_recall(self, min_recall: float) -> Estimate:
+        """False alarms per hour at the highest of THRESHOLDS that finds so many of the dangers; at the lowest, where none
+        does."""
+        enough = [number for number, point in enumerate(self.points()) if point.danger_recall >= min_recall]
         threshold = THRESHOLDS[max(enough, default=0)]
-        return self.promise(np.full(len(self.labels), threshold))["false_alarms_per_hour"]
+        return self.estimate(np.full(len(self.labels), threshold)).false_alarms_per_hour
 
-    def promise(self, threshold: np.ndarray) -> dict:
-        """What is to be expected at ``threshold``, one for each clip and chosen without its fold: shares and rates as
-        [value, low, high] of the 95 % interval over recordings."""
-        counts = self.events(threshold)
-        danger, safe = ((self.labels == label) & self.heard_clips for label in (1, 0))
-        return {
-            "minutes": float(self.seconds[safe].sum() / 60),
-            "danger_recall": fraction_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
-            "false_alarms_per_hour": rate_with_interval(
-                counts[safe], self.seconds[safe] / SECONDS, self.sources[safe], self.folds[safe]
-            ),
-        }
+    def estimate(self, thresholds: np.ndarray) -> HourEstimate:
+        """What is to be expected at ``thresholds``, (clips,), each chosen without the clip's fold."""
+        counts = self.events(thresholds)
+        danger, safe = self._clips_of(DANGER), self._clips_of(SAFE)
+        hours = self.seconds[safe] / SECONDS_PER_HOUR
+        return HourEstimate(
+            minutes=float(self.seconds[safe].sum() / 60),
+            danger_recall=fraction_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
+            false_alarms_per_hour=rate_with_interval(counts[safe], hours, self.sources[safe], self.folds[safe]),
+        )
+
+    def _clips_of(self, label: int) -> np.ndarray:
+        """(clips,) bool: those of a label that were heard."""
+        return (self.labels == label) & self.heard_clips

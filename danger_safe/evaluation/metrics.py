@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import (
@@ -16,6 +17,16 @@ from danger_safe.core.cli import one_line
 from danger_safe.data.clips import DANGER, LABEL_NAMES, SAFE
 
 MAX_CATEGORIES = 12  # of each label that are listed on a terminal
+
+
+@dataclass(frozen=True)
+class CategoryRecall:
+    """What becomes of one category's clips: the fraction of them that get their own label."""
+
+    label: int
+    clips: int
+    at_half: float  # at the threshold 0.5
+    at_threshold: float  # at the chosen one
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -50,29 +61,33 @@ def ranking(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def report(labels: np.ndarray, scores: np.ndarray, threshold: float, as_text: bool = False) -> dict | str:
-    """scikit-learn's classification report of Safe and Danger at a threshold."""
+def classification_numbers(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict:
+    """scikit-learn's classification report of Safe and Danger at a threshold, in Python's own numbers."""
+    predicted = (scores >= threshold).astype(int)
     found = classification_report(
-        labels, (scores >= threshold).astype(int), labels=[SAFE, DANGER], target_names=LABEL_NAMES,
-        zero_division=0.0, output_dict=not as_text,
-    )  # fmt: skip
-    return found if as_text else json.loads(json.dumps(found, default=float))  # Python's own numbers
+        labels, predicted, labels=[SAFE, DANGER], target_names=LABEL_NAMES, zero_division=0.0, output_dict=True
+    )
+    return json.loads(json.dumps(found, default=float))
+
+
+def classification_text(labels: np.ndarray, scores: np.ndarray, threshold: float) -> str:
+    """The same as text for the terminal."""
+    predicted = (scores >= threshold).astype(int)
+    return str(
+        classification_report(labels, predicted, labels=[SAFE, DANGER], target_names=LABEL_NAMES, zero_division=0.0)
+    )
 
 
 def category_recall(
-    labels: np.ndarray, categories: np.ndarray, scores: np.ndarray, thresholds: dict[str, float]
-) -> dict[str, dict]:
-    """What becomes of each category's clips: {category: {label, clips, and for each named threshold the recall}}.
-
-    The recall of a category is the fraction of its clips that get their own label: dangers found, safe clips left
-    alone. Categories are in the order of their label, Danger first, then by name.
-    """
+    labels: np.ndarray, categories: np.ndarray, scores: np.ndarray, threshold: float
+) -> dict[str, CategoryRecall]:
+    """Recall of each category at 0.5 and at ``threshold``: Danger's categories first, then Safe's, each by name."""
     found = {}
     for label in (DANGER, SAFE):
         for category in np.unique(categories[labels == label]):
             here = (labels == label) & (categories == category)
-            recall = {name: float(((scores[here] >= at) == label).mean()) for name, at in thresholds.items()}
-            found[str(category)] = {"label": label, "clips": int(here.sum())} | recall
+            at_half, at_threshold = (float(((scores[here] >= at) == label).mean()) for at in (0.5, threshold))
+            found[str(category)] = CategoryRecall(label, int(here.sum()), at_half, at_threshold)
     return found
 
 
@@ -83,43 +98,40 @@ def false_alarms_at_recall(labels: np.ndarray, scores: np.ndarray, min_recall: f
     return float((scores[labels == SAFE] >= threshold).mean())
 
 
-def category_table(models: dict[str, dict[str, dict]]) -> str:
+def category_table(models: dict[str, dict[str, CategoryRecall]]) -> str:
     """Lines for the terminal: the recall of each category at the chosen threshold, a column a model.
 
-    ``models``: ``category_recall`` of each model, by its title, with a threshold named at_threshold. In each label, the
-    category that is missed most comes first.
+    ``models``: ``category_recall`` of each model, by its title. In each label, the category that is missed most comes
+    first.
     """
     first = next(iter(models.values()))
-    worst = {name: min(found[name]["at_threshold"] for found in models.values()) for name in first}
+    worst = {name: min(found[name].at_threshold for found in models.values()) for name in first}
     order = []
     for label in (DANGER, SAFE):
-        of_label = sorted(
-            (name for name in first if first[name]["label"] == label), key=lambda name: (worst[name], name)
-        )
+        of_label = sorted((name for name in first if first[name].label == label), key=lambda name: (worst[name], name))
         order += of_label[:MAX_CATEGORIES]
     width = max(map(len, [*first, "category"])) + 2
     headings = [textwrap.shorten(title, 24, placeholder="…") for title in models]
     lines = ["Recall of each category at the chosen threshold: dangers found, safe clips left alone"]
     lines.append(f"{'category':<{width}}{'is':<8}{'clips':>5}" + "".join(f"{heading:>26}" for heading in headings))
     for name in order:
-        of, clips = LABEL_NAMES[first[name]["label"]], first[name]["clips"]
-        cells = "".join(f"{found[name]['at_threshold']:>26.0%}" for found in models.values())
+        of, clips = LABEL_NAMES[first[name].label], first[name].clips
+        cells = "".join(f"{found[name].at_threshold:>26.0%}" for found in models.values())
         lines.append(f"{one_line(name):<{width}}{of:<8}{clips:>5}{cells}")
     if len(first) > len(order):
         lines.append(f"and {len(first) - len(order)} more that are missed less: *_metrics.json")
     return "\n".join(lines)
 
 
-def matrices_side_by_side(models: dict[str, dict]) -> str:
-    """The confusion matrices of several models for the terminal, at 0.5 and at their thresholds; by title, summaries."""
+def matrices_side_by_side(at_half: dict[str, list[list[int]]], at_threshold: dict[str, list[list[int]]]) -> str:
+    """The confusion matrices of several models for the terminal, by title, at 0.5 and at their thresholds."""
     lines = []
-    for at, words in (("at_0.5", "at 0.5"), ("at_threshold", "at the chosen threshold")):
-        lines.append(
-            f"{words:<26}" + "".join(f"{textwrap.shorten(title, 24, placeholder='…'):>26}" for title in models)
-        )
-        predicted = "".join(f"{name:>13}" for name in LABEL_NAMES) * len(models)
+    for matrices, words in ((at_half, "at 0.5"), (at_threshold, "at the chosen threshold")):
+        titles = "".join(f"{textwrap.shorten(title, 24, placeholder='…'):>26}" for title in matrices)
+        lines.append(f"{words:<26}{titles}")
+        predicted = "".join(f"{name:>13}" for name in LABEL_NAMES) * len(matrices)
         lines.append(f"{'predicted':<26}{predicted}")
         for label, name in enumerate(LABEL_NAMES):
-            counts = "".join(f"{n:>13}" for summary in models.values() for n in summary[at]["confusion"][label])
+            counts = "".join(f"{n:>13}" for matrix in matrices.values() for n in matrix[label])
             lines.append(f"{'true ' + name:<26}{counts}")
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""What an operating point promises for recordings that nobody has heard yet, with its uncertainty.
+"""Which threshold to use, and what is to be expected of it on recordings that nobody has heard yet.
 
 A threshold that was chosen on the very scores it is judged by looks better than it is. Here it is chosen anew without
 each fold and judged on that fold. Intervals: intervals.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -12,12 +12,42 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from danger_safe.core.errors import UserError
-from danger_safe.evaluation.intervals import fraction_with_interval
+from danger_safe.data.clips import DANGER, SAFE
+from danger_safe.detection.detector import OperatingPoint
+from danger_safe.evaluation.intervals import Estimate, fraction_with_interval
 from danger_safe.evaluation.metrics import scores_at
 
 DEFAULT_RECALL = 0.95
 MAX_THRESHOLD = 0.5  # a higher one trades dangers for false alarms, which nobody gets without asking for it
 RULE_OF_THREE = 3.0  # events that may be expected of a sound in which none happened (95 %; Hanley 1983)
+
+
+@dataclass(frozen=True)
+class ClipEstimate:
+    """What is to be expected of new clips at a threshold."""
+
+    danger_recall: Estimate
+    false_alarms: Estimate  # fraction of safe clips
+
+    def describe(self) -> str:
+        """``finds 95 % of dangers (90–98 %); raises an alarm on 4 % of safe clips (2–7 %)``."""
+        recall, alarms = self.danger_recall.percent_of("dangers"), self.false_alarms.percent_of("safe clips")
+        return f"finds {recall}; raises an alarm on {alarms}"
+
+
+@dataclass(frozen=True)
+class HourEstimate:
+    """What is to be expected of long recordings at a threshold, heard window by window."""
+
+    minutes: float  # of safe sound in which false alarms were counted
+    danger_recall: Estimate
+    false_alarms_per_hour: Estimate
+
+    def describe(self) -> str:
+        """``finds 95 % of dangers (90–98 %); about 12 false alarms (5–20) in an hour of ordinary sound``."""
+        rate = self.false_alarms_per_hour
+        words = f"about {rate.value:.0f} false alarms ({rate.low:.0f}–{rate.high:.0f}) in an hour of ordinary sound"
+        return f"finds {self.danger_recall.percent_of('dangers')}; {words}"
 
 
 @dataclass(frozen=True)
@@ -38,13 +68,13 @@ class Rule:
         Where ``min_recall`` can be had only by calling safe clips Danger as often as dangers, which tells nobody
         anything, it is the threshold at which recall and specificity together are highest.
         """
-        threshold = min(choose_threshold(labels, scores, self.min_recall), self.max_threshold)
+        threshold = min(threshold_at_recall(labels, scores, self.min_recall), self.max_threshold)
         if scores_at(labels, scores, threshold)["balanced_accuracy"] > 0.5:
             return threshold
         return min(most_balanced_threshold(labels, scores), self.max_threshold)
 
 
-def choose_threshold(labels: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
+def threshold_at_recall(labels: np.ndarray, scores: np.ndarray, min_recall: float) -> float:
     """The threshold with the highest specificity among those with Danger recall of at least ``min_recall``.
 
     Of several with the same specificity, the one that finds most dangers. Of the gap between two scores, the middle,
@@ -71,30 +101,36 @@ def most_balanced_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((min(thresholds[best], 1.0) + below) / 2)
 
 
-def threshold_for(points: list[dict[str, float]], most: float) -> dict[str, float]:
-    """Of operating points (``threshold``, ``false_alarms_per_hour``), the lowest that keeps to ``most`` false alarms.
+def lowest_threshold(points: Sequence[OperatingPoint], max_per_hour: float) -> OperatingPoint | None:
+    """The lowest threshold of ``points`` that keeps to ``max_per_hour`` false alarms, as do all above it; None without one.
 
-    From the highest threshold down: at very low ones all alarms run into one. Raises UserError where none keeps to it.
+    It is looked for from the highest threshold down, because at very low ones all alarms become a single one.
     """
-    points = sorted(points, key=lambda point: -point["threshold"])
-    fitting = list(takewhile(lambda point: point["false_alarms_per_hour"] <= most, points))
-    if not fitting:
-        least = points[0]["false_alarms_per_hour"]
-        raise UserError(f"--max-false-alarms-per-hour {most:g}: the fewest that were measured are {least:.3g}")
-    return fitting[-1]
+    points = sorted(points, key=lambda point: -point.threshold)
+    fitting = list(takewhile(lambda point: point.false_alarms_per_hour <= max_per_hour, points))
+    return fitting[-1] if fitting else None
 
 
-def too_little_sound(most: float, minutes: float) -> str:
-    """Why ``minutes`` of safe sound do not show that there are at most ``most`` false alarms an hour; else nothing.
+def threshold_for(points: Sequence[OperatingPoint], max_per_hour: float) -> OperatingPoint:
+    """As ``lowest_threshold``. Raises UserError where no threshold keeps to ``max_per_hour`` false alarms."""
+    point = lowest_threshold(points, max_per_hour)
+    if point is None:
+        fewest = max(points, key=lambda point: point.threshold).false_alarms_per_hour
+        raise UserError(f"--max-false-alarms-per-hour {max_per_hour:g}: the fewest that were measured are {fewest:.3g}")
+    return point
+
+
+def too_little_sound(max_per_hour: float, minutes: float) -> str:
+    """Why ``minutes`` of safe sound do not show that there are at most ``max_per_hour`` false alarms an hour; else nothing.
 
     An hour in which none happened may still have come of three an hour (the rule of three).
     """
-    if most * minutes >= 60 * RULE_OF_THREE:
+    if max_per_hour * minutes >= 60 * RULE_OF_THREE:
         return ""
     possible = 60 * RULE_OF_THREE / max(minutes, 1e-9)
-    needed = f"{RULE_OF_THREE / most:.1f} hours" if most else "no length"
+    needed = f"{RULE_OF_THREE / max_per_hour:.1f} hours" if max_per_hour else "no length"
     return (
-        f"{minutes:.1f} minutes of safe sound cannot show at most {most:g} false alarms per hour: even without any in "
+        f"{minutes:.1f} minutes of safe sound cannot show at most {max_per_hour:g} false alarms per hour: even without any in "
         f"them, up to {possible:.0f} are possible (95 %). {needed} without any would show it"
     )
 
@@ -108,33 +144,14 @@ def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np
     return thresholds
 
 
-def expected(
+def estimate_on_clips(
     labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, folds: np.ndarray, thresholds: np.ndarray
-) -> dict[str, list[float]]:
-    """Danger recall and false alarms (fraction of safe clips), each as [value, low, high] of the 95 % interval.
-
-    ``thresholds``: of each clip, see ``without_own_fold``. Arrays have one entry a clip.
-    """
+) -> ClipEstimate:
+    """Danger recall and false alarms. Arrays have one entry a clip; ``thresholds`` are those of ``without_own_fold``."""
     alarm = scores >= thresholds
-    return {
-        name: fraction_with_interval(alarm[labels == label], sources[labels == label], folds[labels == label])
-        for name, label in (("danger_recall", 1), ("false_alarms", 0))
-    }
 
+    def fraction(label: int) -> Estimate:
+        here = labels == label
+        return fraction_with_interval(alarm[here], sources[here], folds[here])
 
-def in_words(promise: dict[str, list[float]]) -> str:
-    """``finds 95 % of dangers (90–98 %); raises an alarm on 4 % of safe clips (2–7 %)``."""
-    recall, alarms = promise["danger_recall"], promise["false_alarms"]
-    return f"finds {_percent(recall, 'dangers')}; raises an alarm on {_percent(alarms, 'safe clips')}"
-
-
-def in_words_per_hour(promise: dict) -> str:
-    """``finds 95 % of dangers (90–98 %); about 12 false alarms (5–20) in an hour of ordinary sound``."""
-    value, low, high = promise["false_alarms_per_hour"]
-    recall = _percent(promise["danger_recall"], "dangers")
-    return f"finds {recall}; about {value:.0f} false alarms ({low:.0f}–{high:.0f}) in an hour of ordinary sound"
-
-
-def _percent(interval: list[float], of: str) -> str:
-    value, low, high = (100 * number for number in interval)
-    return f"{value:.0f} % of {of} ({low:.0f}–{high:.0f} %)"
+    return ClipEstimate(danger_recall=fraction(DANGER), false_alarms=fraction(SAFE))

@@ -1,10 +1,11 @@
-"""A table's clips heard again, window by window, as predict_danger.py would hear them: for false alarms an hour.
+"""A table's clips embedded again, window by window, as predict_danger.py hears them: for false alarms per hour.
 
-    heard = hear_again(table, folds, sounds, checkpoint, minutes=20, jobs=2)
+    windows = embed_windows(table, folds, sounds, checkpoint, minutes=20, jobs=2)
 
 The safe clips of each fold are joined into one long stretch, so that a model that has seen none of that fold can be
-tried on it; every danger is a recording of its own. Listening takes as long as embedding them did, or a little more: the
-result is kept beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and network are the same.
+evaluated on it; every danger is a recording of its own. That takes as long as embedding the clips did, or a little
+more: the result is kept beside the table (``audio_embeddings_windows.npz``), and used again while embeddings, folds and
+network are the same.
 """
 
 import sys
@@ -30,11 +31,11 @@ from models.checkpoint_files import checkpoint_here, verified_sha256
 from models.engine import open_engine
 
 MAX_DANGERS = 400  # that are heard again: enough to state a fraction
-ORDER = 0  # seed of the order in which safe clips are joined
+SHUFFLE_SEED = 0  # of the order in which safe clips are joined
 
 
 @dataclass(frozen=True)
-class Heard:
+class WindowTable:
     """Windows, in the order in which they were heard. Arrays have one entry a window."""
 
     embeddings: np.ndarray  # float32, (windows, dimensions)
@@ -46,9 +47,9 @@ class Heard:
     whole: np.ndarray  # whether it lies inside that clip
 
 
-def hear_again(
+def embed_windows(
     table: EmbeddingTable, folds: np.ndarray, sounds: list[PathOrUrl], checkpoint: str, minutes: float, jobs: int
-) -> Heard:
+) -> WindowTable:
     """Windows of at most ``minutes`` of safe sound, shared among the ``folds`` (one number a clip), and of the dangers.
 
     Raises UserError where a sound cannot be read any more, or the network is another than the table's.
@@ -57,24 +58,24 @@ def hear_again(
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
     sha256_of_network = verified_sha256(checkpoint, checkpoint_here(checkpoint))
-    key = digest([sha256_of_network, WINDOW, HOP, minutes, ORDER, MAX_DANGERS, rows, sounds_as_embedded])
-    kept = side_file(table.path, "_windows.npz")
-    content = load_cache(kept, key, [field.name for field in fields(Heard)])
+    key = digest([sha256_of_network, WINDOW, HOP, minutes, SHUFFLE_SEED, MAX_DANGERS, rows, sounds_as_embedded])
+    cache = side_file(table.path, "_windows.npz")
+    content = load_cache(cache, key, [field.name for field in fields(WindowTable)])
     if content is not None and _fits(content, table):
-        return _heard(content)
+        return _from_cache(content)
     clips = [
         Clip(str(row), sound, int(label), "", NO_FOLD, "")
         for row, (sound, label) in enumerate(zip(sounds, table.labels, strict=True))
     ]
-    heard = _listen(checkpoint, list(_stretches(clips, folds, minutes)), jobs)
-    content = {field.name: getattr(heard, field.name) for field in fields(Heard)}
-    content["embeddings"] = heard.embeddings.astype(np.float16)
-    save_cache(kept, key, content)
-    return _heard(content)  # as it will be read, to the last bit
+    windows = _embed(checkpoint, list(_stretches(clips, folds, minutes)), jobs)
+    content = {field.name: getattr(windows, field.name) for field in fields(WindowTable)}
+    content["embeddings"] = windows.embeddings.astype(np.float16)
+    save_cache(cache, key, content)
+    return _from_cache(content)  # the next run reads these very bits
 
 
 def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
-    """Whether the arrays are what ``_listen`` gives for this table: the file may be somebody else's."""
+    """Whether the arrays are what ``_embed`` gives for this table: the file may be somebody else's."""
     windows, kinds = len(content["start"]), {"embeddings": "f"}
     kinds |= {"start": "f", "end": "f", "audible": "b", "stretch": "i", "clip": "i", "whole": "b"}
     clip, stretch = content["clip"], content["stretch"]
@@ -89,17 +90,18 @@ def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
         and all(np.isfinite(content[name]).all() for name, kind in kinds.items() if kind == "f")
         and 0 <= clip.min() <= clip.max() < len(table.clips)
         and 0 <= stretch.min() <= stretch.max() < windows
+        and (np.diff(stretch) >= 0).all()
     )  # fmt: skip
 
 
-def _heard(content: dict[str, np.ndarray]) -> Heard:
-    """From what is kept: embeddings in half precision."""
-    return Heard(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
+def _from_cache(content: dict[str, np.ndarray]) -> WindowTable:
+    """The cache keeps embeddings in half precision."""
+    return WindowTable(**(content | {"embeddings": content["embeddings"].astype(np.float32)}))
 
 
 def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator[Soundscape]:
     """``folds`` has one number a clip."""
-    rng = np.random.default_rng(ORDER)
+    rng = np.random.default_rng(SHUFFLE_SEED)
     numbers = np.unique(folds)
     for fold in numbers:
         safe = [clips[i] for i in rng.permutation(np.flatnonzero(folds == fold)) if not clips[i].label]
@@ -109,21 +111,21 @@ def _stretches(clips: list[Clip], folds: np.ndarray, minutes: float) -> Iterator
         yield Soundscape([dangers[i]], MAX_CLIP_S, as_recorded=True)
 
 
-def _listen(checkpoint: str, stretches: list[Soundscape], jobs: int) -> Heard:
-    columns: dict[str, list] = {field.name: [] for field in fields(Heard)}
+def _embed(checkpoint: str, stretches: list[Soundscape], jobs: int) -> WindowTable:
+    columns: dict[str, list] = {field.name: [] for field in fields(WindowTable)}
     with (
         tqdm(stretches, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
         open_engine(checkpoint, "auto", jobs) as engine,
         Listener(engine, NullDetector, WINDOW, HOP) as listener,
     ):
         for stretch, recording in enumerate(bar):
-            for name, values in _hear(listener, stretch, recording).items():
+            for name, values in _embed_stretch(listener, stretch, recording).items():
                 columns[name] += values
-    return Heard(**{name: np.array(values) for name, values in columns.items()})
+    return WindowTable(**{name: np.array(values) for name, values in columns.items()})
 
 
-def _hear(listener: Listener, stretch: int, recording: Soundscape) -> dict[str, list]:
-    """The fields of Heard for one stretch."""
+def _embed_stretch(listener: Listener, stretch: int, recording: Soundscape) -> dict[str, list]:
+    """The columns of a WindowTable for one stretch."""
     try:
         windows = list(listener.listen(recording.pieces()))
     except AudioError as error:
@@ -135,7 +137,7 @@ def _hear(listener: Listener, stretch: int, recording: Soundscape) -> dict[str, 
         whole = window.start >= begin and window.end <= end
         times, row = (window.start, window.end), int(clip.file)
         rows.append((window.embedding, *times, not window.silent, stretch, row, whole))
-    return dict(zip((field.name for field in fields(Heard)), map(list, zip(*rows, strict=True)), strict=False))
+    return dict(zip((field.name for field in fields(WindowTable)), map(list, zip(*rows, strict=True)), strict=False))
 
 
 def _culprit(recording: Soundscape) -> PathOrUrl:

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from danger_safe.evaluation.cross_validation import Evaluation, confusion
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.metrics import confusion
 from danger_safe.reports.canvas import COLOURS, GREY, WIDTH, frame, new_figure, percent, save, styled, wrap
 from danger_safe.reports.plots import draw_matrix, in_words
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from danger_safe.data.clips import LABEL_NAMES
-from danger_safe.evaluation.calibration import calibration
+from danger_safe.evaluation.calibration import Calibration, calibration
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import fraction_with_interval
 from danger_safe.reports.canvas import (
@@ -103,19 +103,21 @@ def draw_matrix(axis: Axes, counts: np.ndarray, scale: float) -> None:
 
 
 @styled
-def draw_reliability(path: Path, title: str, data: str, result: Evaluation, measures: dict) -> None:
-    """Is a score a probability? Share of dangers against mean score, with intervals, and how many clips have which score."""
+def draw_reliability(
+    path: Path, title: str, data: str, result: Evaluation, before: Calibration, after: Calibration
+) -> None:
+    """Is a score a probability? Fraction of dangers against mean score, with intervals, and how many clips have which score."""
     figure = new_figure(7.4)
     frame(
         figure,
         f"{title}: are its scores probabilities?",
-        reliability_in_words(result, measures),
+        reliability_in_words(result, before, after),
         [
             f"{data}. Bars: 95 % intervals over recordings. A point stands for at least {MIN_GROUP} clips "
             "of similar score.",
-            f"Brier score {measures['after']['brier']:.3f} ({measures['before']['brier']:.3f} before calibration), "
-            f"calibration error {percent(measures['after']['calibration_error'])} "
-            f"({percent(measures['before']['calibration_error'])} before); 0 is perfect.",
+            f"Brier score {after.brier:.3f} ({before.brier:.3f} before calibration), "
+            f"calibration error {percent(after.calibration_error)} "
+            f"({percent(before.calibration_error)} before); 0 is perfect.",
         ],
     )
     axes = figure.subplot_mosaic([["curve"], ["legend"], ["counts"]], height_ratios=(3, 0.3, 1.3))
@@ -128,11 +130,11 @@ def draw_reliability(path: Path, title: str, data: str, result: Evaluation, meas
     for words, scores, look in looks:
         groups = groups_of(scores)
         means = [scores[group].mean() for group in groups]
-        shares = np.array(
-            [fraction_with_interval(result.labels[group] == 1, result.sources[group]) for group in groups]
+        fractions = np.array(
+            [fraction_with_interval(result.labels[g] == 1, result.sources[g]).as_list() for g in groups]
         )
-        bars = np.abs(shares[:, 1:].T - shares[:, 0]) if look["fmt"] == "o-" else None
-        curve.errorbar(means, shares[:, 0], yerr=bars, capsize=4, elinewidth=1.5, label=words, **look)
+        bars = np.abs(fractions[:, 1:].T - fractions[:, 0]) if look["fmt"] == "o-" else None
+        curve.errorbar(means, fractions[:, 0], yerr=bars, capsize=4, elinewidth=1.5, label=words, **look)
     curve.set_ylabel("fraction of dangers")
     curve.set_ylim(-0.04, 1.04)
     bins = np.linspace(0, 1, 21)
@@ -177,12 +179,12 @@ def groups_of(scores: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def reliability_in_words(result: Evaluation, measures: dict) -> list[str]:
+def reliability_in_words(result: Evaluation, before: Calibration, after: Calibration) -> list[str]:
     """The answer to the title: yes, unless the scores are farther off than perfect ones could be by luck."""
-    scores, off = result.scores, measures["after"]["calibration_error"]
+    scores, off = result.scores, after.calibration_error
     rng = np.random.default_rng(0)
     by_luck = [
-        calibration((rng.random(len(scores)) < scores).astype(int), scores)["calibration_error"]
+        calibration((rng.random(len(scores)) < scores).astype(int), scores).calibration_error
         for _ in range(SIMULATIONS)
     ]
     bound = float(np.quantile(by_luck, 0.95))
@@ -195,9 +197,8 @@ def reliability_in_words(result: Evaluation, measures: dict) -> list[str]:
         confidence, right = np.maximum(scores, 1 - scores).mean(), ((scores >= 0.5) == (result.labels == 1)).mean()
         word = "too sure" if confidence > right else "not sure enough"
         lines = [f"Not quite: {away}; perfect ones would be off by at most {percent(bound)}. They are {word}."]
-    before, after = measures["before"]["brier"], measures["after"]["brier"]
-    if after > before + 0.0005:
-        lines.append(f"Calibration made them worse here: Brier score {after:.3f} instead of {before:.3f}.")
+    if after.brier > before.brier + 0.0005:
+        lines.append(f"Calibration made them worse here: Brier score {after.brier:.3f} instead of {before.brier:.3f}.")
     return lines
 
 

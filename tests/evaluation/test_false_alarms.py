@@ -13,10 +13,10 @@ import soundfile
 from helpers import run
 
 import measure_false_alarms
-from danger_safe.evaluation.false_alarms import Trial
-from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
+from danger_safe.evaluation.false_alarms import WindowedEvaluation
+from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, rate_with_interval
 from danger_safe.evaluation.thresholds import threshold_for, too_little_sound
-from danger_safe.evaluation.window_table import Heard
+from danger_safe.evaluation.window_table import WindowTable
 
 TRAIN = "train_logreg_model.py"
 
@@ -136,30 +136,30 @@ def test_events_are_counted_where_they_are_heard():
     clips = np.repeat([0, 1, 2, 3, 4], 20)
     start = np.concatenate([np.arange(40) / 2, np.arange(40) / 2, np.arange(20) / 2])
     stretch = np.repeat([0, 1, 2], [40, 40, 20])
-    heard = Heard(np.zeros((100, 1)), start, start + 3, np.ones(100, bool), stretch, clips, np.ones(100, bool))
-    alone = np.where(clips == 1, 0.5, np.where(clips == 4, 0.9, 0.0))
-    trial = Trial(heard, alone, np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 2, 1]), np.arange(5))
-    assert trial.events(np.full(5, 0.4)).tolist() == [0, 1, 0, 0, 1]
-    assert trial.events(np.array([0.6, 0.6, 0.4, 0.4, 0.6])).tolist() == [0, 0, 0, 0, 1]
-    point = threshold_for(trial.points(), 0)
-    assert point["threshold"] == pytest.approx(0.52) and point["danger_recall"] == 1
-    assert trial.promise(np.full(5, 0.4))["false_alarms_per_hour"][0] == pytest.approx(1 / 40 * 3600)
+    windows = WindowTable(np.zeros((100, 1)), start, start + 3, np.ones(100, bool), stretch, clips, np.ones(100, bool))
+    scores = np.where(clips == 1, 0.5, np.where(clips == 4, 0.9, 0.0))
+    result = WindowedEvaluation(windows, scores, np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 2, 1]), np.arange(5))
+    assert result.events(np.full(5, 0.4)).tolist() == [0, 1, 0, 0, 1]
+    assert result.events(np.array([0.6, 0.6, 0.4, 0.4, 0.6])).tolist() == [0, 0, 0, 0, 1]
+    point = threshold_for(result.points(), 0)
+    assert point.threshold == pytest.approx(0.52) and point.danger_recall == 1
+    assert result.estimate(np.full(5, 0.4)).false_alarms_per_hour.value == pytest.approx(1 / 40 * 3600)
 
 
 def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
     """The exact intervals for one event and none, as tables of Clopper and Pearson, and of Garwood, have them."""
     alone = np.arange(30)
-    assert fraction_with_interval(np.ones(30, bool), alone) == [1, pytest.approx(0.884, abs=1e-3), 1]
-    assert fraction_with_interval(alone > 0, alone) == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
+    assert fraction_with_interval(np.ones(30, bool), alone).as_list() == [1, pytest.approx(0.884, abs=1e-3), 1]
+    assert fraction_with_interval(alone > 0, alone).as_list() == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
     hours = np.full(30, 1 / 60)
-    assert rate_with_interval(np.zeros(30), hours, alone) == pytest.approx([0, 0, 3.689 / 0.5], abs=1e-2)
-    assert rate_with_interval((alone == 3) * 1, hours, alone) == pytest.approx([2, 0, 5.572 / 0.5], abs=1e-2)
+    assert rate_with_interval(np.zeros(30), hours, alone).as_list() == pytest.approx([0, 0, 3.689 / 0.5], abs=1e-2)
+    assert rate_with_interval((alone == 3) * 1, hours, alone).as_list() == pytest.approx([2, 0, 5.572 / 0.5], abs=1e-2)
 
 
 def test_clips_of_one_recording_count_once():
     """Twenty clips of two recordings tell no more than two clips do."""
     twice = np.repeat([0, 1], 10)
-    assert fraction_with_interval(twice == 1, twice) == [0.5, 0.0, 1.0]
+    assert fraction_with_interval(twice == 1, twice) == Estimate(0.5, 0.0, 1.0)
 
 
 def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
@@ -168,10 +168,12 @@ def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
     folds, alone = np.repeat(np.arange(4), 100), np.arange(400)
     for shares, wider in (((0.8, 0.8, 0.8, 0.8), False), ((0.9, 0.9, 0.9, 0.45), True)):
         hits = rng.random(400) < np.repeat(shares, 100)
-        (value, low, high), (same, lowest, highest) = (fraction_with_interval(hits, alone, f) for f in (None, folds))
+        (value, low, high), (same, lowest, highest) = (
+            fraction_with_interval(hits, alone, f).as_list() for f in (None, folds)
+        )
         assert value == same and lowest <= low and high <= highest <= 1
         assert (low - lowest > 0.1) == wider
         (_, low, high), (_, lowest, highest) = (
-            rate_with_interval(hits * 1.0, np.full(400, 0.01), alone, f) for f in (None, folds)
+            rate_with_interval(hits * 1.0, np.full(400, 0.01), alone, f).as_list() for f in (None, folds)
         )
         assert (low - lowest > 10) == wider and (highest - high > 10) == wider

@@ -15,8 +15,9 @@ from danger_safe.data.clips import NO_FOLD, Clip
 from danger_safe.data.splits import assign_folds, with_folds
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.calibration import fit_sigmoid
-from danger_safe.evaluation.cross_validation import Evaluation, summarise, warnings_of
-from danger_safe.evaluation.metrics import category_recall, false_alarms_at_recall, scores_at
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.metrics import CategoryRecall, category_recall, false_alarms_at_recall, scores_at
+from danger_safe.evaluation.report import summarise, warnings_of
 from danger_safe.evaluation.thresholds import Rule, most_balanced_threshold
 
 
@@ -25,10 +26,10 @@ def test_f1_and_the_recall_of_each_category():
     categories = np.array(["siren", "siren", "dog", "dog", "rain", "rain", "wind", "wind"])
     scores = np.array([0.9, 0.8, 0.7, 0.1, 0.6, 0.2, 0.1, 0.1])
     assert scores_at(labels, scores, 0.5)["f1"] == pytest.approx(f1_score(labels, scores >= 0.5))
-    found = category_recall(labels, categories, scores, {"at_0.5": 0.5, "at_threshold": 0.05})
+    found = category_recall(labels, categories, scores, 0.05)
     assert list(found) == ["dog", "siren", "rain", "wind"]  # dangers first
-    assert found["dog"] == {"label": 1, "clips": 2, "at_0.5": 0.5, "at_threshold": 1.0}
-    assert found["rain"]["at_0.5"] == 0.5 and found["wind"]["at_threshold"] == 0.0
+    assert found["dog"] == CategoryRecall(label=1, clips=2, at_half=0.5, at_threshold=1.0)
+    assert found["rain"].at_half == 0.5 and found["wind"].at_threshold == 0.0
     assert false_alarms_at_recall(labels, scores, 0.75) == 0.0
     assert false_alarms_at_recall(labels, scores, 1.0) == 1.0
 
@@ -48,7 +49,7 @@ def test_a_threshold_above_one_half_is_chosen_only_where_it_was_asked_for():
     assert evaluation(labels, scores, Rule()).threshold == 0.5
     asked = evaluation(labels, scores, Rule.asked_for(0.5))
     assert asked.threshold > 0.5
-    (_, alarms), (missed, _) = summarise(asked)["at_threshold"]["confusion"]
+    (_, alarms), (missed, _) = summarise(asked).at_threshold.confusion
     assert f"misses {missed} dangers, not 0 as at 0.5, and raises {alarms} false alarms" in asked.rule_in_words
     assert Rule.asked_for(0.99).max_threshold == 0.5
 
@@ -59,10 +60,10 @@ def test_one_danger_that_nobody_can_find_does_not_make_everything_danger():
     scores = np.concatenate([np.linspace(0.1, 0.4, 37), np.linspace(0.5, 0.9, 18), [0.01, 0.02]])
     result = evaluation(labels, scores, Rule())
     assert 0.4 < result.threshold <= 0.5
-    summary = summarise(result)
-    warned = "\n".join(warnings_of(summary, seen=0))
+    report = summarise(result)
+    warned = "\n".join(warnings_of(report, seen=0))
     assert "learnt nothing" not in warned and "finds 90% of the dangers" in warned
-    assert "recall and specificity together are highest" in summary["threshold_rule"]
+    assert "recall and specificity together are highest" in report.threshold_rule
     everything = summarise(evaluation(labels, scores, Rule(), threshold=0.0))
     assert "learnt nothing" not in "\n".join(warnings_of(everything, seen=0))
     assert most_balanced_threshold(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2])) <= 0.2

@@ -13,8 +13,9 @@ import compare_models
 import train_logreg_model
 import train_mlp_model
 from danger_safe.core.errors import UserError
-from danger_safe.evaluation import model_comparison
+from danger_safe.evaluation import contest
 from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.intervals import Estimate
 from danger_safe.evaluation.model_comparison import difference, measures, recommend
 from danger_safe.evaluation.thresholds import Rule
 
@@ -33,7 +34,7 @@ def results_of(noises, clips=200):
 def test_a_difference_on_the_same_recordings_sees_what_single_numbers_do_not():
     results = results_of({"good": 0.0, "worse": 1.5})
     _, areas = measures(results)
-    value, low, high = difference(areas["good"], areas["worse"])
+    value, low, high = difference(areas["good"], areas["worse"]).as_list()
     one, other = (roc_auc_score(results[title].labels, results[title].scores) for title in results)
     assert value == pytest.approx(one - other)
     assert 0 < low < value < high
@@ -45,10 +46,7 @@ def test_the_model_with_fewest_false_alarms_is_recommended_whatever_its_speed():
     assert chosen.title == "good" and chosen.sentence.startswith("Use good: an alarm on ")
     assert len(chosen.differences) == 2 and "where 95% of the dangers are found" in chosen.differences[0]
     assert recommend(results_of(dict(reversed(noises.items()))), list(noises), {}).title == "good"
-    hourly = {
-        title: {"at_min_recall": [rate, rate / 2, 2 * rate]}
-        for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)
-    }
+    hourly = {title: Estimate(rate, rate / 2, 2 * rate) for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)}
     by_the_hour = recommend(results_of(dict.fromkeys(noises, 0.0)), list(noises), hourly)
     assert by_the_hour.title == "middling" and "about 24 false alarms per hour" in by_the_hour.sentence
     assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be luck" in by_the_hour.sentence
@@ -66,7 +64,7 @@ def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_n
         title: Evaluation(labels, scores, scores, alone % 5, alone, Rule(0.9), 0.5, "")
         for title, scores in (("few", few), ("sharp", sharp))
     }
-    hourly = {"few": {"at_min_recall": [20.0, 5.0, 60.0]}, "sharp": {"at_min_recall": [24.0, 8.0, 70.0]}}
+    hourly = {"few": Estimate(20.0, 5.0, 60.0), "sharp": Estimate(24.0, 8.0, 70.0)}
     chosen = recommend(results, ["few", "sharp"], hourly)
     assert chosen.title == "sharp" and "few has fewer, which may be luck" in chosen.sentence
 
@@ -85,7 +83,7 @@ def test_timings_do_not_change_the_recommendation(trained, monkeypatch, capsys):
     answers = set()
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        monkeypatch.setattr(model_comparison, "seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
+        monkeypatch.setattr(contest, "seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
         compare_models.main([])
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1

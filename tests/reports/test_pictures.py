@@ -16,7 +16,9 @@ from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.events import Event
 from danger_safe.detection.writers import Summary
 from danger_safe.evaluation.calibration import calibration
-from danger_safe.evaluation.cross_validation import Evaluation, Rule, confusion
+from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.metrics import confusion
+from danger_safe.evaluation.thresholds import Rule
 from danger_safe.reports.canvas import MIN_PT, WIDTH, text_width, wrap
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
 from danger_safe.reports.embedding_map import COOL, WARM, lay_out, write_map
@@ -129,11 +131,8 @@ def test_no_mistake_is_coloured_as_right_however_few_there_are(drawn, tmp_path):
 @pytest.mark.parametrize("clips", [24, 500])
 def test_reliability_has_intervals_and_an_answer(drawn, tmp_path, clips):
     result = evaluation(clips, apart=1.0)
-    measures = {
-        "before": calibration(result.labels, result.labels * 1.0),
-        "after": calibration(result.labels, result.scores),
-    }
-    draw_reliability(tmp_path / "a.png", "MLP", DATA, result, measures)
+    before, after = (calibration(result.labels, scores) for scores in (result.labels * 1.0, result.scores))
+    draw_reliability(tmp_path / "a.png", "MLP", DATA, result, before, after)
     assert_readable(drawn[0])
     words = words_of(drawn[0])
     assert ("Yes, as far as" in words or "Not quite" in words) and "made them worse here" in words
