@@ -7,11 +7,11 @@
 In:   folders of sounds: ESC-50, what step 1 wrote, Danger/ and Safe/, or one folder a category
 Out:  my_cnn14.pth            a checkpoint for extractEmbeddingCnn14.py --checkpoint my_cnn14.pth, which carries its
                               settings, scores, licence and fingerprints of its training clips
-      my_cnn14_learning.png   loss and held-out score of every pass
+      my_cnn14_learning.png   loss and validation score of every epoch
 
-From a checkpoint, the new last layer learns alone first, then everything at a lower rate. The best pass on held-out
-recordings is kept, and training stops when none was better for --patience passes. Killed, the same command goes on
-where it was: the state lies beside the output.
+From a checkpoint, the new last layer learns alone first, then everything at a lower learning rate. The best epoch on
+held-out recordings is kept, and training stops when none was better for --patience epochs. Killed, the same command
+goes on where it was: the state lies beside the output.
 """
 
 import sys
@@ -37,13 +37,13 @@ from danger_safe.data.fingerprint import fingerprint
 from danger_safe.data.splits import split
 from models.checkpoint_files import checkpoint_path, place_of
 
-SCRATCH_RATE, FINETUNE_RATE = 2e-3, 2e-4  # highest learning rates
-MN04_RATE = 6e-5  # as EfficientAT's authors fine-tune it
-HEAD_EPOCHS = 5  # passes of the last layer alone, from a checkpoint
+SCRATCH_LEARNING_RATE, FINETUNE_LEARNING_RATE = 2e-3, 2e-4  # at their highest
+MN04_LEARNING_RATE = 6e-5  # as EfficientAT's authors fine-tune it
+HEAD_EPOCHS = 5  # of the last layer alone, from a checkpoint
 DROPOUT = (0.0, 0.2)
 DANGER_WEIGHT = 0.5  # --dangers
-HALF_RATE = SAMPLE_RATE // 2  # sounds are kept so for networks that hear nothing above
-MIN_CLIPS_PER_CATEGORY = 32  # of a category in one pass, by default
+HALF_SAMPLE_RATE = SAMPLE_RATE // 2  # is enough for networks that hear nothing above 8 kHz
+MIN_CLIPS_PER_CATEGORY = 32  # of a category in an epoch, by default
 
 
 def main(arguments: list[str]) -> int:
@@ -59,13 +59,13 @@ def main(arguments: list[str]) -> int:
         raise UserError("--checkpoint mfcc is no network: nothing in it can learn")
     if not scratch:
         checkpoint_path(args.checkpoint)
-    learn, hold = split(clips, names, args.holdout_fold, args.seed)
-    classes = sorted({names[clip] for clip in learn})
+    train_clips, val_clips = split(clips, names, args.holdout_fold, args.seed)
+    classes = sorted({names[clip] for clip in train_clips})
     dangerous = read_dangers(args.dangers, classes)
     if len(classes) < 2:
         raise UserError(f"one class only ({classes[0]}): a network cannot learn to tell it from anything")
-    if args.holdout_fold == "auto" and not hold:
-        cli.warn("too few recordings to hold some out: all passes are done, and no score tells how good the result is")
+    if args.holdout_fold == "auto" and not val_clips:
+        cli.warn("too few recordings to hold some out: all epochs are done, and no score tells how good the result is")
 
     # PyTorch and matplotlib take seconds to load, and what is wrong with the sounds is said before.
     import numpy as np
@@ -73,8 +73,8 @@ def main(arguments: list[str]) -> int:
 
     from danger_safe.finetuning.config import Settings, best_precision
     from danger_safe.finetuning.trainer import Training
-    from danger_safe.finetuning.validation import HeldOut
-    from danger_safe.finetuning.waveform_store import SoundStore
+    from danger_safe.finetuning.validation import ValidationSet
+    from danger_safe.finetuning.waveform_store import WaveformStore
     from danger_safe.reports.learning_curve import draw_learning
     from models.checkpoints import load_model, save_checkpoint
     from models.compact import CompactNet
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
     torch.manual_seed(args.seed)
     fingerprints: set[str] = set()
-    goes_on = False  # with the last layer, which knows these very classes already
+    same_classes = False  # as the checkpoint: its last layer goes on
     if scratch:
         model = CompactNet(len(classes), args.width, dropout=DROPOUT)
     else:
@@ -90,40 +90,41 @@ def main(arguments: list[str]) -> int:
         fingerprints |= info.fingerprints
         if info.names_only:
             cli.warn(f"{args.checkpoint} is of an older version: which sounds it was trained on will not be known")
-        goes_on = list(info.categories) == classes
-        if goes_on:
+        same_classes = list(info.categories) == classes
+        if same_classes:
             model.dropout = DROPOUT
         else:
             model.replace_classes(len(classes))
-    counts = Counter(names[clip] for clip in learn)
+    counts = Counter(names[clip] for clip in train_clips)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
     settings = Settings(
         epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
         per_category=args.per_category or max(MIN_CLIPS_PER_CATEGORY, round(median(counts.values()))),
-        rate=args.rate or usual_rate(scratch, model.settings),
-        head_epochs=0 if scratch or goes_on else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
-        class_weights=args.balance == "weights", patience=args.patience if hold else 0, precision=precision,
+        learning_rate=args.learning_rate or usual_learning_rate(scratch, model.settings),
+        head_epochs=0 if scratch or same_classes else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
+        class_weights=args.balance == "weights", patience=args.patience if val_clips else 0, precision=precision,
         danger_weight=DANGER_WEIGHT if dangerous else 0.0,
         corruption_p=args.bad_recordings,
     )  # fmt: skip
 
-    rate = HALF_RATE if model.front_end.half_rate_suffices else SAMPLE_RATE
-    store, held_out_store = SoundStore(learn, rate), SoundStore([clip for clip in hold if names[clip] in classes], rate)
+    sample_rate = HALF_SAMPLE_RATE if model.front_end.half_rate_suffices else SAMPLE_RATE
+    store = WaveformStore(train_clips, sample_rate)
+    val_store = WaveformStore([clip for clip in val_clips if names[clip] in classes], sample_rate)
     if untaught := set(classes) - {names[clip] for clip in store.clips}:
         file, reason = next(failure for failure in store.failures)
         raise UserError(f"no clip of {', '.join(sorted(untaught))} could be read to learn from; {file} {reason}")
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
-    held_out = None
-    if len(held_out_store):
-        held_out = HeldOut(held_out_store, np.array([classes.index(names[clip]) for clip in held_out_store.clips]))
-    print(f"{len(store)} clips, {len(classes)} classes, {len(held_out_store)} clips held out, {precision} on {device}")
+    val = None
+    if len(val_store):
+        val = ValidationSet(val_store, np.array([classes.index(names[clip]) for clip in val_store.clips]))
+    print(f"{len(store)} clips, {len(classes)} classes, {len(val_store)} clips held out, {precision} on {device}")
 
     dangers = np.isin(classes, sorted(dangerous)) if dangerous else None
-    run = Training(model, store, targets, settings, state_file, device, held_out, dangers)
+    run = Training(model, store, targets, settings, state_file, device, val, dangers)
     if run.epoch:
-        print(f"Going on after pass {run.epoch}, from {state_file}")
-    with tqdm(total=args.epochs, initial=run.epoch, desc="Training", unit="pass", file=sys.stderr) as bar:
+        print(f"Going on after epoch {run.epoch}, from {state_file}")
+    with tqdm(total=args.epochs, initial=run.epoch, desc="Training", unit="epoch", file=sys.stderr) as bar:
 
         def after_epoch(run: Training) -> None:
             bar.update(run.epoch - bar.n)
@@ -139,26 +140,26 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     draw_learning(picture, run.history, run.best_epoch, len(classes))
     state_file.unlink(missing_ok=True)
-    failures = store.failures + held_out_store.failures
+    failures = store.failures + val_store.failures
     for file, reason in failures:
         cli.warn(f"{file} {reason}")
-    if held_out:
+    if val:
         best = run.history[run.best_epoch - 1]
         print(
-            f"best pass {run.best_epoch}: {best['held_out_balanced_accuracy']:.1%} balanced accuracy on "
-            f"{len(held_out_store)} clips of other recordings, {len(classes)} classes (chance: {1 / len(classes):.1%})"
+            f"best epoch {run.best_epoch}: {best['held_out_balanced_accuracy']:.1%} balanced accuracy on "
+            f"{len(val_store)} clips of other recordings, {len(classes)} classes (chance: {1 / len(classes):.1%})"
         )
     minutes = sum(epoch["seconds"] for epoch in run.history) / 60
-    print(f"Wrote {args.output} and {picture} after {run.epoch} passes, {minutes:.1f} minutes")
+    print(f"Wrote {args.output} and {picture} after {run.epoch} epochs, {minutes:.1f} minutes")
     print(f"Next: python extractEmbeddingCnn14.py --checkpoint {args.output}")
     return cli.SOME_FAILED if failures else cli.DONE
 
 
-def usual_rate(scratch: bool, settings: dict) -> float:
+def usual_learning_rate(scratch: bool, settings: dict) -> float:
     """The learning rate at its highest, of a network with these settings."""
     if scratch:
-        return SCRATCH_RATE
-    return MN04_RATE if settings.get("network") == "mn04" else FINETUNE_RATE
+        return SCRATCH_LEARNING_RATE
+    return MN04_LEARNING_RATE if settings.get("network") == "mn04" else FINETUNE_LEARNING_RATE
 
 
 def class_names(clips: list[Clip], target: str, same: dict[str, str]) -> dict[Clip, str]:
@@ -194,20 +195,20 @@ def parse(arguments: list[str]):
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--holdout-fold", type=fold, default="auto", metavar="N", help="fold to hold out, auto (the last, or a fifth "
         "of the recordings), or none")  # fmt: skip
-    add("--patience", type=cli.whole_number(0), default=20, metavar="N", help="stop when so many passes were no better; "
-        "0: do all passes")  # fmt: skip
+    add("--patience", type=cli.whole_number(0), default=20, metavar="N", help="stop when so many epochs were no better; "
+        "0: do all epochs")  # fmt: skip
     add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
-        "weights: every clip once a pass, small categories weigh more")  # fmt: skip
+        "weights: every clip once an epoch, small categories weigh more")  # fmt: skip
     add("--bad-recordings", type=cli.fraction, default=0.5, metavar="R", help="fraction of the sounds that are heard as phones, "
         "noise, small rooms and MP3 leave them")  # fmt: skip
     add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
         "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
-    add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in a pass "
+    add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in an epoch "
         f"(default: as many as the middle category has, at least {MIN_CLIPS_PER_CATEGORY})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
-    add("--rate", type=cli.fraction, default=None, metavar="R", help="learning rate at its highest "
-        f"(default: {SCRATCH_RATE} from scratch, {FINETUNE_RATE} from a checkpoint, {MN04_RATE} from mn04)")  # fmt: skip
+    add("--learning-rate", "--rate", type=cli.fraction, default=None, metavar="R", help="learning rate at its highest "
+        f"(default: {SCRATCH_LEARNING_RATE} from scratch, {FINETUNE_LEARNING_RATE} from a checkpoint, {MN04_LEARNING_RATE} from mn04)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")

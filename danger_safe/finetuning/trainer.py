@@ -1,8 +1,8 @@
 """The training loop behind finetune_cnn14.py: clips in, the weights of a network out.
 
 Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole at the end of
-the first pass and then as often as costs little time; it holds the settings, the weights, their running average, the
-optimiser and the pass. All randomness of a pass is drawn from (seed, pass), so a training that was killed goes on from
+the first epoch and then as often as costs little time; it holds the settings, the weights, their running average, the
+optimiser and the epoch. All randomness of an epoch comes from (seed, epoch), so a training that was killed goes on from
 its state to the same result, up to the rounding of parallel sums.
 """
 
@@ -23,36 +23,36 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY
 from danger_safe.finetuning import augment
 from danger_safe.finetuning.config import Settings
-from danger_safe.finetuning.validation import HeldOut
-from danger_safe.finetuning.waveform_store import SoundStore
+from danger_safe.finetuning.validation import ValidationSet
+from danger_safe.finetuning.waveform_store import WaveformStore
 from models.architectures import COMPUTED
 from models.network import SoundNetwork
 
 SAVING_FRACTION = 0.05  # of the time may go into saving the state
-CLIPPED = 0.4  # as many clips as are recorded badly, times this, have their peaks cut off
-GAIN = 12.0  # dB that a crop may be softer than full scale
-LEVEL_GAIN = 40.0  # dB, for networks that hear how loud a recording is
+CLIPPING_PER_CORRUPTION = 0.4  # peaks are cut off with this times the probability of a corruption
+MAX_GAIN_DB = 12.0  # that a crop may be softer than full scale
+MAX_GAIN_WITH_LEVEL_DB = 40.0  # for networks that hear how loud a recording is
 MAX_GRAD_NORM = 5.0  # longer gradients are shortened to this
 
 
 class Training:
-    """One training, at the pass where its saved state left it: ``run()`` does the passes that are left."""
+    """One training, at the epoch where its saved state left it: ``run()`` does the epochs that are left."""
 
     def __init__(
         self,
         model: SoundNetwork,
-        sounds: SoundStore,
+        sounds: WaveformStore,
         targets: np.ndarray,
         settings: Settings,
         state_file: Path,
         device: str = "cpu",
-        held_out: HeldOut | None = None,
+        val: ValidationSet | None = None,
         dangers: np.ndarray | None = None,
     ):
         """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes, of which ``dangers``
         (a mask) are dangerous.
 
-        With ``held_out`` clips the network of the best pass is the result, else that of the last.
+        With ``val`` clips the network of the best epoch is the result, else that of the last.
         Raises UserError when the saved state is of a training with other settings or clips.
         """
         self.front_end = sounds.front_end(model)  # on the CPU, whatever learns from it
@@ -62,23 +62,23 @@ class Training:
         self.state_file, self.device = state_file, device
         self.dangers = None if dangers is None else torch.from_numpy(dangers).to(device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
-        self.held_out = held_out
+        self.optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.val = val
         self.epoch, self.best_epoch = 0, 0
-        self.best = copy.deepcopy(self.average.state_dict()) if held_out else {}
+        self.best = copy.deepcopy(self.average.state_dict()) if val else {}
         self.history: list[dict[str, float]] = []
         self.weights = self._class_weights()
         self._resume()
 
     def run(self, after_epoch: Callable[["Training"], None]) -> SoundNetwork:
-        """Do the passes that are left; returns the averaged network, of the best pass where clips are held out."""
+        """Do the epochs that are left; returns the averaged network, of the best epoch where there are ``val`` clips."""
         next_saving = 0.0
         while self.epoch < self.settings.epochs and not self.stopped:
             started = time.monotonic()
-            loss = self._one_pass()
+            loss = self._train_epoch()
             self.epoch += 1
             self.history.append({"epoch": self.epoch, "loss": loss})
-            if self.held_out:
+            if self.val:
                 self._validate()
             self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
             after_epoch(self)
@@ -86,21 +86,21 @@ class Training:
                 begun = time.monotonic()
                 self._save()
                 next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_FRACTION
-        if self.held_out:
+        if self.val:
             self.average.load_state_dict(self.best)
         return self.average
 
     @property
     def stopped(self) -> bool:
-        """Whether the held-out score has not risen for ``patience`` passes."""
+        """Whether the validation score has not risen for ``patience`` epochs."""
         return bool(self.settings.patience) and self.epoch - self.best_epoch >= self.settings.patience
 
     def _validate(self) -> None:
-        """Score the averaged network; keep it if no pass was better.
+        """Score the averaged network; keep it if no epoch was better.
 
-        Of passes with the same answers, the surer is better: few held-out clips are soon all right.
+        Of epochs with the same answers, the surer is better: few clips are soon all right.
         """
-        score = self.held_out.score(self.average, self.device, self.settings.precision)
+        score = self.val.score(self.average, self.device, self.settings.precision)
         self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
         goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
         if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
@@ -110,40 +110,40 @@ class Training:
         """What a checkpoint tells of its training."""
         return {"settings": asdict(self.settings), "history": self.history, "best_epoch": self.best_epoch}
 
-    def _one_pass(self) -> float:
+    def _train_epoch(self) -> float:
         """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
         long = self.epoch >= settings.epochs * (1 - settings.long_fraction)
-        samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * self.sounds.rate)
-        order = self._draw(rng)
+        samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * self.sounds.sample_rate)
+        order = self._sample_epoch(rng)
         size = settings.batch_size
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         batches = [batch for batch in batches if len(batch) > 1]  # batch norm cannot do with one clip
         seeds = rng.integers(2**31, size=len(batches))
         losses = []
-        self._prepare_pass()
-        with ThreadPoolExecutor(1) as ahead:  # prepares the next batch while the network learns from this one
-            waiting = ahead.submit(self._hear, batches[0], samples, seeds[0])
+        self._prepare_epoch()
+        with ThreadPoolExecutor(1) as ahead:  # makes the next batch while the network learns from this one
+            waiting = ahead.submit(self._batch, batches[0], samples, seeds[0])
             for step in range(len(batches)):
                 logmel, target = waiting.result()
                 if step + 1 < len(batches):
-                    waiting = ahead.submit(self._hear, batches[step + 1], samples, seeds[step + 1])
-                self._set_rate(self.epoch + step / len(batches))
+                    waiting = ahead.submit(self._batch, batches[step + 1], samples, seeds[step + 1])
+                self._set_learning_rate(self.epoch + step / len(batches))
                 losses.append(self._one_step(logmel.to(self.device), target.to(self.device)))
                 self._update_average(self.epoch * len(batches) + step)
         return float(np.mean(losses))
 
-    def _hear(self, batch: np.ndarray, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops of clips, mixed, many recorded badly, as log-mels (batch, 1, frames, 64); targets (batch, classes)."""
+    def _batch(self, batch: np.ndarray, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops of clips, mixed, many corrupted, as log-mels (batch, 1, frames, 64); targets (batch, classes)."""
         settings, rng = self.settings, np.random.default_rng(seed)
         target = torch.from_numpy(np.eye(self.model.settings["classes"], dtype=np.float32)[self.targets[batch]])
         waveform, target = augment.mix(self._crops(batch, samples, rng), target, settings.mixup, rng)
         waveform = augment.change_depth(waveform, 0.3, rng)
-        oversample = SAMPLE_RATE // self.sounds.rate
-        waveform = augment.clip_peaks(waveform, CLIPPED * settings.corruption_p, rng, oversample)
-        gain = GAIN if self.front_end.normalise else LEVEL_GAIN
+        oversample = SAMPLE_RATE // self.sounds.sample_rate
+        waveform = augment.clip_peaks(waveform, CLIPPING_PER_CORRUPTION * settings.corruption_p, rng, oversample)
+        gain = MAX_GAIN_DB if self.front_end.normalise else MAX_GAIN_WITH_LEVEL_DB
         waveform = augment.change_gain(waveform, gain, rng)
         power = augment.corrupt(self.front_end.power(waveform.numpy()), settings.corruption_p, rng)
         logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
@@ -158,7 +158,7 @@ class Training:
         if settings.danger_weight:
             loss = loss + settings.danger_weight * self._danger_loss(logits, target)
         if not torch.isfinite(loss):
-            raise UserError("the loss is not a number any more: lower --rate")
+            raise UserError("the loss is not a number any more: lower --learning-rate")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
@@ -184,20 +184,20 @@ class Training:
                 crops.append(augment.random_crop(self.sounds[index], samples, rng))
         return torch.from_numpy(np.stack(crops))
 
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def _sample_epoch(self, rng: np.random.Generator) -> np.ndarray:
         """``per_category`` clips of every category, or every clip once, in random order."""
         if self.settings.class_weights:
             return rng.permutation(len(self.targets))
-        drawn = []
+        chosen = []
         for category in np.unique(self.targets):
             members = np.flatnonzero(self.targets == category)
             rounds = -(-self.settings.per_category // len(members))
             shuffled = np.concatenate([rng.permutation(members) for _ in range(rounds)])
-            drawn.append(shuffled[: self.settings.per_category])
-        return rng.permutation(np.concatenate(drawn))
+            chosen.append(shuffled[: self.settings.per_category])
+        return rng.permutation(np.concatenate(chosen))
 
-    def _prepare_pass(self) -> None:
-        """Which layers learn in this pass, and which statistics move."""
+    def _prepare_epoch(self) -> None:
+        """Which layers learn in this epoch, and which statistics move."""
         head_only = self.epoch < self.settings.head_epochs
         self.model.train()
         for name, parameter in self.model.named_parameters():
@@ -208,12 +208,12 @@ class Training:
                 if isinstance(layer, torch.nn.BatchNorm2d):
                     layer.eval()
 
-    def _set_rate(self, epoch: float) -> None:
+    def _set_learning_rate(self, epoch: float) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate_at(epoch)
+            group["lr"] = self.settings.learning_rate_at(epoch)
 
     def _class_weights(self) -> torch.Tensor | None:
-        """One weight a class, their mean 1 over the clips of a pass."""
+        """One weight a class, their mean 1 over the clips of an epoch."""
         if not self.settings.class_weights:
             return None
         counts = np.bincount(self.targets, minlength=self.model.settings["classes"]).clip(1)

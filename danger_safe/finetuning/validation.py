@@ -1,4 +1,4 @@
-"""How well a training does on the clips that it holds out."""
+"""How well a training does on its validation clips."""
 
 from dataclasses import dataclass
 
@@ -8,36 +8,35 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 
 from danger_safe.audio.decode import WINDOW_SECONDS
-from danger_safe.finetuning.waveform_store import SoundStore
+from danger_safe.finetuning.waveform_store import WaveformStore
 from models.network import SoundNetwork
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a network does on held-out clips."""
+    """How a network does on validation clips."""
 
     loss: float  # mean cross-entropy, without smoothing or class weights
     accuracy: float  # fraction of the clips that are right
-    balanced_accuracy: float  # mean over the classes: what the best pass is chosen by
+    balanced_accuracy: float  # mean over the classes: what the best epoch is chosen by
 
 
-class HeldOut:
+class ValidationSet:
     """Clips that a training does not learn from."""
 
-    def __init__(self, sounds: SoundStore, targets: np.ndarray):
+    def __init__(self, sounds: WaveformStore, targets: np.ndarray):
         """``targets`` holds one class number a clip of ``sounds``."""
         self.sounds, self.targets = sounds, targets
 
     def score(self, model: SoundNetwork, device: str, precision: str) -> Score:
         """Each clip is heard whole, by the network as it is; a long recording in pieces, whose answers are averaged."""
         front_end, logits = self.sounds.front_end(model), []
-        size = round(WINDOW_SECONDS * self.sounds.rate)
+        size = round(WINDOW_SECONDS * self.sounds.sample_rate)
         lower = precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lower):
             for samples in self.sounds:
-                pieces = np.split(
-                    samples, range(size, len(samples) - size // 2, size)
-                )  # the last, up to one and a half
+                # The last piece is of half a window to one and a half.
+                pieces = np.split(samples, range(size, len(samples) - size // 2, size))
                 answers = []
                 for piece in pieces:
                     logmel = torch.from_numpy(front_end(piece.astype(np.float32) / 32_768.0))[None, None].to(device)

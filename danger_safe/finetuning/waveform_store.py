@@ -1,4 +1,4 @@
-"""Decoded clips for training, kept in a temporary file: passes read them again and again, memory holds none."""
+"""Decoded clips for training, kept in a temporary file: epochs read them again and again, memory holds none."""
 
 import sys
 import tempfile
@@ -15,17 +15,17 @@ from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.network import SoundNetwork
 
-BLOCK_SECONDS = 60.0  # of a recording in memory at once
+BLOCK_S = 60.0  # of a recording in memory at once
 
 
-class SoundStore:
-    """``store[i]`` is clip i as int16 at ``rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file name.
+class WaveformStore:
+    """``store[i]`` is clip i as int16 at ``sample_rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file name.
 
     Clips that cannot be read are left out; ``failures`` lists them with the reason, ``clips`` those that were kept.
     """
 
-    def __init__(self, clips: list[Clip], rate: int = SAMPLE_RATE):
-        self.rate = rate
+    def __init__(self, clips: list[Clip], sample_rate: int = SAMPLE_RATE):
+        self.sample_rate = sample_rate
         self.clips: list[Clip] = []
         self.failures: list[tuple[str, str]] = []
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
@@ -44,12 +44,12 @@ class SoundStore:
 
     def _write(self, clip: Clip) -> int:
         """Append a clip, a block at a time; returns how many samples it has. Raises AudioError."""
-        blocks = list(islice(read_blocks(clip.path, BLOCK_SECONDS), 2))
+        blocks = list(islice(read_blocks(clip.path, BLOCK_S), 2))
         if len(blocks) == 1:
-            return self._append(soxr.resample(blocks[0], SAMPLE_RATE, self.rate), float(np.abs(blocks[0]).max()))
-        peak = max(float(np.abs(block).max()) for block in read_blocks(clip.path, BLOCK_SECONDS))
-        stream = soxr.ResampleStream(SAMPLE_RATE, self.rate, 1, dtype="float32")
-        size = sum(self._append(stream.resample_chunk(block), peak) for block in read_blocks(clip.path, BLOCK_SECONDS))
+            return self._append(soxr.resample(blocks[0], SAMPLE_RATE, self.sample_rate), float(np.abs(blocks[0]).max()))
+        peak = max(float(np.abs(block).max()) for block in read_blocks(clip.path, BLOCK_S))
+        stream = soxr.ResampleStream(SAMPLE_RATE, self.sample_rate, 1, dtype="float32")
+        size = sum(self._append(stream.resample_chunk(block), peak) for block in read_blocks(clip.path, BLOCK_S))
         return size + self._append(stream.resample_chunk(np.empty(0, np.float32), last=True), peak)
 
     def _append(self, samples: np.ndarray, peak: float) -> int:
@@ -60,7 +60,7 @@ class SoundStore:
     def front_end(self, model: SoundNetwork) -> LogMel | KaldiMel:
         """The network's front end, for sounds at the store's rate."""
         front_end = model.front_end
-        return front_end if self.rate == SAMPLE_RATE else front_end.at_half_rate()
+        return front_end if self.sample_rate == SAMPLE_RATE else front_end.at_half_rate()
 
     def __len__(self) -> int:
         return len(self.clips)

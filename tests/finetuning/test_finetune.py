@@ -16,8 +16,8 @@ from danger_safe.data.splits import split
 from danger_safe.finetuning import trainer
 from danger_safe.finetuning.config import Settings
 from danger_safe.finetuning.trainer import Training
-from danger_safe.finetuning.validation import HeldOut, Score
-from danger_safe.finetuning.waveform_store import SoundStore
+from danger_safe.finetuning.validation import Score, ValidationSet
+from danger_safe.finetuning.waveform_store import WaveformStore
 from models.compact import CompactNet
 from models.models import Cnn14
 
@@ -52,7 +52,18 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
     if "compact" in start:
         again, mapping = tmp_path / "again.pth", tmp_path.parent / "mapping.toml"
         mapping.write_text('Danger = ["Danger"]\nSafe = ["Safe"]\n')
-        flags = ["--epochs", "1", "--target", "label", "--rate", "1e-9", "--dangers", mapping, "--per-category", "8"]
+        flags = [
+            "--epochs",
+            "1",
+            "--target",
+            "label",
+            "--learning-rate",
+            "1e-9",
+            "--dangers",
+            mapping,
+            "--per-category",
+            "8",
+        ]
         run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
         before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
         assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer knew these classes
@@ -87,10 +98,10 @@ def prepared(sounds, state_file, **settings):
     model = Cnn14(2, 2, fmax=7000.0, floor=10**-3.5, normalise=True, multilabel=False, dropout=(0.0, 0.2))
     clips = read_clips(sounds)
     learn, hold = split(clips, {clip: str(clip.label) for clip in clips}, "auto", 0)
-    stores = [SoundStore(learn), SoundStore(hold)]
+    stores = [WaveformStore(learn), WaveformStore(hold)]
     targets = [np.array([clip.label for clip in store.clips]) for store in stores]
     settings = Settings(**{"epochs": 4, "batch_size": 8, "crop_seconds": 0.5, "long_crop_seconds": 1.0} | settings)
-    return Training(model, stores[0], targets[0], settings, state_file, held_out=HeldOut(stores[1], targets[1]))
+    return Training(model, stores[0], targets[0], settings, state_file, val=ValidationSet(stores[1], targets[1]))
 
 
 def trained(sounds, state_file, after_epoch):
@@ -126,7 +137,7 @@ def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_pa
     scores = iter(
         [(1.0, 0.5), (0.9, 0.9), (0.8, 0.9), (0.8, 0.9), (0.7, 0.8), (0.1, 0.6)]
     )  # loss, share of right answers
-    monkeypatch.setattr(HeldOut, "score", lambda *_: Score(*(pair := next(scores)), pair[1]))
+    monkeypatch.setattr(ValidationSet, "score", lambda *_: Score(*(pair := next(scores)), pair[1]))
     run = prepared(sounds, tmp_path / "s", epochs=9, patience=2)
     seen = []
     network = run.run(lambda run: seen.append({k: v.clone() for k, v in run.average.state_dict().items()}))
@@ -186,7 +197,7 @@ def test_long_recordings_are_kept_and_scored_in_pieces(tmp_path):
     whole = (tmp_path / "long.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2] + bytes(2_000) + whole[len(whole) // 2 + 2_000 :])
     clips = [Clip(name, tmp_path / name, 1, "a", 0, name) for name in ("short.wav", "cut.flac", "long.flac")]
-    store = SoundStore(clips, 16_000)
+    store = WaveformStore(clips, 16_000)
     assert [len(sound) for sound in store] == [48_000, 130 * 16_000] and [name for name, _ in store.failures] == [
         "cut.flac"
     ]
@@ -194,5 +205,5 @@ def test_long_recordings_are_kept_and_scored_in_pieces(tmp_path):
     for sound in store:
         assert np.abs(sound).max() == pytest.approx(32_767, abs=700)
         assert np.corrcoef(sound[8_000:40_000], tone)[0, 1] > 0.999
-    score = HeldOut(store, np.array([0, 1])).score(CompactNet(2, 1).eval(), "cpu", "float32")
+    score = ValidationSet(store, np.array([0, 1])).score(CompactNet(2, 1).eval(), "cpu", "float32")
     assert 0 <= score.accuracy <= 1 and np.isfinite(score.loss)

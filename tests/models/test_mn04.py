@@ -110,6 +110,6 @@ def test_it_works_wherever_a_checkpoint_does(network, tmp_path):
     assert json.loads(done.stdout)["verdict"] == "Danger"
     flags = ("--epochs", "1", "--target", "label", "--per-category", "4", "--batch-size", "4", "--holdout-fold", "none")
     run("finetune_cnn14.py", "--dataset", folder, "--checkpoint", network, "--output", mine, *flags)
-    assert torch.load(mine, weights_only=True)["training"]["settings"]["rate"] == 6e-5
+    assert torch.load(mine, weights_only=True)["training"]["settings"]["learning_rate"] == 6e-5
     tuned, info = load_model(str(mine))
     assert isinstance(tuned, Mn04) and tuned.settings["classes"] == 2 and len(info.fingerprints) == 24
