@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import groupby, islice
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow, Window, windows
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.onset import frames_per_hop, loudness
 from danger_safe.detection.personal import PersonalDetector
+from danger_safe.embeddings.batches import Batch, BatchRunner, embed_by_length
 from models.engine import Engine
 
 WINDOW, HOP = 3.0, 0.5  # seconds, where nobody says otherwise: how they were chosen is in benchmarks/detector.md
-SILENCE_AMPLITUDE = (
-    1e-3  # of full scale, -60 dB: what never gets louder, 33 steps of 16 bits, is silence (benchmarks/detector.md)
-)
+# Of full scale, -60 dB or 33 steps of 16 bits: what never gets louder is silence (benchmarks/detector.md).
+SILENCE_AMPLITUDE = 1e-3
 BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
@@ -61,13 +61,11 @@ class Listener:
         """``window`` and ``hop`` are in seconds."""
         self.engine, self.detector, self.window, self.hop = engine, detector, window, hop
         self._smoother = Smoother(hop)
-        self._pool = ThreadPoolExecutor(engine.max_concurrency)
-        self._embedding_pool = ThreadPoolExecutor(engine.max_concurrency)
+        self._runner = BatchRunner(engine, engine.max_concurrency)
 
     def close(self) -> None:
         """Stop; a ``with`` block does so. The engine stays open."""
-        self._embedding_pool.shutdown(cancel_futures=True)
-        self._pool.shutdown(cancel_futures=True)
+        self._runner.close()
 
     def __enter__(self) -> "Listener":
         return self
@@ -91,31 +89,34 @@ class Listener:
 
         Raises AudioError where a recording breaks off, after the windows before it.
         """
+        broken: list[AudioError] = []
+        batches = self._batches(cut, broken)
+        for scored in self._runner.run(batches, max_ahead=2 * self.engine.max_concurrency):
+            yield from self._smooth(scored)
+        if broken:
+            raise broken[0]
+
+    def _batches(
+        self, cut: Iterable[Window], broken: list[AudioError]
+    ) -> Iterator[Batch[np.ndarray, list[ScoredWindow]]]:
+        """About BATCH_SECONDS of windows at a time; ``broken`` gets the error where a recording breaks off."""
         size = max(1, round(BATCH_SECONDS / self.window))
-        ahead: deque[Future] = deque()
-        cut, broken = iter(cut), None
+        cut = iter(cut)
         while not broken:
-            batch: list[Window] = []
-            channels: list[int] = []  # of each window: as many neighbours in the batch
+            parts: list[Window] = []  # of the windows, each channel that has a sound of its own
+            channels: list[int] = []  # of each window: how many of ``parts`` are its
             try:
                 for window in cut:
-                    parts = _channels_apart(window)
-                    batch += parts
-                    channels.append(len(parts))
-                    if len(batch) >= size:
+                    parts += (apart := _channels_apart(window))
+                    channels.append(len(apart))
+                    if len(parts) >= size:
                         break
             except AudioError as error:
-                broken = error
-            if not batch:
-                break
-            logmels = [self._pool.submit(self.engine.front_end, window.samples) for window in batch]
-            ahead.append(self._embedding_pool.submit(self._score_later, batch, logmels, channels))
-            if len(ahead) > 2 * self.engine.max_concurrency:
-                yield from self._smooth(ahead.popleft().result())
-        for done in ahead:
-            yield from self._smooth(done.result())
-        if broken:
-            raise broken
+                broken.append(error)
+            if not parts:
+                return
+            transforms = [partial(self.engine.front_end, part.samples) for part in parts]
+            yield Batch(transforms, partial(self._score_channels, parts, channels), 1.0)
 
     def score_windows(self, cut: list[Window]) -> list[ScoredWindow]:
         """Windows of any recordings in one batch, in the same order; their scores are not smoothed."""
@@ -128,26 +129,28 @@ class Listener:
         for window in scored:
             yield self._smoother.smooth(window)
 
-    def _score_later(self, batch: list[Window], logmels: list[Future], channels: list[int]) -> list[ScoredWindow]:
-        return _surest(self._score(batch, [logmel.result() for logmel in logmels]), channels)
+    def _score_channels(
+        self, parts: list[Window], channels: list[int], logmels: list[np.ndarray]
+    ) -> list[ScoredWindow]:
+        return _surest(self._score(parts, logmels), channels)
 
     def _score(self, batch: list[Window], logmels: list[np.ndarray]) -> list[ScoredWindow]:
-        scored: list[ScoredWindow | None] = [None] * len(batch)
-        by_length = sorted(range(len(batch)), key=lambda i: len(logmels[i]))
-        for _, same in groupby(by_length, key=lambda i: len(logmels[i])):
-            same = list(same)
-            embeddings = self.engine.embed(np.stack([logmels[i] for i in same]))
-            scores, strange = self.detector.scores(embeddings), self.detector.unknown(embeddings)
-            is_personal = isinstance(self.detector, PersonalDetector)
-            resembled = self.detector.resembled(embeddings) if is_personal else np.zeros(len(same), int)
-            for i, score, new, embedding, quiet in zip(same, scores, strange, embeddings, resembled, strict=True):
-                silent = bool(np.ptp(batch[i].samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
-                raw = 0.0 if silent else float(score)
-                unknown, levels = bool(new) and not silent, self._new_levels(batch[i])
-                quiet_for = 0 if silent else int(quiet)
-                scored[i] = ScoredWindow(
-                    batch[i].start, batch[i].end, raw, raw, embedding, unknown, silent, levels, quiet_for
-                )  # fmt: skip
+        if not batch:
+            return []
+        embeddings = np.stack(embed_by_length(self.engine, logmels))
+        scores, unknowns = self.detector.scores(embeddings), self.detector.unknown(embeddings)
+        resembled = np.zeros(len(batch), int)
+        if isinstance(self.detector, PersonalDetector):
+            resembled = self.detector.resembled(embeddings)
+        scored = []
+        for window, score, new, embedding, quiet in zip(batch, scores, unknowns, embeddings, resembled, strict=True):
+            silent = bool(np.ptp(window.samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
+            raw = 0.0 if silent else float(score)
+            unknown, levels = bool(new) and not silent, self._new_levels(window)
+            quiet_for = 0 if silent else int(quiet)
+            scored.append(
+                ScoredWindow(window.start, window.end, raw, raw, embedding, unknown, silent, levels, quiet_for)
+            )
         return scored
 
     def _new_levels(self, window: Window) -> np.ndarray:

@@ -1,17 +1,14 @@
-"""Clips through the engine: decoded and transformed in threads ahead of the network, which never waits.
+"""Clips through the engine, in groups that the journal keeps.
 
-Clips go through the network in groups of one length, and groups are what the journal keeps. Which clips form a group
-depends on the clips alone, so that a run that was killed and goes on forms the groups that it would have formed: the
+A group is of clips of one length. Which clips form one depends on the clips alone, so that a run that was killed and goes on forms the groups that it would have formed: the
 last digits of an embedding depend on its group.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,9 +17,9 @@ from tqdm import tqdm
 from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
+from danger_safe.embeddings.batches import Batch, BatchRunner, embed_by_length
 from danger_safe.embeddings.journal import Journal, Result
 from danger_safe.embeddings.plan import Task
-from danger_safe.embeddings.speed import Speed
 from models.engine import Engine
 from models.logmel import HOP_LENGTH
 
@@ -61,14 +58,12 @@ class Extractor:
     def __init__(self, engine: Engine, jobs: int, batch_size: int):
         """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
         self.engine, self.batch_size = engine, batch_size
-        self._pool = ThreadPoolExecutor(jobs)
-        self._embedding_pool = ThreadPoolExecutor(engine.max_concurrency)
+        self._runner = BatchRunner(engine, jobs)
         self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores
 
     def close(self) -> None:
         """Stop decoding; a ``with`` block does so. The engine stays open."""
-        self._embedding_pool.shutdown(cancel_futures=True)
-        self._pool.shutdown(cancel_futures=True)
+        self._runner.close()
         self._limits.restore_original_limits()
 
     def __enter__(self) -> Extractor:
@@ -79,19 +74,13 @@ class Extractor:
 
     def results(self, groups: Iterable[list[Task]]) -> Iterator[list[Result]]:
         """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
-        ahead: deque[tuple[Future, float]] = deque()
-        waiting = 0.0  # seconds of sound in ``ahead``: all that is decoded while the network starts is won
-        for members in groups:
-            transformed = [self._pool.submit(self._transform, task) for task in members]
-            sound = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
-            ahead.append((self._embedding_pool.submit(self._embed, members, transformed), sound))
-            waiting += sound
-            while waiting > SOUND_AHEAD:
-                done, sound = ahead.popleft()
-                yield done.result()
-                waiting -= sound
-        for done, _ in ahead:
-            yield done.result()
+
+        def as_batch(members: list[Task]) -> Batch[np.ndarray | AudioError | None, list[Result]]:
+            seconds = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
+            return Batch([partial(self._transform, task) for task in members], partial(self._embed, members), seconds)
+
+        # All that is decoded while the network starts is time won.
+        return self._runner.run(map(as_batch, groups), SOUND_AHEAD)
 
     def _transform(self, task: Task) -> np.ndarray | AudioError | None:
         """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""
@@ -106,30 +95,31 @@ class Extractor:
         except AudioError as error:
             return error
 
-    def _embed(self, members: list[Task], transformed: list[Future]) -> list[Result]:
+    def _embed(self, members: list[Task], transformed: list[np.ndarray | AudioError | None]) -> list[Result]:
         results: dict[Task, Result] = {}
-        by_length: dict[int, list[tuple[Task, np.ndarray]]] = {}
-        for task, future in zip(members, transformed, strict=True):
-            logmel = future.result()
+        tasks: list[Task] = []
+        logmels: list[np.ndarray] = []
+        for task, logmel in zip(members, transformed, strict=True):
             if isinstance(logmel, AudioError):
                 results[task] = Result(task.clip.file, task.signature, task.seconds, None, str(logmel))
             elif logmel is None:
                 results[task] = self._embed_recording(task)
             else:
-                by_length.setdefault(len(logmel), []).append((task, logmel))
-        for frames, batch in by_length.items():
-            size = clips_at_once(frames * HOP_LENGTH / SAMPLE_RATE, self.batch_size)  # headers may have lied
-            for start in range(0, len(batch), size):
-                part = batch[start : start + size]
-                embeddings = self.engine.embed(np.stack([logmel for _, logmel in part]))
-                if not np.isfinite(embeddings).all():
-                    raise UserError(
-                        f"{self.engine.info.name} gives embeddings that are no numbers (NaN or infinite), as for "
-                        f"{part[0][0].clip.file}: its weights are damaged, or its training went wrong"
-                    )
-                for (task, _), embedding in zip(part, embeddings, strict=True):
-                    results[task] = Result(task.clip.file, task.signature, task.seconds, embedding)
+                tasks.append(task)
+                logmels.append(logmel)
+        embeddings = embed_by_length(self.engine, logmels, self._max_batch)
+        for task, embedding in zip(tasks, embeddings, strict=True):
+            if not np.isfinite(embedding).all():
+                raise UserError(
+                    f"{self.engine.info.name} gives embeddings that are no numbers (NaN or infinite), as for "
+                    f"{task.clip.file}: its weights are damaged, or its training went wrong"
+                )
+            results[task] = Result(task.clip.file, task.signature, task.seconds, embedding)
         return [results[task] for task in members]
+
+    def _max_batch(self, frames: int) -> int:
+        """By the frames that there are: headers, by which groups were made, may have lied."""
+        return clips_at_once(frames * HOP_LENGTH / SAMPLE_RATE, self.batch_size)
 
     def _embed_recording(self, task: Task) -> Result:
         """The mean of a recording's windows, weighted by length; the next window is decoded meanwhile."""
@@ -141,12 +131,12 @@ class Extractor:
 
         total, heard = np.zeros(self.engine.info.dimensions), 0
         try:
-            waiting = self._pool.submit(next_window)
+            waiting = self._runner.pool.submit(next_window)
             with tqdm(
                 total=round(task.seconds), desc=one_line(task.clip.file), unit="s", file=sys.stderr, leave=False
             ) as bar:
                 while (window := waiting.result()) is not None:
-                    waiting = self._pool.submit(next_window)
+                    waiting = self._runner.pool.submit(next_window)
                     samples, logmel = window
                     total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
                     heard += samples
@@ -160,23 +150,9 @@ def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, b
     """Embed clips on this computer; every group of clips is in the journal as soon as it is done."""
     if not tasks:
         return
-    sound = sum(task.seconds for task in tasks)
-    speed = Speed(engine.info.sha256, engine.kind, jobs)
+    print(f"Embedding with {engine.name}", flush=True)
     with Extractor(engine, jobs, batch_size) as extractor:
-        guess = 0.0 if speed.known else _time_silence(engine)
-        print(f"{speed.estimate(sound, guess)} with {engine.name}", flush=True)
-        started = time.monotonic()
         record(extractor.results(group(tasks, batch_size)), len(tasks), journal)
-    speed.remember(sound, time.monotonic() - started)
-
-
-def _time_silence(engine: Engine) -> float:
-    """Seconds that the engine needs for a second of sound: a first guess for a checkpoint that never ran here."""
-    silence = np.zeros(int(CLIP_SECONDS * SAMPLE_RATE), np.float32)
-    engine.embed(engine.front_end(silence)[None])  # the first run loads and prepares
-    started = time.monotonic()
-    engine.embed(engine.front_end(silence)[None])
-    return (time.monotonic() - started) / CLIP_SECONDS / engine.max_concurrency
 
 
 def record(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
