@@ -111,7 +111,8 @@ def read_table(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, str]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
-        words = "a quote is never closed" if "end of data" in str(error) else error
+        # Whatever else the csv module complains of comes of quotes, too: text after one, or a cell that never ends.
+        words = f"{error} (perhaps a quote is never closed)" if isinstance(error, csv.Error) else str(error)
         raise UserError(f"{path}: cannot be read as a CSV table: {words}") from error
     return rows
 

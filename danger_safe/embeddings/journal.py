@@ -178,13 +178,14 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "locked" in str(error):
+            code = error.sqlite_errorcode & 0xFF  # without what extends it
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 other = "another extraction is writing the same table; wait for it, or give another --output"
                 none = "the file system there has no locks: give an --output on another disk"
                 raise UserError(f"{self.path}: {other if _has_locks(self.path.parent) else none}") from error
-            if "open" in str(error) or "readonly" in str(error):
+            if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise UserError(f"{self.path}: cannot be written there: {error}") from error
-            if "no such" in str(error):
+            if code == sqlite3.SQLITE_ERROR:  # a table or a column is missing
                 raise self._damaged(error) from error
             raise UserError(
                 f"{self.path}: {error}; what was finished is kept: make room, and run the same command again"

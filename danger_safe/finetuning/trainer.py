@@ -12,17 +12,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import MADE_BY
 from danger_safe.finetuning import augment
 from danger_safe.finetuning.config import Settings
+from danger_safe.finetuning.state import resume, running_average, save_state
 from danger_safe.finetuning.validation import ValidationSet
 from danger_safe.finetuning.waveform_store import WaveformStore
 from models.architectures import COMPUTED
@@ -57,7 +57,7 @@ class Training:
         """
         self.front_end = sounds.front_end(model)  # on the CPU, whatever learns from it
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.model).eval()
+        self.average = running_average(self.model, settings.average)
         self.sounds, self.targets, self.settings = sounds, targets, settings
         self.state_file, self.device = state_file, device
         self.dangers = None if dangers is None else torch.from_numpy(dangers).to(device)
@@ -65,10 +65,10 @@ class Training:
         self.optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.val = val
         self.epoch, self.best_epoch = 0, 0
-        self.best = copy.deepcopy(self.average.state_dict()) if val else {}
+        self.best = copy.deepcopy(self._averaged.state_dict()) if val else {}
         self.history: list[dict[str, float]] = []
         self.weights = self._class_weights()
-        self._resume()
+        resume(state_file, self._identity(), device, self._restore)
 
     def run(self, after_epoch: Callable[["Training"], None]) -> SoundNetwork:
         """Do the epochs that are left; returns the averaged network, of the best epoch where there are ``val`` clips."""
@@ -87,8 +87,8 @@ class Training:
                 self._save()
                 next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_FRACTION
         if self.val:
-            self.average.load_state_dict(self.best)
-        return self.average
+            self._averaged.load_state_dict(self.best)
+        return self._averaged
 
     @property
     def stopped(self) -> bool:
@@ -100,11 +100,11 @@ class Training:
 
         Of epochs with the same answers, the surer is better: few clips are soon all right.
         """
-        score = self.val.score(self.average, self.device, self.settings.precision)
+        score = self.val.score(self._averaged, self.device, self.settings.precision)
         self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
         goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
         if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
-            self.best_epoch, self.best = self.epoch, copy.deepcopy(self.average.state_dict())
+            self.best_epoch, self.best = self.epoch, copy.deepcopy(self._averaged.state_dict())
 
     def describe(self) -> dict:
         """What a checkpoint tells of its training."""
@@ -132,7 +132,7 @@ class Training:
                     waiting = ahead.submit(self._batch, batches[step + 1], samples, seeds[step + 1])
                 self._set_learning_rate(self.epoch + step / len(batches))
                 losses.append(self._one_step(logmel.to(self.device), target.to(self.device)))
-                self._update_average(self.epoch * len(batches) + step)
+                self.average.update_parameters(self.model)
         return float(np.mean(losses))
 
     def _batch(self, batch: np.ndarray, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,50 +220,31 @@ class Training:
         weights = len(self.targets) / (len(counts) * counts)
         return torch.tensor(weights, dtype=torch.float32, device=self.device)
 
-    def _update_average(self, step: int) -> None:
-        """Exponential moving average of weights and batch-norm statistics; short memory at first."""
-        memory = min(self.settings.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(now, 1 - memory)
+    @property
+    def _averaged(self) -> SoundNetwork:
+        """The network with the running average of the weights."""
+        return cast(SoundNetwork, self.average.module)
+
+    def _identity(self) -> dict:
+        """What must be the same for a saved state to go on."""
+        return {
+            "settings": asdict(self.settings),
+            "network": self.model.settings,
+            "clips": list(self.sounds.names),
+            "dangers": None if self.dangers is None else self.dangers.tolist(),
+        }
 
     def _save(self) -> None:
-        state = MADE_BY | {
-            "settings": asdict(self.settings), "network": self.model.settings, "clips": list(self.sounds.names),
-            "dangers": None if self.dangers is None else self.dangers.tolist(),
+        progress = {
             "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "history": self.history,
             "best": self.best, "best_epoch": self.best_epoch,
         }  # fmt: skip
-        with atomic_path(self.state_file) as part:
-            torch.save(state, part)
+        save_state(self.state_file, self._identity(), progress)
 
-    def _resume(self) -> None:
-        if not self.state_file.is_file():
-            return
-        try:
-            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-            self._go_on(state)
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:  # a damaged pickle can raise anything
-            raise UserError(f"{self.state_file} is damaged: delete it to start anew") from error
-
-    def _go_on(self, state: dict) -> None:
-        same = (
-            state["settings"] == asdict(self.settings)
-            and state["network"] == self.model.settings
-            and state["clips"] == list(self.sounds.names)
-            and state["dangers"] == (None if self.dangers is None else self.dangers.tolist())
-        )
-        if not same:
-            raise UserError(
-                f"{self.state_file} belongs to a training with other settings or clips: "
-                "delete it to start anew, or use the settings it was started with"
-            )
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
+    def _restore(self, progress: dict) -> None:
+        self.model.load_state_dict(progress["model"])
+        self.average.load_state_dict(progress["average"])
+        self.optimiser.load_state_dict(progress["optimiser"])
+        self.epoch, self.history = progress["epoch"], progress["history"]
+        self.best, self.best_epoch = progress["best"], progress["best_epoch"]

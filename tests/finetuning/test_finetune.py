@@ -140,7 +140,7 @@ def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_pa
     monkeypatch.setattr(ValidationSet, "score", lambda *_: Score(*(pair := next(scores)), pair[1]))
     run = prepared(sounds, tmp_path / "s", epochs=9, patience=2)
     seen = []
-    network = run.run(lambda run: seen.append({k: v.clone() for k, v in run.average.state_dict().items()}))
+    network = run.run(lambda run: seen.append({k: v.clone() for k, v in run.average.module.state_dict().items()}))
     assert (run.epoch, run.best_epoch) == (5, 3)
     assert all(torch.equal(tensor, seen[2][name]) for name, tensor in network.state_dict().items())
 
@@ -150,7 +150,7 @@ def test_class_weights_hear_every_clip_once(sounds, tmp_path):
     run.targets = np.array([0] * 10 + [1] * 3)
     weights = run._class_weights()
     assert weights[1] / weights[0] == pytest.approx(10 / 3)
-    assert sorted(run._draw(np.random.default_rng(0))) == list(range(13))
+    assert sorted(run._sample_epoch(np.random.default_rng(0))) == list(range(13))
 
 
 def test_no_recording_is_on_both_sides():

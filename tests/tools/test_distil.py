@@ -69,5 +69,5 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
     resumed.run()
     for name, value in straight.network().state_dict().items():
         torch.testing.assert_close(resumed.network().state_dict()[name], value, msg=name)
-    with pytest.raises(UserError, match="belongs to another recipe"):
+    with pytest.raises(UserError, match="belongs to a training with other settings"):
         Distillation(Recipe(2, batch_size=3), ring, validation, tmp_path / "state")

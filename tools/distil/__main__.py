@@ -26,8 +26,8 @@ from torch import nn
 from tqdm import tqdm
 
 from danger_safe.core import cli
-from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
+from danger_safe.finetuning.state import resume, running_average, save_state
 from models.checkpoints import save_checkpoint
 from models.compact import CompactNet
 from tools.distil.corpus import collect, freesound_numbers
@@ -59,7 +59,7 @@ class Recipe:
     max_level_error_db: float = 3.0
     seed: int = 0
 
-    def rate(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate at a step: up in a line, down along a cosine."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         warm = min(1.0, (step + 1) / self.warm_up_steps)
@@ -123,10 +123,11 @@ class Distillation:
         others = [p for p in self.student.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-        self.average = {name: value.clone() for name, value in self.student.state_dict().items()}
+        self.average = running_average(self.student, recipe.average_decay)
         self.weights = torch.tensor([recipe.clip_weight, recipe.step_weight, recipe.logit_weight, recipe.tag_weight])
-        self.step, self.history = 0, []
-        self._resume()
+        self.step = 0
+        self.history: list[dict] = []
+        resume(state_file, self._identity(), "cpu", self._restore)
 
     def run(self) -> None:
         """Do the steps that are left."""
@@ -145,29 +146,23 @@ class Distillation:
 
     def validate(self) -> list[float]:
         """The averaged network's four losses on the held-out collections."""
-        now = {name: value.clone() for name, value in self.student.state_dict().items()}
-        self.student.load_state_dict(self.average)
-        self.student.eval()
         losses = []
         with torch.inference_mode():
             for start in range(0, VALIDATION_SIZE, 128):
                 logmel, logits, features = self.validation.batch(np.arange(start, start + 128))
-                losses.append(self.targets.losses(self.student(logmel), logits, features))
-        self.student.load_state_dict(now)
-        self.student.train()
+                losses.append(self.targets.losses(self.average(logmel), logits, features))
         return torch.stack(losses).mean(dim=0).tolist()
 
     def network(self) -> CompactNet:
         """The averaged network, without the projections."""
-        self.student.load_state_dict(self.average)
-        return self.student.network.eval()
+        return self.average.module.network
 
     def _one_step(self) -> torch.Tensor:
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**31)))
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(self.step)
+            group["lr"] = recipe.learning_rate_at(self.step)
         there = min(int(self.ring.written[0]), RING_SIZE)
         logmel, logits, features = self.ring.batch(rng.integers(0, there, recipe.batch_size))
         losses = self.targets.losses(self.student(self._augment(logmel, rng)), logits, features)
@@ -179,10 +174,7 @@ class Distillation:
         nn.utils.clip_grad_norm_(self.student.parameters(), MAX_GRAD_NORM)
         self.optimiser.step()
         self.step += 1
-        decay = min(recipe.average_decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.student.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
+        self.average.update_parameters(self.student)
         return losses.detach()
 
     def _augment(self, logmel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -196,25 +188,24 @@ class Distillation:
                 example += float(rng.uniform(-1, 1)) * self.recipe.max_level_error_db
         return logmel
 
+    def _identity(self) -> dict:
+        """What must be the same for a saved state to go on: all but how long it goes on."""
+        return {"recipe": asdict(self.recipe) | {"steps": 0}}
+
     def _save(self) -> None:
-        state = {
-            "recipe": asdict(self.recipe), "student": self.student.state_dict(), "average": self.average,
+        progress = {
+            "student": self.student.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "step": self.step, "history": self.history,
             "targets": vars(self.targets),
         }  # fmt: skip
-        with atomic_path(self.state_file) as part:
-            torch.save(state, part)
+        save_state(self.state_file, self._identity(), progress)
 
-    def _resume(self) -> None:
-        if not self.state_file.is_file():
-            return
-        state = torch.load(self.state_file, weights_only=True)
-        if state["recipe"] | {"steps": 0} != asdict(self.recipe) | {"steps": 0}:
-            raise UserError(f"{self.state_file} belongs to another recipe: delete it to start anew")
-        self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average, self.step, self.history = state["average"], state["step"], state["history"]
-        vars(self.targets).update(state["targets"])
+    def _restore(self, progress: dict) -> None:
+        self.student.load_state_dict(progress["student"])
+        self.average.load_state_dict(progress["average"])
+        self.optimiser.load_state_dict(progress["optimiser"])
+        self.step, self.history = progress["step"], progress["history"]
+        vars(self.targets).update(progress["targets"])
 
 
 def main(arguments: list[str]) -> int:
