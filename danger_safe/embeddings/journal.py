@@ -178,7 +178,7 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            code = error.sqlite_errorcode & 0xFF  # without what extends it
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 other = "another extraction is writing the same table; wait for it, or give another --output"
                 none = "the file system there has no locks: give an --output on another disk"
