@@ -9,7 +9,7 @@ A sound is a path, or an array with its sample rate: (samples,) or (samples, cha
 Errors are ``UserError`` for models and checkpoints and ``AudioError`` for sounds, each in words for a person.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +128,7 @@ def load_detector(
     checkpoint: str | None = None,
     device: str = "auto",
     learnt: str | Path | None = None,
+    embed: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> SoundDetector:
     """The ready detector, or one of one's own.
 
@@ -136,12 +137,15 @@ def load_detector(
         checkpoint: name or file of the network that the model was trained with; needed where it was a file.
         device: auto, cpu or cuda.
         learnt: the ``learnt.npz`` of listen.py: the ready detector is quiet about what a household called false alarms.
+        embed: the network of a model whose table was not made by this project: float32 samples at 32 kHz, (samples,),
+            in, the embedding, (dimensions,), out. The model must have been trained on its embeddings.
 
     Raises UserError where one cannot be opened, or they do not belong together.
     """
     with ExitStack() as stack:
         model, learnt = (None if path is None else Path(path) for path in (model, learnt))
-        engine, detector = stack.enter_context(open_detector(model, checkpoint, device, learnt=learnt))
+        opened = open_detector(model, checkpoint, device, learnt=learnt, embed=embed)
+        engine, detector = stack.enter_context(opened)
         listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
         return SoundDetector(listener, detector, stack.pop_all())
 

@@ -13,6 +13,7 @@ models.models.Cnn14 remains the reference: tests/models/test_engine.py holds eve
 import contextlib
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,8 +26,6 @@ from danger_safe.core.packages import is_installed
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.head import Head
-from models.kaldimel import KaldiMel
-from models.logmel import LogMel
 from models.mnn_network import MnnNetwork
 from models.numpy_network import NumpyNetwork
 from models.weights import Weights, read_weights
@@ -52,7 +51,7 @@ class Engine:
     """A front end and a network of one checkpoint."""
 
     info: CheckpointInfo
-    front_end: LogMel | KaldiMel
+    front_end: Callable[[np.ndarray], np.ndarray]  # float32 samples, 32 kHz -> what the network gets, a log-mel
     network: Network
     head: Head | None = None  # embeddings -> logits of ``info``'s classes; None for MFCC
     is_fallback: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
@@ -119,6 +118,34 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
         converted.discard()
         return open_engine(checkpoint, device, cores)
     return Engine(converted.info, converted.front_end, network, converted.head)
+
+
+class FunctionNetwork:
+    """A function that embeds waveforms, in a network's place."""
+
+    name = kind = "a function"
+    max_concurrency, batch_size = 1, 1
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], dimensions: int):
+        """``function``: float32 samples at 32 kHz, (samples,) -> an embedding, (dimensions,)."""
+        self._function, self._dimensions = function, dimensions
+
+    def embed(self, waveforms: np.ndarray) -> np.ndarray:
+        """float32, (batch, samples) -> (batch, dimensions). Raises UserError for embeddings of another length."""
+        embeddings = [np.asarray(self._function(waveform), np.float32) for waveform in waveforms]
+        if any(embedding.shape != (self._dimensions,) for embedding in embeddings):
+            raise UserError(
+                f"the function that embeds must return {self._dimensions} numbers, not {embeddings[0].shape}"
+            )
+        return np.stack(embeddings)
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+def function_engine(function: Callable[[np.ndarray], np.ndarray], info: CheckpointInfo) -> Engine:
+    """The engine of a network that is not this project's; ``info`` is what a model says of it."""
+    return Engine(info, lambda samples: samples, FunctionNetwork(function, info.dimensions))
 
 
 def convert_for_next_time(checkpoint: str) -> None:

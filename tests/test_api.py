@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT
+from helpers import ROOT, make_table
 
-from danger_safe.api import AudioError, load_detector, load_embedder
+import train_logreg_model
+from danger_safe.api import AudioError, UserError, load_detector, load_embedder
 from danger_safe.embeddings.table import read_table
 
 
@@ -39,3 +40,20 @@ def test_paths_arrays_and_tables_agree(embeddings):
                 detector.detect(wrong, rate)
         with pytest.raises(AudioError, match="sample_rate"):
             embedder.embed(samples)
+
+
+def test_a_table_of_any_network_trains_a_model_that_hears_through_a_function(tmp_path, capsys):
+    make_table(tmp_path / "own.csv", dimensions=4, apart=6.0)
+    train_logreg_model.main(["--embeddings", str(tmp_path / "own.csv"), "--output-dir", str(tmp_path)])
+    assert "predict_danger.py will not be able to use the model" in capsys.readouterr().out.splitlines()[0]
+    noise = 0.1 * np.random.default_rng(0).standard_normal(5 * 32_000).astype(np.float32)
+    model = tmp_path / "logreg_model.skops"
+    for loudness, is_danger in ((6.0, True), (0.0, False)):
+        with load_detector(
+            model, embed=lambda samples, first=loudness: np.array([first, 0, 0, len(samples) * 0])
+        ) as own:
+            assert bool(own.detect(noise, 32_000).events) == is_danger
+    with load_detector(model, embed=lambda samples: np.zeros(3)) as own, pytest.raises(UserError, match="4 numbers"):
+        own.detect(noise, 32_000)
+    with pytest.raises(UserError, match="unknown"):
+        load_detector(model)

@@ -1,16 +1,18 @@
 """A detector, the repository's or a user's, together with an engine of the network that it listens through."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector, load_builtin, user_detector
 from danger_safe.detection.personal import load_learnt, personal_detector
-from models.checkpoint_files import NAMES, checkpoint_here
-from models.engine import Engine, convert_for_next_time, open_engine
+from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_here
+from models.engine import Engine, convert_for_next_time, function_engine, open_engine
 
 CONVERT_AFTER_S = 60.0  # of an endless recording: what was missed while the network was loaded is caught up with first
 
@@ -24,6 +26,7 @@ def open_detector(
     low_latency: bool = False,
     learnt: Path | None = None,
     is_endless: bool = False,
+    embed: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[Engine, Detector]]:
     """An engine and the detector that judges its embeddings, open in a ``with`` block.
 
@@ -36,9 +39,15 @@ def open_detector(
             but afterwards.
         learnt: what a household's verdicts have taught the ready detector (``listen.py --learn``); None: nothing.
         is_endless: there may be no afterwards: convert it meanwhile.
+        embed: of a model that was trained on embeddings of another network, that network (``FunctionNetwork``).
 
     Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
     """
+    if embed is not None:
+        if model is None:
+            raise UserError("the ready detector listens through compact: give a model for your own network")
+        yield _with_function(model, embed)
+        return
     saved, name = None, "compact"
     if learnt is not None and model is not None:
         raise UserError("what was learnt is for the ready detector, and not for a model of your own")
@@ -64,6 +73,15 @@ def open_detector(
             yield engine, _builtin_detector(engine, learnt)
     if engine.is_fallback and not is_endless:
         convert_for_next_time(name)
+
+
+def _with_function(model: Path, embed: Callable[[np.ndarray], np.ndarray]) -> tuple[Engine, Detector]:
+    from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
+
+    saved = open_model_file(model)
+    checkpoint = saved["checkpoint"]
+    info = CheckpointInfo(checkpoint["name"], checkpoint["sha256"], {"dimensions": saved["dimensions"]})
+    return function_engine(embed, info), user_detector(model, saved, info, None)
 
 
 def _builtin_detector(engine: Engine, learnt: Path | None) -> Detector:
