@@ -1,4 +1,5 @@
-"""Step 2: turn each clip into an embedding with Cnn14: 2,048 numbers that say what it sounds like (mn04: 384, compact: 768).
+"""Step 2: turn each clip into an embedding with Cnn14: 2,048 numbers that say what it sounds like (mn04: 384, compact:
+768).
 
     python extractEmbeddingCnn14.py                        # the official Cnn14, downloaded when absent (327 MB)
     python extractEmbeddingCnn14.py --checkpoint mn04      # as accurate on AudioSet, 4 MB, many times faster
@@ -10,10 +11,9 @@ Out:  audio_embeddings.csv           file, label, category, fold, source, seen, 
       audio_embeddings_failures.csv  clips that could not be read, and why
       audio_embeddings.journal       what is finished: stop whenever you like, the same command goes on from there
 
-``seen`` is True for clips that the checkpoint was itself fine-tuned on, whatever they are called now: scores on those are
-too good to be true.
-On several computers: start a Dask cluster as the README shows, and give --scheduler tcp://HOST:8786.
-Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
+``seen`` is True for clips that the checkpoint was itself fine-tuned on, whatever they are called now: scores on those
+are too good to be true. On several computers: start a Dask cluster as the README shows, and give --scheduler
+tcp://HOST:8786. Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
 
 import sys
@@ -131,7 +131,8 @@ def parse(arguments: list[str]):
     add("--rows-per-part", type=cli.whole_number(0), default=0, metavar="N",
         help="make the Parquet table a folder of parts of N clips; 0: one file")  # fmt: skip
     add("--checkpoint", default="cnn14", metavar="NAME|FILE",
-        help="cnn14 (official, 327 MB), mn04 (EfficientAT's, 4 MB), compact (in the repository), mfcc (a baseline without a "
+        help="cnn14 (official, 327 MB), mn04 (EfficientAT's, 4 MB), compact (in the repository), mfcc (a baseline "
+            "without a "
         "network), or a checkpoint file")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",

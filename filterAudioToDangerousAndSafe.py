@@ -93,7 +93,8 @@ def parse(arguments: list[str]):
     parser.add_argument("--esc50", type=Path, default=DOWNLOADED, metavar="DIR",
                         help="ESC-50 folder that you have already; by default downloaded when absent")  # fmt: skip
     parser.add_argument("--sample", action="store_true",
-                        help="use synthesised sounds instead of ESC-50: they only show the pipeline working")  # fmt: skip
+                        help="use synthesised sounds instead of ESC-50: they only show the pipeline "
+                            "working")  # fmt: skip
     parser.add_argument("--categories", type=Path, default=own_or_default("dataset/categories.toml"), metavar="FILE",
                         help="which categories are Danger and which Safe")  # fmt: skip
     parser.add_argument("--output", type=cli.folder, default=Path("dataset"), metavar="DIR", help="where to put them")

@@ -195,20 +195,25 @@ def parse(arguments: list[str]):
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--holdout-fold", type=fold, default="auto", metavar="N", help="fold to hold out, auto (the last, or a fifth "
         "of the recordings), or none")  # fmt: skip
-    add("--patience", type=cli.whole_number(0), default=20, metavar="N", help="stop when so many epochs were no better; "
+    add("--patience", type=cli.whole_number(0), default=20, metavar="N",
+    help="stop when so many epochs were no better; "
         "0: do all epochs")  # fmt: skip
-    add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally often; "
+    add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally "
+        "often; "
         "weights: every clip once an epoch, small categories weigh more")  # fmt: skip
-    add("--bad-recordings", type=cli.fraction, default=0.5, metavar="R", help="fraction of the sounds that are heard as phones, "
+    add("--bad-recordings", type=cli.fraction, default=0.5, metavar="R",
+    help="fraction of the sounds that are heard as phones, "
         "noise, small rooms and MP3 leave them")  # fmt: skip
     add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
         "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
-    add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N", help="clips of one category in an epoch "
+    add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N",
+    help="clips of one category in an epoch "
         f"(default: as many as the middle category has, at least {MIN_CLIPS_PER_CATEGORY})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
     add("--learning-rate", "--rate", type=cli.fraction, default=None, metavar="R", help="learning rate at its highest "
-        f"(default: {SCRATCH_LEARNING_RATE} from scratch, {FINETUNE_LEARNING_RATE} from a checkpoint, {MN04_LEARNING_RATE} from mn04)")  # fmt: skip
+        f"(default: {SCRATCH_LEARNING_RATE} from scratch, {FINETUNE_LEARNING_RATE} from a checkpoint, "
+        f"{MN04_LEARNING_RATE} from mn04)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")

@@ -5,8 +5,9 @@
 
 In:   audio_embeddings.csv, the sounds that it was made of, and the *_model.skops files trained on it
 Out:  rf_operating_point.png, …       false alarms per hour against dangers found, for every threshold
-      rf_model.skops, .joblib, rf_metrics.json, …  the same numbers, added: predict_danger.py --max-false-alarms-per-hour
-                                      chooses by them, and what sounds like nothing in training is told by windows, too
+      rf_model.skops, .joblib, rf_metrics.json, …  the same numbers, added, by which predict_danger.py
+                                      --max-false-alarms-per-hour chooses a threshold; what sounds like nothing in
+                                      training is told by windows from now on
       audio_embeddings_windows.npz    what was heard, for the next time
 
 The safe sounds of the table are joined and listened to as predict_danger.py does: an hour of a new sound every few

@@ -163,8 +163,10 @@ def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared:
     lines = [
         "# Speed", "",
         f"Written by `make bench` on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
-        f"{clips} real clips of five seconds, {len(runs['ours'])} rounds. Whole processes, loading and writing included.", "",
-        "| whole process | seconds (each round) | clips a second | against panns-inference (each round) | peak memory | processor use |",
+        f"{clips} real clips of five seconds, {len(runs['ours'])} rounds. Whole processes, loading and writing "
+        f"included.", "",
+        "| whole process | seconds (each round) | clips a second | against panns-inference (each round) | peak memory "
+        "| processor use |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     names = {
@@ -178,7 +180,8 @@ def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared:
     for name, timed in runs.items():
         lines.append(
             f"| {names[name]} | {', '.join(f'{run[0]:.1f}' for run in timed)} | {clips / median[name]:.1f} "
-            f"| {median['panns-inference'] / median[name]:.1f} times its speed ({', '.join(pairs[name])}) | {max(run[1] for run in timed):.0f} MB "
+            f"| {median['panns-inference'] / median[name]:.1f} times its speed ({', '.join(pairs[name])}) | "
+            f"{max(run[1] for run in timed):.0f} MB "
             f"| {statistics.median(run[2] for run in timed):.0%} |"
         )
     lines += [

@@ -2,8 +2,8 @@
 
     python benchmarks/esc50_folds.py --esc50 dataset/ESC-50-master --checkpoints mn04 compact mfcc
 
-Every clip is scored once, by a classifier that learnt from the other folds, on the embeddings of whole clips. The networks
-must not have heard ESC-50: clips that one was trained on are counted. Prints a Markdown table.
+Every clip is scored once, by a classifier that learnt from the other folds, on the embeddings of whole clips. The
+networks must not have heard ESC-50: clips that one was trained on are counted. Prints a Markdown table.
 """
 
 import argparse

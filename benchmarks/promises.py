@@ -2,8 +2,8 @@
 
     python benchmarks/promises.py --esc50 dataset/ESC-50-master --checkpoint mn04 --output promises
 
-The network must not have heard ESC-50. The scripts are run as they are on the other folds; models and stored thresholds are
-tried on the fold. Prints what the training said and what came, with 95 % intervals over recordings.
+The network must not have heard ESC-50. The scripts are run as they are on the other folds; models and stored thresholds
+are tried on the fold. Prints what the training said and what came, with 95 % intervals over recordings.
 """
 
 import argparse

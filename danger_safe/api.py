@@ -27,7 +27,8 @@ from danger_safe.detection.model_file import open_model_file
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from models.engine import open_engine
 
-__all__ = ["AudioError", "Detection", "Embedder", "SoundDetector", "UserError", "load_detector", "load_embedder", "open_model"]  # fmt: skip
+__all__ = ["AudioError", "Detection", "Embedder", "SoundDetector", "UserError", "load_detector", "load_embedder",
+"open_model"]  # fmt: skip
 
 Sound = str | Path | np.ndarray
 
@@ -100,8 +101,8 @@ class Embedder:
     def embed(self, sound: Sound, sample_rate: int | None = None) -> np.ndarray:
         """The embedding of a sound, float32, (dimensions,), as step 2 writes it into a table.
 
-        Of a sound longer than 60 s it is the mean over windows of 60 s, weighted by their length. ``sample_rate`` in Hz, of
-        an array. Raises AudioError for what cannot be read or has no samples.
+        Of a sound longer than 60 s it is the mean over windows of 60 s, weighted by their length. ``sample_rate`` in
+        Hz, of an array. Raises AudioError for what cannot be read or has no samples.
         """
         total, heard = np.zeros(self.dimensions), 0
         for block in _blocks(sound, sample_rate):

@@ -22,8 +22,10 @@ from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
 from danger_safe.embeddings.table_writer import side_file
 
 HOSTILE = [
-    "", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e999", "1e-320", "99999999999999999999", "0x10", "1_000", "١", "true",
-    "null", "[]", "{}", "[1, 2, ... 3]", '"', "'", "\0", "\x1a", "\ufeff", "é", "😀", "../x", "/x", "C:\\x", "a/b", "CON",
+    "", "0", "-1", "1", "2", "nan", "inf", "-inf", "1e999", "1e-320", "99999999999999999999", "0x10", "1_000", "١",
+    "true",
+    "null", "[]", "{}", "[1, 2, ... 3]", '"', "'", "\0", "\x1a", "\ufeff", "é", "😀", "../x", "/x", "C:\\x", "a/b",
+    "CON",
     "x" * 5_000, "[" * 2_000, "file", "label", "feat_0000", "Danger", "Safe",
 ]  # fmt: skip
 _MEMORY = Path("/dev/shm")  # Linux: files in memory
@@ -62,8 +64,10 @@ class Audio(Target):
         sound = 0.3 * np.sin(np.arange(600))
         for kind, subtype in (
             ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "MS_ADPCM"),
-            ("WAVEX", "PCM_32"), ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None),
-            ("AIFF", "PCM_16"), ("AU", "ULAW"), ("W64", "DOUBLE"), ("CAF", "ALAC_16"), ("WAV", "GSM610"), ("NIST", "PCM_16"),
+            ("WAVEX", "PCM_32"), ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
+            ("MP3", None),
+            ("AIFF", "PCM_16"), ("AU", "ULAW"), ("W64", "DOUBLE"), ("CAF", "ALAC_16"), ("WAV", "GSM610"),
+            ("NIST", "PCM_16"),
         ):  # fmt: skip
             data = io.BytesIO()
             channels = 1 if subtype in ("GSM610",) else 2
@@ -150,7 +154,10 @@ class Table(Text):
     """An embedding table (first byte 0) or the .json beside a good one (1)."""
 
     separators = ',\n:"'
-    good = b"file,label,category,fold,source,seen,feat_0000,feat_0001\na.wav,1,dog,1,a,False,0.5,1\nb.wav,0,rain,2,b,True,2,3\n"
+    good = (
+        b"file,label,category,fold,source,seen,feat_0000,feat_0001\n"
+        b"a.wav,1,dog,1,a,False,0.5,1\nb.wav,0,rain,2,b,True,2,3\n"
+    )
     beside = (
         b'{"checkpoint": {"name": "compact", "sha256": "ab"}, "settings": {"dimensions": 2}, '
         b'"made_of": {"dataset": "d", "checkpoint": "compact"}}'

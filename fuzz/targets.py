@@ -92,11 +92,13 @@ class Checkpoint(Target):
 
 REMOVED = object()
 VALUES = [
-    REMOVED, None, 0, 1, -1, 2, 3, 1000, 10**6, 10**9, 2**63, 10**30, 0.5, -1.0, 1e300, float("nan"), float("inf"), "", "x",
+    REMOVED, None, 0, 1, -1, 2, 3, 1000, 10**6, 10**9, 2**63, 10**30, 0.5, -1.0, 1e300, float("nan"), float("inf"), "",
+    "x",
     "cnn14", "compact", True, [], [1], [[]], ["a", "b"], {}, {"a": 1}, (), (0.1, 0.2), torch.zeros(()), torch.zeros(0),
     torch.zeros(1).expand(1, 64_000), torch.zeros(1).expand(64_000, 1), torch.zeros(1).expand(10**9, 10**9),
     lambda t: t.to(torch.float64), lambda t: t.to(torch.int8), lambda t: t.to(torch.complex64), lambda t: t.bool(),
-    lambda t: t[:0], lambda t: t[None], lambda t: t.reshape(-1), lambda t: t.to_sparse(), lambda t: torch.full_like(t, 7),
+    lambda t: t[:0], lambda t: t[None], lambda t: t.reshape(-1), lambda t: t.to_sparse(),
+    lambda t: torch.full_like(t, 7),
     lambda t: t.to(torch.bfloat16), lambda t: t.to(torch.float32), lambda t: torch.cat([t.reshape(-1)] * 2),
 ]  # fmt: skip
 
@@ -151,9 +153,11 @@ class Detector(Text):
 
 def _spoilt_array(array: np.ndarray, how: int) -> np.ndarray:
     ways = [
-        lambda a: a[:0], lambda a: a[None], lambda a: a.ravel(), lambda a: a[:-1], lambda a: a * np.nan, lambda a: a * np.inf,
+        lambda a: a[:0], lambda a: a[None], lambda a: a.ravel(), lambda a: a[:-1], lambda a: a * np.nan,
+        lambda a: a * np.inf,
         lambda a: a.astype(str), lambda a: a.astype(np.complex64), lambda a: a.astype(np.float64), lambda a: a > 0,
-        lambda a: np.float32(1), lambda a: a * 0, lambda a: a.T, lambda a: np.concatenate([a, a]), lambda a: a.astype(np.int64),
+        lambda a: np.float32(1), lambda a: a * 0, lambda a: a.T, lambda a: np.concatenate([a, a]),
+        lambda a: a.astype(np.int64),
     ]  # fmt: skip
     usable = 0 < array.ndim < 8 and 0 < array.size < 10_000 and array.dtype.kind == "f"
     return np.asarray(ways[how % len(ways)](array)) if usable else array
@@ -218,7 +222,8 @@ class JournalFile(Text):
 
 
 _KINDS = {
-    "audio": Audio, "manifest": Manifest, "table": Table, "checkpoint": Checkpoint, "detector": Detector, "journal": JournalFile,
+    "audio": Audio, "manifest": Manifest, "table": Table, "checkpoint": Checkpoint, "detector": Detector,
+    "journal": JournalFile,
 }  # fmt: skip
 
 

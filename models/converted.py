@@ -3,10 +3,11 @@
     converted = find_or_convert("compact")
     network = MnnNetwork(converted.file, threads=2, winograd=converted.winograd)
 
-Files: CACHE/SHA256-mnnVERSION-CONVERSION_VERSION/ with network.mnn, arrays.npz and info.json. The folder is made beside and renamed,
+Files: CACHE/SHA256-mnnVERSION-CONVERSION_VERSION/ with network.mnn, arrays.npz and info.json. The folder is made beside
+    and renamed,
 so it is whole or not there, and nobody else may write into it. info.json holds the files' sizes and SHA-256; where they
-do not fit, the folder is made anew. Every conversion is tried on probe sounds against the reference first (models/parity.py): MNN's fastest
-algorithm is kept for the networks whose embeddings it does not change.
+do not fit, the folder is made anew. Every conversion is tried on probe sounds against the reference first
+(models/parity.py): MNN's fastest algorithm is kept for the networks whose embeddings it does not change.
 """
 
 import errno

@@ -1,4 +1,5 @@
-"""mn04: EfficientAT's smallest AudioSet tagger, a MobileNetV3 that is as accurate there as Cnn14 at a hundredth of the work.
+"""mn04: EfficientAT's smallest AudioSet tagger, a MobileNetV3 that is as accurate there as Cnn14 at a hundredth of the
+work.
 
     model, info = load_model("mn04")               # downloaded when absent: 4 MB, MIT licence
     output = model(torch.zeros(1, 160_000))        # five seconds, mono, 32 kHz

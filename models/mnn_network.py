@@ -37,8 +37,8 @@ class MnnNetwork:
     """Log-mel batches in, embeddings out, with MNN.
 
     A small network runs in one process a core: processes need not wait for each other as threads in one do. A large
-    one, whose memory would be too much several times, runs in one process with a thread a core. ``max_concurrency`` is how
-    many batches are computed at once.
+    one, whose memory would be too much several times, runs in one process with a thread a core. ``max_concurrency`` is
+    how many batches are computed at once.
     """
 
     batch_size = 24
@@ -97,7 +97,8 @@ class _Process:
             return self._embed(logmel)
         except (OSError, EOFError) as error:
             raise NetworkError(
-                f"the network's process ended twice, with status {self.close()} (out of memory?): close other programs; "
+                f"the network's process ended twice, with status {self.close()} (out of memory?): close other "
+                f"programs; "
                 "what was finished is kept"
             ) from error
 

@@ -1,7 +1,7 @@
 """What the networks here share: what a network is for the engines, and the frame of Cnn14 and the compact network.
 
-``SoundNetwork`` is what engines, trainings and checkpoints ask for. ``LogMelNetwork`` is the frame of Cnn14 (models.py) and
-the compact network (compact.py), which bring the blocks between; mn04 (mn04.py) is built otherwise.
+``SoundNetwork`` is what engines, trainings and checkpoints ask for. ``LogMelNetwork`` is the frame of Cnn14 (models.py)
+and the compact network (compact.py), which bring the blocks between; mn04 (mn04.py) is built otherwise.
 """
 
 from typing import ClassVar

@@ -28,7 +28,8 @@ def encoded(samples=None, rate=RATE, container="WAV", subtype="PCM_16"):
 def wav_header(data=16_000, channels=1, rate=RATE, bits=16, tag=1, riff=None):
     """The 44 bytes before a WAV's samples, with whatever one likes in them."""
     frame = max(1, channels * bits // 8)
-    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", data + 36 if riff is None else riff, b"WAVE", b"fmt ", 16, tag, channels,
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", data + 36 if riff is None else riff, b"WAVE", b"fmt ", 16, tag,
+    channels,
                        rate, rate * frame & 0xFFFFFFFF, frame & 0xFFFF, bits)  # fmt: skip
     return head + struct.pack("<4sI", b"data", data)
 

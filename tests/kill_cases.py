@@ -1,4 +1,5 @@
-"""What kill_moments.py kills: the scripts with their flags, the small inputs that they get, a server with a small ESC-50."""
+"""What kill_moments.py kills: the scripts with their flags, the small inputs that they get, a server with a small
+ESC-50."""
 
 import contextlib
 import http.server
@@ -42,11 +43,13 @@ def cases(work: Path) -> dict[str, Case]:
             ["--copy", "--output", "OUT/dataset", "--categories", str(inputs / "c.toml")], _small_esc50,
         ),
         "extract": Case(
-            "extractEmbeddingCnn14.py", ["--dataset", sounds, "--checkpoint", tiny, "--batch-size", "1", "--output", "OUT/t.csv"]
+            "extractEmbeddingCnn14.py", ["--dataset", sounds, "--checkpoint", tiny, "--batch-size", "1", "--output",
+            "OUT/t.csv"]
         ),
         **train,
         "compare": Case(
-            "compare_models.py", [*flags, "--models", str(inputs / "logreg_model.joblib")], varies=("model_comparison.csv",)
+            "compare_models.py", [*flags, "--models", str(inputs / "logreg_model.joblib")],
+            varies=("model_comparison.csv",)
         ),
         "predict": Case("predict_danger.py", [tone, "--plot", "OUT/p.png"]),
         "finetune": Case(

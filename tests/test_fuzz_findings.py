@@ -93,7 +93,8 @@ def test_detectors_whose_parts_do_not_fit(tmp_path):
     good = load_builtin()
     load_builtin(spoilt_detector(tmp_path))
     for changes in (
-        {"centres": good.centres[:-1]}, {"centres": np.float32(1)}, {"mean": good.mean * np.nan}, {"scale": good.scale * 0},
+        {"centres": good.centres[:-1]}, {"centres": np.float32(1)}, {"mean": good.mean * np.nan},
+        {"scale": good.scale * 0},
         {"weights": good.weights[1:]}, {"threshold": "high"}, {"tag_groups": ((527,),)}, {"about": []},
         {"categories": good.categories[1:]}, {"name": 3}, {"slope": float("nan")},
     ):  # fmt: skip
@@ -117,7 +118,8 @@ def test_checkpoints_whose_parts_do_not_fit(tmp_path):
     load_model(checkpoint(path))
     for changes in (
         {"width": 10**6}, {"width": 4_000}, {"classes": -1}, {"fmin": "low"}, {"fmin": 9_000.0}, {"fmax": float("nan")},
-        {"floor": 0.0}, {"floor": 2**63}, {"floor": 1e-320}, {"floor": torch.ones(())}, {"normalise": 3}, {"network": []}, {"settings": 7}, {"categories": None}, {"fingerprints": [[]]},
+        {"floor": 0.0}, {"floor": 2**63}, {"floor": 1e-320}, {"floor": torch.ones(())}, {"normalise": 3},
+        {"network": []}, {"settings": 7}, {"categories": None}, {"fingerprints": [[]]},
         {"fingerprints": [1]}, {"fc1.bias": torch.full((512,), float("nan"))}, {"fc1.bias": 4},
         {"fc_audioset.weight": torch.zeros(1).expand(2, 512)}, {"fc1.bias": torch.zeros(512).to_sparse()},
     ):  # fmt: skip

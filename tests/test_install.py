@@ -16,7 +16,8 @@ from danger_safe.__main__ import COMMANDS
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """(environment, folder) to run an installation in: the folder has a ``models.py`` and a ``tools.py`` of the user's."""
+    """(environment, folder) to run an installation in: the folder has a ``models.py`` and a ``tools.py`` of the
+    user's."""
     build, folder = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("user")
     command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(build), "--build-lib", str(build / "lib")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")

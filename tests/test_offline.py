@@ -1,4 +1,5 @@
-"""Nothing goes online but the two downloads: the scripts do their work with sockets forbidden, in every process of theirs."""
+"""Nothing goes online but the two downloads: the scripts do their work with sockets forbidden, in every process of
+theirs."""
 
 import os
 import subprocess

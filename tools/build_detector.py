@@ -3,9 +3,9 @@
     python -m tools.build_detector --labelled ESC-50-master SOUNDS --unlabelled UNLABELLED --ordinary ORDINARY \\
         --hold-out "Starluxa" "Aweeesome-lab"
 
-A logistic regression learns from windows of labelled clips, and from unlabelled sounds in which the teacher, mn04, hears
-nothing dangerous. It is judged on collections that it was not taught: each clip by a regression that learnt from other
-collections. The network has heard most of these sounds in its own training, but no label of any.
+A logistic regression learns from windows of labelled clips, and from unlabelled sounds in which the teacher, mn04,
+hears nothing dangerous. It is judged on collections that it was not taught: each clip by a regression that learnt from
+other collections. The network has heard most of these sounds in its own training, but no label of any.
 
 The operating points come from ORDINARY, long recordings in one folder a collection: those of the collections named in
 --hold-out were heard neither by the network nor by the regression, and their false alarms are counted by the hour.
@@ -51,7 +51,8 @@ MAX_FALSE_ALARMS_PER_HOUR = {"low": 1.0, "normal": 6.0, "high": 20.0}
 SUREST_TAGS = ("Siren", "Screaming", "Baby cry, infant cry", "Gunshot, gunfire", "Glass", "Shatter", "Breaking")
 DANGEROUS_TAGS = (
     *SUREST_TAGS, "Civil defense siren", "Police car (siren)", "Ambulance (siren)", "Fire engine, fire truck (siren)",
-    "Emergency vehicle", "Yell", "Shout", "Children shouting", "Crying, sobbing", "Whimper", "Wail, moan", "Machine gun",
+    "Emergency vehicle", "Yell", "Shout", "Children shouting", "Crying, sobbing", "Whimper", "Wail, moan",
+    "Machine gun",
     "Fusillade", "Cap gun", "Explosion", "Burst, pop", "Boom", "Eruption", "Fireworks", "Firecracker", "Smash, crash",
     "Alarm", "Smoke detector, smoke alarm", "Fire alarm", "Alarm clock", "Car alarm", "Buzzer", "Foghorn",
     "Vehicle horn, car horn, honking", "Air horn, truck horn", "Toot", "Chainsaw", "Bark", "Dog", "Bow-wow", "Growling",
@@ -127,7 +128,8 @@ class TrainingData:
         self.fold = np.array([fold_of[name] for name in collection])[owner]
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
-        """Every clip alike; every category, and every unlabelled collection, by the root of its size; dangers as much as
+        """Every clip alike; every category, and every unlabelled collection, by the root of its size; dangers as much
+        as
         safe sounds."""
         _, clip = np.unique(self.heard.sound[rows], return_inverse=True)
         weights = 1 / np.bincount(clip)[clip]
@@ -221,7 +223,8 @@ class ClipScores:
 def sigmoid_of(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Slope and offset that make probabilities of scores: Platt's sigmoid, both sides weighing alike.
 
-    Balanced, so that 0.5 is where dangers and safe sounds are as likely; how rare dangers are in a home, no clips can say.
+    Balanced, so that 0.5 is where dangers and safe sounds are as likely; how rare dangers are in a home, no clips can
+    say.
     """
     scores = np.clip(scores, 1e-6, 1 - 1e-6)
     fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(logit(scores)[:, None], truth)
@@ -266,19 +269,22 @@ def judge(clips: ClipScores, hours: np.ndarray, counts: np.ndarray, ordinary: li
             "false_alarms": fraction_with_interval(alarm[~danger], clips.source[~danger]).as_list(),
             "false_alarms_per_hour": per_hour.as_list(),
             "alarms_by_category": by_name(alarm, clips.category),
-            "alarms_by_collection": by_name(alarm, np.char.add(clips.collection, np.where(danger, " (danger)", " (safe)"))),
+            "alarms_by_collection": by_name(alarm, np.char.add(clips.collection,
+            np.where(danger, " (danger)", " (safe)"))),
         }  # fmt: skip
     return {
         "sensitivities": sensitivities,
         "operating_points": [
-            asdict(point) | {"false_alarms": float((clips.scores[~danger] >= point.threshold).mean())} for point in points
+            asdict(point) | {"false_alarms": float((clips.scores[~danger] >= point.threshold).mean())}
+            for point in points
         ],
         "left_out": {
             "clips": len(clips.truth), "danger": int(danger.sum()), "recordings": len(np.unique(clips.source)),
             "collections": len(np.unique(clips.collection)), "roc_auc": float(roc_auc_score(clips.truth, clips.scores)),
             "calibration": asdict(calibration(clips.truth, clips.scores)),
         },
-        "ordinary": {"hours": float(hours.sum()), "recordings": len(ordinary), "collections": sorted({s.collection for s in ordinary})},
+        "ordinary": {"hours": float(hours.sum()), "recordings": len(ordinary),
+        "collections": sorted({s.collection for s in ordinary})},
     }  # fmt: skip
 
 

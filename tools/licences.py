@@ -1,4 +1,5 @@
-"""LICENCES.md: what every locked package says of its licence, in the metadata that it installs. `make licences` runs this.
+"""LICENCES.md: what every locked package says of its licence, in the metadata that it installs. `make licences` runs
+this.
 
 Each row is read from the package as installed here. One that is not (another system's, another Python's) keeps the row
 that LICENCES.md has for this very version; where there is none, the row says so: run this there too.
@@ -47,7 +48,7 @@ What is not a package:
 | mn04's weights (EfficientAT, Florian Schmid), downloaded by step 2 with `--checkpoint mn04` | MIT |
 | `models/compact.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on sounds of which several forbid commercial use; the detector also on ESC-50 |
 | ffmpeg, PortAudio: used where a user has installed them | their own |
-"""
+"""  # noqa: E501 - rows of a table in Markdown cannot be wrapped
 
 
 def stated(package: Package) -> str:

@@ -36,7 +36,8 @@ def numbers(about: dict) -> str:
     left_out, ordinary = about["left_out"], about["ordinary"]
     normal = about["sensitivities"]["normal"]
     lines = [
-        f"{left_out['clips']:,} clips of {left_out['collections']} collections, {left_out['danger']:,} of them dangers: "
+        f"{left_out['clips']:,} clips of {left_out['collections']} collections, {left_out['danger']:,} of them "
+        f"dangers: "
         f"ROC-AUC {left_out['roc_auc']:.3f}. False alarms per hour were counted in {ordinary['hours']:.1f} hours of "
         f"{len(ordinary['collections'])} collections of rooms, streets and nature. In brackets: 95 % intervals.",
         "",

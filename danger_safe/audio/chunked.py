@@ -1,7 +1,8 @@
 """Containers of chunks: WAV (RF64, BW64), W64, AIFF, AU, CAF. Each function gives the sections of one recording.
 
 The chunk with the samples says how many bytes it has. That is believed where the file goes on behind it as such a file
-does: it ends, another chunk or another recording begins, zero bytes fill it up. Else the sound goes on to the file's end.
+does: it ends, another chunk or another recording begins, zero bytes fill it up. Else the sound goes on to the file's
+    end.
 """
 
 import math
@@ -20,8 +21,10 @@ SOX_FRAMES = 0x7F00_0000  # so do sox's AIFF files
 CHUNKS = frozenset(
     name.encode().ljust(4)
     for name in (  # noqa: SIM905 - the list would fill a screen
-        "LIST list id3 ID3 cue bext iXML ixml smpl fact JUNK junk PAD DISP _PMX axml chna levl afsp acid strc inst plst note "
-        "labl umid qlty PEAK minf elm1 regn SLNT CSET FLLR MARK INST MIDI AESD APPL NAME AUTH ANNO COMT (c) COMM FVER CHAN "
+        "LIST list id3 ID3 cue bext iXML ixml smpl fact JUNK junk PAD DISP _PMX axml chna levl afsp acid strc inst "
+        "plst note "
+        "labl umid qlty PEAK minf elm1 regn SLNT CSET FLLR MARK INST MIDI AESD APPL NAME AUTH ANNO COMT (c) COMM FVER "
+        "CHAN "
         "LGWV pakt free info uuid peak mark kuki chan strg midi ovvw"
     ).split()
 )
@@ -181,7 +184,8 @@ def caf(source: Source, begin: int) -> Found:
 
 
 def voc(source: Source, begin: int) -> Found:
-    """Creative Voice: blocks up to one of kind 0, which some writers leave out; sox's lengths are off by a few bytes."""
+    """Creative Voice: blocks up to one of kind 0, which some writers leave out; sox's lengths are off by a few
+    bytes."""
     position = begin + source.number(begin + 20, 2, "little")
     while source.read(position, 1) and 0 < source.number(position, 1, "little") < 10:
         position += 4 + source.number(position + 1, 3, "little")

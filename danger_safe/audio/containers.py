@@ -1,4 +1,5 @@
-"""Which container a sound file is, and what recordings lie in it one after another (sections.py says why that is asked)."""
+"""Which container a sound file is, and what recordings lie in it one after another (sections.py says why that is
+asked)."""
 
 import struct
 

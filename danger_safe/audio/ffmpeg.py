@@ -1,8 +1,8 @@
 """What only ffmpeg makes a sound of: videos, phones' recordings, cameras' addresses.
 
-ffmpeg ends with 0 when it has left out what it could not decode. So its complaints are read, the sound that came is held
-against the length that the file states, and gaps are filled: times stay what they are in the picture. A file may be from
-anybody: no playlist is followed, and no other file opened.
+ffmpeg ends with 0 when it has left out what it could not decode. So its complaints are read, the sound that came is
+held against the length that the file states, and gaps are filled: times stay what they are in the picture. A file may
+be from anybody: no playlist is followed, and no other file opened.
 """
 
 import queue

@@ -65,7 +65,8 @@ def mpeg(source: Source, begin: int) -> tuple[list[Section], int]:
 
 
 def _sections(source: Source, runs: list[tuple[int, int, int]], faults: list[str]) -> list[Section]:
-    """The runs as sections, each behind a frame that says how long it is; as they are, where the file's own is right."""
+    """The runs as sections, each behind a frame that says how long it is; as they are, where the file's own is
+    right."""
     if not runs:
         return []
     start, end, frames = runs[0]

@@ -4,9 +4,9 @@
         for section in find_sections(Source(file)):
             ...  # SpliceReader(file, section) is what a decoder should read
 
-Decoders believe headers. A header may hold the length of a stream that nobody knew when it was written (0, 0xFFFFFFFF), a
-length above 4 GiB of which 32 bits are left, or less than there is; other recordings may follow, joined with ``cat``; and
-a file may have been cut. Each would be half heard without a word. So containers are read here first.
+Decoders believe headers. A header may hold the length of a stream that nobody knew when it was written (0, 0xFFFFFFFF),
+a length above 4 GiB of which 32 bits are left, or less than there is; other recordings may follow, joined with ``cat``;
+and a file may have been cut. Each would be half heard without a word. So containers are read here first.
 """
 
 import io

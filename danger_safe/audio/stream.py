@@ -1,6 +1,7 @@
 """Sound that comes as it is recorded: a stream on stdin, a microphone. Pieces at 32 kHz, as long as they come.
 
-Nothing is held: memory does not grow with a recording. A stream ends when it ends, whatever its header said of its length.
+Nothing is held: memory does not grow with a recording. A stream ends when it ends, whatever its header said of its
+length.
 """
 
 import contextlib
@@ -123,7 +124,8 @@ def _read_format(source: _Stream, is_first: bool) -> _Format | None:
 
 def _refuse(words: str) -> None:
     raise AudioError(
-        f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or give --raw RATE"
+        f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or "
+        f"give --raw RATE"
     )
 
 
@@ -188,7 +190,8 @@ def microphone_pieces(
 ) -> Iterator[np.ndarray]:
     """A microphone, the system's default or one whose name contains ``device``, until the program is stopped.
 
-    ``heard`` is the queue that its sound comes through: None in it ends the pieces. Raises UserError where there is no microphone.
+    ``heard`` is the queue that its sound comes through: None in it ends the pieces. Raises UserError where there is no
+    microphone.
     """
     try:
         import sounddevice

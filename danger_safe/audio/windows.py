@@ -7,8 +7,8 @@ import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
 
-# The mean score of so many seconds of windows decides. A short sound is in as many windows as a window is long, so a mean over
-# that length dilutes no sound, and removes windows that are dangerous by chance.
+# The mean score of so many seconds of windows decides. A short sound is in as many windows as a window is long, so a
+# mean over that length dilutes no sound, and removes windows that are dangerous by chance.
 SMOOTHING_S = 3.0
 
 

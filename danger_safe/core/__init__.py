@@ -1,1 +1,2 @@
-"""What everything stands on: errors, the command line, whole files, downloads, paths. It imports nothing of the project."""
+"""What everything stands on: errors, the command line, whole files, downloads, paths. It imports nothing of the
+project."""

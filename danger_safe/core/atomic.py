@@ -1,7 +1,7 @@
 """Files appear whole or not at all: written beside under a name that nobody can guess, then renamed.
 
-A process that was killed leaves its half-written ``.NAME.danger-safe-COMPUTER-PROCESS.RANDOM.part`` behind. The next one
-that writes into the folder removes it, if it is this user's own and its process is no more. Process numbers mean
+A process that was killed leaves its half-written ``.NAME.danger-safe-COMPUTER-PROCESS.RANDOM.part`` behind. The next
+one that writes into the folder removes it, if it is this user's own and its process is no more. Process numbers mean
 nothing on another computer or in another container that shares the folder: what is from there has to be a day old.
 """
 

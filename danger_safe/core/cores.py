@@ -17,7 +17,8 @@ def available_cores() -> int:
 
 
 def quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
-    """How many cores a container may keep busy (Linux control groups, both versions); infinite where nothing says so."""
+    """How many cores a container may keep busy (Linux control groups, both versions); infinite where nothing says
+    so."""
     try:
         groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):

@@ -83,7 +83,8 @@ def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
 
 
 def is_companion(entry: os.DirEntry) -> bool:
-    """Whether a file is what a Mac leaves beside each file on other systems' disks: ``._dog.wav``, which is no sound."""
+    """Whether a file is what a Mac leaves beside each file on other systems' disks: ``._dog.wav``, which is no
+    sound."""
     if not entry.name.startswith("._"):
         return False
     try:

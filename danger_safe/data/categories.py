@@ -16,8 +16,8 @@ MAX_MAPPING_BYTES = 50_000  # bytes of a mapping: whatever is larger is somethin
 def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
     """Label (0 Safe, 1 Danger) by category, from a file with the lists ``Danger`` and ``Safe``.
 
-    ``valid`` holds the categories that the sounds have; None allows any. Raises UserError for a file that is not such a mapping, an
-    unknown category (with the nearest valid ones), or one that is listed twice.
+    ``valid`` holds the categories that the sounds have; None allows any. Raises UserError for a file that is not such a
+    mapping, an unknown category (with the nearest valid ones), or one that is listed twice.
     """
     mapping = _read_toml(path, 'Danger = ["dog", "siren"]')
     unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))

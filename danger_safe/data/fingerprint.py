@@ -34,7 +34,8 @@ def fingerprint(path: PathOrUrl) -> str:
 
 
 def seen_clips(clips: list[Clip], fingerprints: Collection[str], jobs: int) -> list[bool]:
-    """Which clips are among a network's training sounds. They are read only where the network brings ``fingerprints``."""
+    """Which clips are among a network's training sounds. They are read only where the network brings
+    ``fingerprints``."""
     if not fingerprints:
         return [False] * len(clips)
 

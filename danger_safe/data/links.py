@@ -1,4 +1,5 @@
-"""Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is lost.
+"""Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is
+lost.
 
 What an earlier run placed is known from .placed.txt, which is written before the first clip is: a run that was
 interrupted leaves clips that the next one recognises as its own. It has what each was (where its link leads, or the

@@ -1,12 +1,12 @@
 """From scores of windows to events: one siren is one event, and not thirty windows.
 
-First pass, window by window: hysteresis, as in pyannote's ``Binarize``. An event opens with a window whose smoothed score
-reaches the onset, lasts while scores stay above a lower offset, and outlives short gaps. So the windows of an event at a
-high threshold are among those of one at any lower threshold. A far surer sound that sets in during a doubtful one begins
-an event of its own.
+First pass, window by window: hysteresis, as in pyannote's ``Binarize``. An event opens with a window whose smoothed
+score reaches the onset, lasts while scores stay above a lower offset, and outlives short gaps. So the windows of an
+event at a high threshold are among those of one at any lower threshold. A far surer sound that sets in during a
+doubtful one begins an event of its own.
 
-Second pass, over a finished event: when did its sound begin and end (refinement.py)? That can shorten the event, but never
-past the places where its danger is surest (``_place``). They depend on the scores alone and not on the threshold.
+Second pass, over a finished event: when did its sound begin and end (refinement.py)? That can shorten the event, but
+never past the places where its danger is surest (``_place``). They depend on the scores alone and not on the threshold.
 Therefore an event always overlaps with one at any lower threshold, and its peak is always inside it.
 """
 
@@ -50,7 +50,8 @@ class Event:
 
 @dataclass
 class _OpenEvent:
-    """What is kept of an event that goes on, however long it lasts. Windows have numbers from the recording's first on."""
+    """What is kept of an event that goes on, however long it lasts. Windows have numbers from the recording's first
+    on."""
 
     opening: int  # number of its first window
     head: list[ScoredWindow]  # windows around its first danger
@@ -71,7 +72,8 @@ class _OpenEvent:
 class EventFinder:
     """Is fed one recording's windows in order; holds at most one open event and some seconds of windows.
 
-    An event is returned as soon as scores have been low for longer than ``max_gap_s``; ``open_event`` tells of it at once.
+    An event is returned as soon as scores have been low for longer than ``max_gap_s``; ``open_event`` tells of it at
+    once.
     """
 
     def __init__(self, config: EventConfig, hop_s: float):

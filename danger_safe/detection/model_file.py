@@ -105,7 +105,8 @@ def _open_skops(path: Path) -> object:
 
 def _other_version(path: Path, made: str) -> UserError:
     return UserError(
-        f"{path} was made with scikit-learn {made}, here is {sklearn.__version__}: train it again, or install that version"
+        f"{path} was made with scikit-learn {made}, here is {sklearn.__version__}: train it again, or install that "
+        f"version"
     )
 
 

@@ -3,10 +3,11 @@
     rule = fit_novelty(embeddings)
     similarity(rule, others)       # 1: the same as a training sound, 0: nothing like any
 
-The rule is that of nearest neighbours (Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors"), by
-scikit-learn: the mean cosine similarity to the three nearest training sounds. Unknown is what is less familiar than all
-but FALSE_UNKNOWN_RATE of the training's own sounds were to a rule that had not learnt their recordings. It never hides a
-danger: what reaches the threshold is Danger, known or not. Of ten rules tried, none was clearly better (benchmarks/unknown.md).
+The rule is that of nearest neighbours (Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors"),
+by scikit-learn: the mean cosine similarity to the three nearest training sounds. Unknown is what is less familiar than
+all but FALSE_UNKNOWN_RATE of the training's own sounds were to a rule that had not learnt their recordings. It never
+hides a danger: what reaches the threshold is Danger, known or not. Of ten rules tried, none was clearly better
+(benchmarks/unknown.md).
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Where a sound sets in, to a tenth of a second: a window of three seconds cannot say it, the sound's own loudness can.
 
-Loudness is compared in bands, so that a siren that sets in over a loud street is seen, too. An offset is the onset of the
-same loudness heard backwards.
+Loudness is compared in bands, so that a siren that sets in over a loud street is seen, too. An offset is the onset of
+the same loudness heard backwards.
 """
 
 import numpy as np
@@ -22,7 +22,8 @@ def frames_per_hop(hop_s: float) -> int:
 
 
 def loudness(samples: np.ndarray, frames: int) -> np.ndarray:
-    """(samples,) at 32 kHz -> dB of full scale, (frames, bands). Samples at the beginning that fill no frame are left out."""
+    """(samples,) at 32 kHz -> dB of full scale, (frames, bands). Samples at the beginning that fill no frame are left
+    out."""
     size = len(samples) // frames if frames else 0
     if size < 2:
         return np.full((frames, len(BAND_EDGES_HZ) - 1), 10 * np.log10(MIN_BAND_POWER), np.float16)
@@ -36,7 +37,8 @@ def loudness(samples: np.ndarray, frames: int) -> np.ndarray:
 def onset_near(levels: np.ndarray, frame_s: float, estimate_s: float, std_s: float) -> float:
     """The most likely onset (seconds) of a sound that was estimated to begin at ``estimate_s``.
 
-    The steepest rise of ``levels``, weighted by a Gaussian of ``std_s`` around the estimate and cut off at twice as much.
+    The steepest rise of ``levels``, weighted by a Gaussian of ``std_s`` around the estimate and cut off at twice as
+    much.
 
     Args:
         levels: dB, (frames, bands), one frame every ``frame_s`` seconds.
@@ -69,7 +71,8 @@ def first_clear_onset(levels: np.ndarray, frame_s: float) -> float | None:
 
 
 def _rises(levels: np.ndarray, frame_s: float) -> np.ndarray:
-    """By how many dB the bands rise, on average, at the beginning of each frame and after the last one: (frames + 1,)."""
+    """By how many dB the bands rise, on average, at the beginning of each frame and after the last one: (frames +
+    1,)."""
     context = max(1, round(CONTEXT_S / frame_s))
     padded = np.pad(levels.astype(np.float64), ((context, context), (0, 0)), "edge")
     sums = np.concatenate([np.zeros((1, padded.shape[1])), np.cumsum(padded, axis=0)])

@@ -1,7 +1,7 @@
 """When the sound of an event began and ended, from the scores and the loudness around it.
 
-While a window slides onto a sound, its score rises; it is half as sure as it will be with about half of it filled by the
-sound. The loudness near that place says where exactly. An offset is the onset of the same windows heard backwards.
+While a window slides onto a sound, its score rises; it is half as sure as it will be with about half of it filled by
+the sound. The loudness near that place says where exactly. An offset is the onset of the same windows heard backwards.
 """
 
 from collections.abc import Sequence

@@ -154,7 +154,8 @@ class Listener:
         return scored
 
     def _new_levels(self, window: Window) -> np.ndarray:
-        """Loudness, dB, (frames, bands), of what the window before did not have: all of the first one, the rest of the last."""
+        """Loudness, dB, (frames, bands), of what the window before did not have: all of the first one, the rest of the
+        last."""
         whole, hop = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (self.window, self.hop))
         new = window.samples if window.start == 0 else window.samples[max(0, whole - hop) :]
         return loudness(new, round(len(new) / hop * frames_per_hop(self.hop)))

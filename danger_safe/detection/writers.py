@@ -70,7 +70,8 @@ class Summary:
 
 
 class Writer:
-    """Prints answers. Of a live recording, events are told as they begin and end, ``ago`` seconds after their start or end."""
+    """Prints answers. Of a live recording, events are told as they begin and end, ``ago`` seconds after their start or
+    end."""
 
     def window(self, summary: Summary, window: ScoredWindow, live: bool) -> None:
         """A window was heard."""

@@ -41,7 +41,8 @@ class BatchRunner:
         self.pool.shutdown(cancel_futures=True)
 
     def run(self, batches: Iterable[Batch[Transformed, Answer]], max_ahead: float) -> Iterator[Answer]:
-        """What each batch's ``finish`` returns, in order, while batches of at most ``max_ahead`` in all are on their way."""
+        """What each batch's ``finish`` returns, in order, while batches of at most ``max_ahead`` in all are on their
+        way."""
         ahead: deque[tuple[Future[Answer], float]] = deque()
         waiting = 0.0
         for batch in batches:

@@ -109,7 +109,8 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
 
 
 def check_answer(answer: object, members: list[Task], dimensions: int) -> tuple[str, list[Result]]:
-    """A worker's answer for a group of clips. Raises UserError where it is not what ``embed_group`` returns for them."""
+    """A worker's answer for a group of clips. Raises UserError where it is not what ``embed_group`` returns for
+    them."""
     try:
         engine, results = answer
         asked = [(task.clip.file, task.signature) for task in members]
@@ -124,7 +125,8 @@ def check_answer(answer: object, members: list[Task], dimensions: int) -> tuple[
         whole = False
     if not whole:
         raise UserError(
-            f"a worker's answer for {members[0].clip.file} holds no embeddings of {dimensions} finite numbers: does it run "
+            f"a worker's answer for {members[0].clip.file} holds no embeddings of {dimensions} finite numbers: does it "
+            f"run "
             "this copy of the project? What was finished is kept"
         )
     return engine, results

@@ -1,7 +1,7 @@
 """Clips through the engine, in groups that the journal keeps.
 
-A group is of clips of one length. Which clips form one depends on the clips alone, so that a run that was killed and goes on forms the groups that it would have formed: the
-last digits of an embedding depend on its group.
+A group is of clips of one length. Which clips form one depends on the clips alone, so that a run that was killed and
+goes on forms the groups that it would have formed: the last digits of an embedding depend on its group.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", rows)
 
     def embeddings(self, files: Iterable[str], dimensions: int) -> Iterator[np.ndarray]:
-        """The embeddings of some clips, each (dimensions,), in their order, one at a time. Raises UserError when damaged."""
+        """The embeddings of some clips, each (dimensions,), in their order, one at a time. Raises UserError when
+        damaged."""
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()

@@ -87,5 +87,6 @@ def older_than_manifest(table: EmbeddingTable) -> list[str]:
 
 
 def _leads_outside(named: str) -> bool:
-    """Whether what a file names is not on this computer: an address, or a folder that Windows would ask a server for."""
+    """Whether what a file names is not on this computer: an address, or a folder that Windows would ask a server
+    for."""
     return is_address(named) or PureWindowsPath(named).drive.startswith("\\\\")

@@ -3,8 +3,8 @@
     sigmoid = fit_sigmoid(values, labels)        # values of clips that the classifier had not learnt from
     model = calibrated(pipeline, sigmoid, features, labels)
 
-A classifier's own scores are no probabilities: balanced class weights alone shift them. A sigmoid (Platt 1999) fitted on
-scores of clips that the classifier had not seen turns them into such; it is scikit-learn's own and stays part of the
+A classifier's own scores are no probabilities: balanced class weights alone shift them. A sigmoid (Platt 1999) fitted
+on scores of clips that the classifier had not seen turns them into such; it is scikit-learn's own and stays part of the
 pipeline that is saved. Probabilities hold where dangers are as frequent as in the training data.
 """
 
@@ -30,14 +30,16 @@ class Calibration:
 
 
 def fit_sigmoid(values: np.ndarray, labels: np.ndarray):
-    """scikit-learn's sigmoid from ``decision_values``, (clips,), to probabilities of Danger: its ``predict`` does it."""
+    """scikit-learn's sigmoid from ``decision_values``, (clips,), to probabilities of Danger: its ``predict`` does
+    it."""
     as_they_are = LogisticRegression()  # a classifier whose decisions are what it is given
     as_they_are.coef_, as_they_are.intercept_, as_they_are.classes_ = np.ones((1, 1)), np.zeros(1), np.array([0, 1])
     return _calibrated(as_they_are, values[:, None], labels).calibrated_classifiers_[0].calibrators[0]
 
 
 def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarray) -> Pipeline:
-    """The fitted ``model`` with a sigmoid after its classifier. ``features`` and ``labels`` are those it was fitted on."""
+    """The fitted ``model`` with a sigmoid after its classifier. ``features`` and ``labels`` are those it was fitted
+    on."""
     *before, (name, classifier) = model.steps
     for _, step in before:
         features = step.transform(features)

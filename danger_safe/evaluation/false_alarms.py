@@ -1,9 +1,10 @@
-"""How often does a model raise a false alarm in an hour of ordinary sound, and what does it find? By its windows' scores.
+"""How often does a model raise a false alarm in an hour of ordinary sound, and what does it find? By its windows'
+scores.
 
 A clip's score says little of that: predict_danger.py hears a recording window by window, and every hour of nothing is
 thousands of windows that could each raise an alarm. So windows of long stretches are scored, each by a model that had
-seen neither its clip nor its recording, and go through the same smoothing and the same event finder. The models of step 3
-and the ready detector (tools/build_detector.py) are measured alike.
+seen neither its clip nor its recording, and go through the same smoothing and the same event finder. The models of step
+3 and the ready detector (tools/build_detector.py) are measured alike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -105,7 +106,8 @@ class WindowedEvaluation:
         ]
 
     def false_alarms_at_recall(self, min_recall: float) -> Estimate:
-        """False alarms per hour at the highest of THRESHOLDS that finds so many of the dangers; at the lowest, where none
+        """False alarms per hour at the highest of THRESHOLDS that finds so many of the dangers; at the lowest, where
+        none
         does."""
         enough = [number for number, point in enumerate(self.points()) if point.danger_recall >= min_recall]
         threshold = THRESHOLDS[max(enough, default=0)]

@@ -5,8 +5,8 @@ fail together.
 
 A bootstrap knows only what was there: after one alarm in ten minutes it never expects five. Therefore an interval is at
 least as wide as the exact one for so few events (Clopper and Pearson 1934; Garwood 1936).
-Each fold is judged by a classifier of its own. Where folds differ by more than their recordings explain, a new model will
-differ as much from them, and the interval is widened by that variance (DerSimonian and Laird 1986).
+Each fold is judged by a classifier of its own. Where folds differ by more than their recordings explain, a new model
+will differ as much from them, and the interval is widened by that variance (DerSimonian and Laird 1986).
 
 Arrays have one entry a clip; ``sources`` names the recording of each.
 """
@@ -41,7 +41,8 @@ class Estimate:
 
 
 def fraction_with_interval(hits: np.ndarray, sources: np.ndarray, folds: np.ndarray | None = None) -> Estimate:
-    """The fraction of ``hits``, (clips,) bool; 0 (0 to 1) where there are no clips. ``folds``: where each was judged."""
+    """The fraction of ``hits``, (clips,) bool; 0 (0 to 1) where there are no clips. ``folds``: where each was
+    judged."""
     if not len(hits):
         return Estimate(0.0, 0.0, 1.0)
     fraction, recordings = float(hits.mean()), len(np.unique(sources.astype(str)))

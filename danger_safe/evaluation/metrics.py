@@ -1,4 +1,5 @@
-"""What a model gets right and wrong at a threshold, as numbers; most are scikit-learn's. Arrays have one entry a clip."""
+"""What a model gets right and wrong at a threshold, as numbers; most are scikit-learn's. Arrays have one entry a
+clip."""
 
 import json
 import textwrap

@@ -1,9 +1,9 @@
 """Which model to use, and is its lead more than luck? Models compared on the same resamples of recordings.
 
-What a user pays for a model are its false alarms at the recall that was asked for; how well it sorts is its ROC-AUC. Both
-are numbers of few recordings, over which all models stumble alike: their difference on the same resample of recordings
-is surer than the numbers themselves, and its interval says whether it is luck. How fast a model answers does not count: the
-network before it takes a thousand times as long.
+What a user pays for a model are its false alarms at the recall that was asked for; how well it sorts is its ROC-AUC.
+Both are numbers of few recordings, over which all models stumble alike: their difference on the same resample of
+recordings is surer than the numbers themselves, and its interval says whether it is luck. How fast a model answers does
+not count: the network before it takes a thousand times as long.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,8 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
 
 
 def measures(results: dict[str, Evaluation], seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """False alarms at the recall asked for, and ROC-AUC, of each model: of all clips, then of each resample of recordings."""
+    """False alarms at the recall asked for, and ROC-AUC, of each model: of all clips, then of each resample of
+    recordings."""
     first = next(iter(results.values()))
     samples = [np.arange(len(first.labels)), *resamples(first.labels, first.sources, seed)]
     alarms = {

@@ -1,4 +1,5 @@
-"""What the novelty rule costs and brings: known sounds called Unknown, and sounds of categories that nobody taught it."""
+"""What the novelty rule costs and brings: known sounds called Unknown, and sounds of categories that nobody taught
+it."""
 
 from dataclasses import asdict, dataclass, replace
 

@@ -102,7 +102,8 @@ def most_balanced_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def lowest_threshold(points: Sequence[OperatingPoint], max_per_hour: float) -> OperatingPoint | None:
-    """The lowest threshold of ``points`` that keeps to ``max_per_hour`` false alarms, as do all above it; None without one.
+    """The lowest threshold of ``points`` that keeps to ``max_per_hour`` false alarms, as do all above it; None without
+    one.
 
     It is looked for from the highest threshold down, because at very low ones all alarms become a single one.
     """
@@ -121,7 +122,8 @@ def threshold_for(points: Sequence[OperatingPoint], max_per_hour: float) -> Oper
 
 
 def too_little_sound(max_per_hour: float, minutes: float) -> str:
-    """Why ``minutes`` of safe sound do not show that there are at most ``max_per_hour`` false alarms an hour; else nothing.
+    """Why ``minutes`` of safe sound do not show that there are at most ``max_per_hour`` false alarms an hour; else
+    nothing.
 
     An hour in which none happened may still have come of three an hour (the rule of three).
     """
@@ -130,7 +132,8 @@ def too_little_sound(max_per_hour: float, minutes: float) -> str:
     possible = 60 * RULE_OF_THREE / max(minutes, 1e-9)
     needed = f"{RULE_OF_THREE / max_per_hour:.1f} hours" if max_per_hour else "no length"
     return (
-        f"{minutes:.1f} minutes of safe sound cannot show at most {max_per_hour:g} false alarms per hour: even without any in "
+        f"{minutes:.1f} minutes of safe sound cannot show at most {max_per_hour:g} false alarms per hour: even without "
+        f"any in "
         f"them, up to {possible:.0f} are possible (95 %). {needed} without any would show it"
     )
 
@@ -147,7 +150,8 @@ def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np
 def estimate_on_clips(
     labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, folds: np.ndarray, thresholds: np.ndarray
 ) -> ClipEstimate:
-    """Danger recall and false alarms. Arrays have one entry a clip; ``thresholds`` are those of ``without_own_fold``."""
+    """Danger recall and false alarms. Arrays have one entry a clip; ``thresholds`` are those of
+    ``without_own_fold``."""
     alarm = scores >= thresholds
 
     def fraction(label: int) -> Estimate:

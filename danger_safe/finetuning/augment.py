@@ -89,8 +89,8 @@ def corrupt(power: np.ndarray, p: float, rng: np.random.Generator) -> np.ndarray
     clip stays as loud as it was.
 
     Power spectrograms (batch, frames, bins) both ways. In the spectrogram, where each costs a thousandth of what it
-    would on the waveform; danger_safe/audio/corruptions.py has the real ones, on which networks are judged. Noise and the
-    telephone, which take most from a sound, come most often.
+    would on the waveform; danger_safe/audio/corruptions.py has the real ones, on which networks are judged. Noise and
+    the telephone, which take most from a sound, come most often.
     """
     power = power.copy()
     for index in np.flatnonzero(rng.random(len(power)) < p):

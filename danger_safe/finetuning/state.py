@@ -1,4 +1,5 @@
-"""What every training of a network keeps: its state on the disk, to go on from, and the running average of its weights."""
+"""What every training of a network keeps: its state on the disk, to go on from, and the running average of its
+weights."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -49,8 +49,8 @@ class Training:
         val: ValidationSet | None = None,
         dangers: np.ndarray | None = None,
     ):
-        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes, of which ``dangers``
-        (a mask) are dangerous.
+        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes, of which
+        ``dangers`` (a mask) are dangerous.
 
         With ``val`` clips the network of the best epoch is the result, else that of the last.
         Raises UserError when the saved state is of a training with other settings or clips.
@@ -71,7 +71,8 @@ class Training:
         resume(state_file, self._identity(), device, self._restore)
 
     def run(self, after_epoch: Callable[["Training"], None]) -> SoundNetwork:
-        """Do the epochs that are left; returns the averaged network, of the best epoch where there are ``val`` clips."""
+        """Do the epochs that are left; returns the averaged network, of the best epoch where there are ``val``
+        clips."""
         next_saving = 0.0
         while self.epoch < self.settings.epochs and not self.stopped:
             started = time.monotonic()

@@ -19,7 +19,8 @@ BLOCK_S = 60.0  # of a recording in memory at once
 
 
 class WaveformStore:
-    """``store[i]`` is clip i as int16 at ``sample_rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file name.
+    """``store[i]`` is clip i as int16 at ``sample_rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file
+    name.
 
     Clips that cannot be read are left out; ``failures`` lists them with the reason, ``clips`` those that were kept.
     """

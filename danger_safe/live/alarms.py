@@ -1,4 +1,5 @@
-"""From a source's scored windows to events, and from events to alarms: thresholds, confirmation, cool-down, quiet hours."""
+"""From a source's scored windows to events, and from events to alarms: thresholds, confirmation, cool-down, quiet
+hours."""
 
 import secrets
 from collections.abc import Callable

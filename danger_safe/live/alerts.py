@@ -1,4 +1,5 @@
-"""Who is told of alarms, besides MQTT: a web address (JSON, signed) and a program. Each has a thread of its own, so that
+"""Who is told of alarms, besides MQTT: a web address (JSON, signed) and a program. Each has a thread of its own, so
+that
 one that hangs keeps nobody waiting."""
 
 import base64

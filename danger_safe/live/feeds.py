@@ -25,7 +25,8 @@ ANALYSE_US = "2000000"  # of a stream that ffmpeg may look at before it gives it
 
 
 class Feed:
-    """Float32 pieces at 32 kHz, (samples,) or (samples, channels), until they end. Iterating raises AudioError where the sound cannot be read (on)."""
+    """Float32 pieces at 32 kHz, (samples,) or (samples, channels), until they end. Iterating raises AudioError where
+    the sound cannot be read (on)."""
 
     is_live = False  # whether sound goes on while nobody listens
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line, which ends with a line end. Raises OSError where the disk does not take all of it; then nothing is added.
+    """Append one line, which ends with a line end. Raises OSError where the disk does not take all of it; then nothing
+    is added.
 
     The file may have been moved away since the last time (logrotate): it is made anew.
     """
@@ -21,7 +22,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove what a power cut left of a last line; make the file where it is absent. Raises OSError where it cannot be written."""
+    """Remove what a power cut left of a last line; make the file where it is absent. Raises OSError where it cannot be
+    written."""
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         end, found = size, -1

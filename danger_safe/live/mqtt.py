@@ -153,7 +153,8 @@ class Mqtt:
                         "icon": "mdi:percent",
                         "unit_of_measurement": "%",
                         "state_class": "measurement",
-                        "value_template": "{{ (value_json.score * 100) | round if value_json.score is not none else none }}",
+                        "value_template": "{{ (value_json.score * 100) | round if value_json.score is not none else "
+                        "none }}",
                     },
                 },
             }

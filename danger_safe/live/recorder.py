@@ -1,4 +1,5 @@
-"""The sound of events: some seconds before and after each, kept as FLAC or OGG, the oldest removed when there are too many.
+"""The sound of events: some seconds before and after each, kept as FLAC or OGG, the oldest removed when there are too
+many.
 
 Sound in which somebody speaks is not kept, unless the settings ask for it: a detector of dangers is no reason to record
 what people say at home. Speech is what the detector takes for speech; it may miss some.

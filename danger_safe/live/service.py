@@ -48,7 +48,8 @@ class Terminal:
         """An event has ended, alarm or not."""
         what = "over" if event.is_alarm else f"no alarm ({event.reason})"
         seconds = event.ended_at - event.started_at
-        print(f"{_clock(event.ended_at)}  {event.source}: {what}, {event.category} {event.event.score:.2f}, {seconds:.1f} s",
+        print(f"{_clock(event.ended_at)}  {event.source}: {what}, {event.category} {event.event.score:.2f}, "
+            f"{seconds:.1f} s",
               flush=True)  # fmt: skip
 
 

@@ -20,7 +20,8 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def setting(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
-    """A dataclass field whose value ``check`` takes from the file, or refuses with a ValueError that says what it must be."""
+    """A dataclass field whose value ``check`` takes from the file, or refuses with a ValueError that says what it must
+    be."""
     return field(default=default, metadata={"check": check})
 
 

@@ -1,4 +1,5 @@
-"""Sources: each in a thread of its own, connected again when it ends, stalls or falls silent; and their windows' way out.
+"""Sources: each in a thread of its own, connected again when it ends, stalls or falls silent; and their windows' way
+out.
 
 Windows of all sources meet in an ``Inbox``, from which one engine takes them, a fair share of each.
 """
@@ -61,7 +62,8 @@ class Inbox:
         return not is_full
 
     def take(self, timeout_s: float) -> list[Heard]:
-        """What there is, at most BATCH_WINDOWS, by turns of the sources, and on from there the next time; empty when nothing
+        """What there is, at most BATCH_WINDOWS, by turns of the sources, and on from there the next time; empty when
+        nothing
         has come in time."""
         with self._changed:
             self._changed.wait_for(lambda: any(self._waiting.values()), timeout_s)

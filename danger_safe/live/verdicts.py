@@ -1,12 +1,13 @@
-"""verdicts.jsonl: what somebody said of an event, *right* or *false alarm*; and the events' windows, to learn from them.
+"""verdicts.jsonl: what somebody said of an event, *right* or *false alarm*; and the events' windows, to learn from
+them.
 
 Beside events.jsonl are ``verdicts.jsonl``, a line each, and the folder ``windows`` with ID.npz for each event:
 
     {"event": ID, "source": NAME, "time": ISO 8601, "verdict": "right" | "false_alarm" | "none", "category": NAME,
      "sound": PATH or null, "embeddings": PATH or null}
 
-The last line about an event counts; ``none`` takes a verdict back. Paths are relative to the file's folder. The sound may be
-gone by now, as the recorder keeps to its limits; the windows of an event with a verdict are kept.
+The last line about an event counts; ``none`` takes a verdict back. Paths are relative to the file's folder. The sound
+may be gone by now, as the recorder keeps to its limits; the windows of an event with a verdict are kept.
 """
 
 import json
@@ -86,7 +87,8 @@ def append_verdict(path: Path, verdict: Verdict) -> None:
 def read_verdicts(path: Path) -> dict[str, Verdict]:
     """By event, in the order in which they were said: each event's last verdict, without those that were taken back.
 
-    Empty where there is no file. Raises UserError for a line that is no verdict; what a power cut left of a last line is none.
+    Empty where there is no file. Raises UserError for a line that is no verdict; what a power cut left of a last line
+    is none.
     """
     if os.path.exists(path) and not is_regular(path):
         raise UserError(f"{path} is no file")

@@ -2,6 +2,6 @@
 
 import os
 
-# Every picture is a file, made without a screen. An MPLBACKEND that a notebook has set, or an impossible one, would end a
-# script as soon as matplotlib is imported, and this package is imported before it.
+# Every picture is a file, made without a screen. An MPLBACKEND that a notebook has set, or an impossible one, would end
+# a script as soon as matplotlib is imported, and this package is imported before it.
 os.environ.pop("MPLBACKEND", None)

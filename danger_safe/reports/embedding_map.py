@@ -219,7 +219,8 @@ def in_words(plan: MapPlan) -> str:
     """What may be read from the map."""
     words = "Clips that the network hears alike lie near each other; distances between far groups mean nothing."
     if plan.seen:
-        words += f" The network was trained on {plan.seen:,} of the {plan.clips:,} clips: groups of new sounds are less tidy."
+        known = f"{plan.seen:,} of the {plan.clips:,} clips"
+        words += f" The network was trained on {known}: groups of new sounds are less tidy."
     if len(plan.rows) < plan.clips:
         words += f" {len(plan.rows):,} of {plan.clips:,} clips: the worst mistakes, and others at even distances."
     return words

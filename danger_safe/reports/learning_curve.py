@@ -17,13 +17,15 @@ def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int, 
         scores = [entry["held_out_balanced_accuracy"] for entry in history]
         best = scores[best_epoch - 1]
         answer = (
-            f"Kept: epoch {best_epoch} of {len(epochs)}, with a balanced accuracy of {percent(best)} on recordings that it "
+            f"Kept: epoch {best_epoch} of {len(epochs)}, with a balanced accuracy of {percent(best)} on recordings "
+            f"that it "
             f"had not learnt from (guessing: {percent(1 / classes)})."
         )
     else:
         answer = "No recordings were held out: how well it hears new ones is not known."
     frame(figure, "Learning curve: did the network learn?", [answer], [
-        "Training loss counts sounds that were mixed and made worse on purpose, so it may stay above the held-out loss. "
+        "Training loss counts sounds that were mixed and made worse on purpose, so it may stay above the held-out "
+        "loss. "
         "A held-out loss that rises again means that the network learns its clips by heart.",
     ])  # fmt: skip
     *above, loss = figure.subplots(2 if best_epoch else 1, 1, sharex=True, squeeze=False)[:, 0]

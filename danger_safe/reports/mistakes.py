@@ -37,8 +37,8 @@ class Mistakes:
 def find_mistakes(results: dict[str, Evaluation], own: list[str]) -> Mistakes:
     """The mistakes of the models called ``own`` in ``results`` (by title; the others are baselines).
 
-    The distance is a fraction of the way from the threshold to the wrong end, not a difference of scores: a threshold of
-    0.1 would put every missed danger below false alarms. Of two clips as far off, the missed danger comes first.
+    The distance is a fraction of the way from the threshold to the wrong end, not a difference of scores: a threshold
+    of 0.1 would put every missed danger below false alarms. Of two clips as far off, the missed danger comes first.
     """
     titles = own + [title for title in results if title not in own]
     chosen = [results[title] for title in titles]

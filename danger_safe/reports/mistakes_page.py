@@ -1,4 +1,5 @@
-"""mistakes.html: the models side by side, every misclassified clip, and the embedding map, in one file that needs nothing.
+"""mistakes.html: the models side by side, every misclassified clip, and the embedding map, in one file that needs
+nothing.
 
 The template beside this file has the words, the looks and the behaviour; here its tables and points are made.
 Whatever comes from the data is escaped; the page's policy lets only its own script run, and nothing go online.

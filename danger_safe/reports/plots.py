@@ -1,4 +1,5 @@
-"""A training's pictures: confusion matrices, reliability, operating points. Numbers in every cell, an answer to each title."""
+"""A training's pictures: confusion matrices, reliability, operating points. Numbers in every cell, an answer to each
+title."""
 
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def draw_matrix(axis: Axes, counts: np.ndarray, scale: float) -> None:
 def draw_reliability(
     path: Path, title: str, data: str, result: Evaluation, before: Calibration, after: Calibration
 ) -> None:
-    """Is a score a probability? Fraction of dangers against mean score, with intervals, and how many clips have which score."""
+    """Is a score a probability? Fraction of dangers against mean score, with intervals, and how many clips have which
+    score."""
     figure = new_figure(7.4)
     frame(
         figure,
@@ -191,7 +193,8 @@ def reliability_in_words(result: Evaluation, before: Calibration, after: Calibra
     away = f"they are off by {percent(off)} on average"
     if off <= bound:
         lines = [
-            f"Yes, as far as {len(scores)} clips can tell: {away}; by luck, perfect ones are off by up to {percent(bound)}."
+            f"Yes, as far as {len(scores)} clips can tell: {away}; by luck, perfect ones are off by up to "
+            f"{percent(bound)}."
         ]
     else:
         confidence, right = np.maximum(scores, 1 - scores).mean(), ((scores >= 0.5) == (result.labels == 1)).mean()
@@ -226,13 +229,17 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
         figure,
         f"{title}: what does a threshold cost?",
         [
-            f"Expected of new recordings at the chosen threshold: {percent(found, 0)} of dangers found ({percent(low, 0)} "
+            f"Expected of new recordings at the chosen threshold: {percent(found, 0)} of dangers found "
+            f"({percent(low, 0)} "
             f"to {percent(high, 0)}), {rate:.0f} false alarms an hour ({fewest:.0f} to {most:.0f})."
         ],
         [
-            f"{data}; heard window by window. False alarms were counted in {hour['minutes']:.0f} minutes of safe sound.",
-            "Numbers beside the curve are thresholds. Lower: more dangers found and more false alarms; higher: fewer of both.",
-            f"The threshold {metrics['threshold_rule']}. The bars are its 95 % interval, chosen anew without each fold.",
+            f"{data}; heard window by window. False alarms were counted in {hour['minutes']:.0f} minutes of safe "
+            f"sound.",
+            "Numbers beside the curve are thresholds. Lower: more dangers found and more false alarms; higher: fewer "
+            "of both.",
+            f"The threshold {metrics['threshold_rule']}. The bars are its 95 % interval, chosen anew without each "
+            f"fold.",
         ],
     )  # fmt: skip
     axes = figure.subplot_mosaic([["curve"], ["legend"]], height_ratios=(5.5, 0.5))

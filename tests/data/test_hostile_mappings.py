@@ -132,9 +132,11 @@ def test_odd_names_are_placed_and_placed_again(tmp_path, flags):
 @pytest.mark.parametrize(
     ("name", "here", "on_windows"),
     [
-        ("aux.wav", True, False), ("CON", True, False), ("com1.flac", True, False), ("nul", True, False), ("a/con.txt/b.wav", True, False),
+        ("aux.wav", True, False), ("CON", True, False), ("com1.flac", True, False), ("nul", True, False),
+        ("a/con.txt/b.wav", True, False),
         ("trailing.", True, False), ("trailing ", True, False), ("what?.wav", True, False), ("a|b.wav", True, False),
-        ("12:30.wav", True, False), ("new\nline.wav", True, False), ("c:evil.wav", False, False), ("\\\\host\\share\\x.wav", False, False),
+        ("12:30.wav", True, False), ("new\nline.wav", True, False), ("c:evil.wav", False, False),
+        ("\\\\host\\share\\x.wav", False, False),
         ("..\\evil.wav", False, False), ("console.wav", True, True), ("ổ.wav", True, True), ("a/b.wav", True, True),
     ],
 )  # fmt: skip

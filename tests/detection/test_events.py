@@ -125,7 +125,8 @@ def test_a_glass_that_breaks_for_one_second_lasts_one_second(begins, after):
 
 
 def random_track(rng):
-    """(windows, hop): random scores of five kinds, their means, random loudness or none; the last window may be short."""
+    """(windows, hop): random scores of five kinds, their means, random loudness or none; the last window may be
+    short."""
     hop, length = ((0.5, 3.0), (0.5, 3.0), (0.1, 3.0), (1.0, 3.0), (3.0, 3.0), (0.5, 0.5))[rng.integers(6)]
     number = int(rng.integers(1, 40))
     bumps = np.zeros(number)

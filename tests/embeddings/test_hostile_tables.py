@@ -165,14 +165,18 @@ def test_a_table_that_lost_rows_is_said_to_have(tmp_path):
     ("script", "flag"),
     [
         *[(PREDICT, f"--{flag}") for flag in (
-            "threshold=nan", "threshold=-1", "threshold=2", "threshold=", "window=nan", "window=inf", "window=0", "hop=1e-9",
-            "hop=inf", "min-duration=nan", "min-duration=-1", "max-false-alarms-per-hour=nan", "max-false-alarms-per-hour=-1",
+            "threshold=nan", "threshold=-1", "threshold=2", "threshold=", "window=nan", "window=inf", "window=0",
+            "hop=1e-9",
+            "hop=inf", "min-duration=nan", "min-duration=-1", "max-false-alarms-per-hour=nan",
+            "max-false-alarms-per-hour=-1",
             "jobs=0", "jobs=nan", "plot=x.txt", "format=xml",
         )],
-        *[(EXTRACT, f"--{flag}") for flag in ("jobs=0", "jobs=x", "batch-size=0", f"batch-size={10**12}", "rows-per-part=-1")],
+        *[(EXTRACT, f"--{flag}") for flag in ("jobs=0", "jobs=x", "batch-size=0", f"batch-size={10**12}",
+        "rows-per-part=-1")],
         *[(TRAIN, f"--{flag}") for flag in ("min-recall=nan", "min-recall=0", "seed=-1", f"seed={10**12}", "jobs=0")],
         *[(FINETUNE, f"--{flag}") for flag in (
-            "epochs=0", "epochs=nan", "rate=nan", "rate=-1", "without=5/4", "without=0/3", "without=1", "width=0", f"width={10**9}",
+            "epochs=0", "epochs=nan", "rate=nan", "rate=-1", "without=5/4", "without=0/3", "without=1", "width=0",
+            f"width={10**9}",
             f"per-category={10**9}", "patience=-1", "bad-recordings=nan", "holdout-fold=1.5", "batch-size=1",
         )],
     ],

@@ -1,4 +1,5 @@
-"""False alarms per hour, the threshold that keeps to so many, and Unknown: through the scripts, on the sample sounds."""
+"""False alarms per hour, the threshold that keeps to so many, and Unknown: through the scripts, on the sample
+sounds."""
 
 import contextlib
 import io

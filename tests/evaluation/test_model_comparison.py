@@ -1,4 +1,5 @@
-"""Which model is recommended, and what is compared at all: the same answer every time, and no model of another table."""
+"""Which model is recommended, and what is compared at all: the same answer every time, and no model of another
+table."""
 
 import json
 

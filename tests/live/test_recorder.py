@@ -17,7 +17,8 @@ RATE = 32_000
 
 
 def listen(folder, spans, seconds=60, speech=(), **settings):
-    """What was said, after a source's ``seconds`` of a ramp, in which every sample tells its time, with an event for each of
+    """What was said, after a source's ``seconds`` of a ramp, in which every sample tells its time, with an event for
+    each of
     ``spans``."""
     said = []
     recorder = Recorder(RecordConfig(str(folder), **settings), said.append)

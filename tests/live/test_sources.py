@@ -20,7 +20,8 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 
 class Camera:
-    """Sends WAV to whoever connects, at the speed of sound, as its ``acts`` say: one for each connection, the last for ever."""
+    """Sends WAV to whoever connects, at the speed of sound, as its ``acts`` say: one for each connection, the last for
+    ever."""
 
     def __init__(self, *acts):
         self.acts, self.connections = acts, 0

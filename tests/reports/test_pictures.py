@@ -155,7 +155,8 @@ def test_operating_points_share_their_axes_and_the_dot_is_on_the_curve(drawn, tm
         x, y = (float(value[0]) for value in dot.get_data())
         (x0, y0), (x1, y1) = min(
             pairwise(points),
-            key=lambda ends: np.hypot(*(ends[0] - (x, y))) + np.hypot(*(ends[1] - (x, y))) - np.hypot(*(ends[0] - ends[1])),
+            key=lambda ends: np.hypot(*(ends[0] - (x, y))) + np.hypot(*(ends[1] - (x,
+            y))) - np.hypot(*(ends[0] - ends[1])),
         )  # fmt: skip
         assert abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) < 1e-6
     assert drawn[0].axes[0].get_ylim() == drawn[1].axes[0].get_ylim()
@@ -245,7 +246,8 @@ def test_long_names_are_wrapped():
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_no_backend_that_is_set_stands_in_the_way(tmp_path, backend):
-    """As a notebook sets one for what it starts; of every module that draws, as each may be the first to be imported."""
+    """As a notebook sets one for what it starts; of every module that draws, as each may be the first to be
+    imported."""
     modules = ["plots", "comparison_plots", "embedding_map", "learning_curve", "timeline", "page_media"]
     code = f"""
 import importlib, sys

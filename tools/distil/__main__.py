@@ -3,12 +3,13 @@
     python -m tools.distil --sounds SOUNDS UNLABELLED --without-esc50 dataset/ESC-50-master --output models/compact.pth
 
 Teacher and student hear the same three seconds, mixed of several recordings; the student often hears them as a bad
-recording would hold them. It learns the direction of the teacher's features (standardised, as a whole and in each of ten
-steps of time, through two linear projections that are thrown away) and its 527 AudioSet logits. S-SONDO, CED and
+recording would hold them. It learns the direction of the teacher's features (standardised, as a whole and in each of
+ten steps of time, through two linear projections that are thrown away) and its 527 AudioSet logits. S-SONDO, CED and
 EfficientAT are where the ideas come from; benchmarks/compact.md has the trials.
 
 Whoever stops it, however, goes on with the same command: the state lies in --work and is written every three minutes.
-No clip of ESC-50 takes part, nor a recording that one was cut from: names that hold their Freesound numbers are left out.
+No clip of ESC-50 takes part, nor a recording that one was cut from: names that hold their Freesound numbers are left
+out.
 """
 
 import csv
@@ -81,7 +82,8 @@ class Student(nn.Module):
         self.step_projection = nn.Linear(self.network.fc1.in_features, FEATURES)
 
     def forward(self, logmel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(batch, 1, frames, 64) -> logits (batch, 527), features (batch, 384), features in time (batch, steps, 384)."""
+        """(batch, 1, frames, 64) -> logits (batch, 527), features (batch, 384), features in time (batch, steps,
+        384)."""
         steps = self.network.step_features(logmel)
         pooled = F.dropout(steps.mean(dim=2) + steps.amax(dim=2), DROPOUT, self.training)
         hidden = F.relu(self.network.fc1(pooled))
@@ -178,7 +180,8 @@ class Distillation:
         return losses.detach()
 
     def _augment(self, logmel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """One band of some examples becomes their mean, and some are a little louder or softer than the teacher heard."""
+        """One band of some examples becomes their mean, and some are a little louder or softer than the teacher
+        heard."""
         for example in logmel:
             if rng.random() < self.recipe.mask_p:
                 width = int(rng.integers(1, 8))
@@ -229,7 +232,8 @@ def main(arguments: list[str]) -> int:
     producer.kill()
     save_checkpoint(
         args.output, training.network(), categories=tag_names, fingerprints=[], licence=LICENCE,
-        training={"recipe": asdict(training.recipe), "history": training.history, "collections": list(corpus.collections)},
+        training={"recipe": asdict(training.recipe), "history": training.history,
+        "collections": list(corpus.collections)},
         small=True,
     )  # fmt: skip
     print(f"Wrote {args.output}; python -m tools.build_detector makes the detector that belongs to it")
@@ -237,7 +241,8 @@ def main(arguments: list[str]) -> int:
 
 
 def read_tag_names(file: Path) -> list[str]:
-    """AudioSet's 527 class names in their order, from its class_labels_indices.csv. Raises UserError for another table."""
+    """AudioSet's 527 class names in their order, from its class_labels_indices.csv. Raises UserError for another
+    table."""
     with open(file, newline="", encoding="utf-8-sig") as table:
         names = [row.get("display_name", "") for row in csv.DictReader(table)]
     if len(names) != TAGS or not all(names):
@@ -248,14 +253,17 @@ def read_tag_names(file: Path) -> list[str]:
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
-    add("--sounds", type=Path, nargs="+", required=True, metavar="DIR", help="folders of sounds; names of files and labels do not matter")  # fmt: skip
+    add("--sounds", type=Path, nargs="+", required=True, metavar="DIR",
+    help="folders of sounds; names of files and labels do not matter")  # fmt: skip
     add("--without-esc50", type=Path, metavar="DIR", help="a copy of ESC-50, of whose recordings nothing may be heard")
     add("--hold-out", nargs="+", required=True, metavar="COLLECTION", help="collections for validation: never heard")
     add("--tag-names", type=Path, required=True, metavar="FILE", help="AudioSet's class_labels_indices.csv")
     add("--steps", type=cli.whole_number(1), default=5_000, metavar="N", help="of 48 examples each")
     add("--examples-per-second", type=cli.number(0.1), default=20.0, metavar="N", help="new ones, beside the training")
-    add("--threads", type=cli.whole_number(1), default=max(1, (os.cpu_count() or 2) - 1), metavar="N", help="of the training")  # fmt: skip
-    add("--work", type=Path, default=Path("models/distil"), metavar="DIR", help="for decoded sounds, examples and the state")  # fmt: skip
+    add("--threads", type=cli.whole_number(1), default=max(1, (os.cpu_count() or 2) - 1), metavar="N",
+    help="of the training")  # fmt: skip
+    add("--work", type=Path, default=Path("models/distil"), metavar="DIR",
+    help="for decoded sounds, examples and the state")  # fmt: skip
     add("--output", type=Path, default=Path("models/compact.pth"), metavar="FILE", help="checkpoint to write")
     return parser.parse_args(arguments)
 

@@ -66,7 +66,8 @@ class Corpus:
 
 
 def collect(folders: list[Path], work: Path, without: set[str]) -> Corpus:
-    """Decode all sounds under ``folders`` into ``work``, once, but recordings with a Freesound number in ``without``."""
+    """Decode all sounds under ``folders`` into ``work``, once, but recordings with a Freesound number in
+    ``without``."""
     if not (work / "pieces.csv").is_file():
         files = list(_files(folders, without))
         if not files:

@@ -1,8 +1,8 @@
 """Mixtures: three seconds that teacher and student hear alike, made of pieces of a corpus.
 
 Sounds come from other places at other speeds and levels, half of them with others on top: the teacher says what is in a
-mixture, so that no label has to be mixed. Collections are drawn by their size to the power of 0.6: large ones more often,
-but not so often that small ones are never heard.
+mixture, so that no label has to be mixed. Collections are drawn by their size to the power of 0.6: large ones more
+often, but not so often that small ones are never heard.
 """
 
 from dataclasses import dataclass
