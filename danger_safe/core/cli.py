@@ -39,7 +39,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default is None:  # the help says what happens without the flag, where that needs words
-            return action.help
+            return action.help or ""
         if isinstance(action.default, list):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
@@ -89,7 +89,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def new_parser(docstring: str) -> argparse.ArgumentParser:
+def new_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser whose --help is the script's docstring, with --quiet, --version and --debug."""
     parser = _Parser(description=docstring, formatter_class=_Help)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only warnings and errors")

@@ -18,7 +18,7 @@ class TrainingFlags:
     jobs: int
 
 
-def training_flags(arguments: list[str], docstring: str) -> TrainingFlags:
+def training_flags(arguments: list[str], docstring: str | None) -> TrainingFlags:
     """A train script's flags. Leaves with status 2 where one is wrong."""
     parser = cli.new_parser(docstring)
     add = parser.add_argument
@@ -32,7 +32,7 @@ def training_flags(arguments: list[str], docstring: str) -> TrainingFlags:
     return TrainingFlags(args.embeddings, args.output_dir, args.min_recall, args.seed, args.jobs)
 
 
-def models_parser(docstring: str, verb: str) -> argparse.ArgumentParser:
+def models_parser(docstring: str | None, verb: str) -> argparse.ArgumentParser:
     """The flags that the steps after the trainings share; ``verb`` is what is done to the models."""
     parser = cli.new_parser(docstring)
     add = parser.add_argument

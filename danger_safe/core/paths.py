@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from danger_safe.core.errors import UserError
 
@@ -19,7 +19,7 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how a Mac's companion files begin
 PathOrUrl = Path | str  # a path, or an address
 
 
-def is_address(path: PathOrUrl) -> bool:
+def is_address(path: PathOrUrl) -> TypeGuard[str]:
     """Whether it is an address and not a path."""
     return isinstance(path, str) and "://" in path
 
