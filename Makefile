@@ -24,7 +24,7 @@ TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
 # What has a lock comes with the hashes of requirements/*.lock, or not at all. What is left is PyTorch: in the build that
 # is here already, or as pip finds it (requirements/README.md).
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKS := $(wildcard requirements/*.lock)
 
 .PHONY: help run test esc50 lint format bench fuzz coverage compact lock licences audit detector clean
