@@ -1,4 +1,4 @@
-"""Hours of ordinary sound, joined from clips that a model has not heard: how often does it cry wolf in daily life?
+"""Hours of ordinary sound, joined from clips that a model has not heard, in which false alarms are counted.
 
 Clips alone say too little of that: in use, a detector hears days of nothing, and every quiet minute is a hundred
 windows that could each raise an alarm.
