@@ -75,7 +75,8 @@ def parse(arguments: list[str]):
     add("--config", type=Path, default=Path("listen.toml"), metavar="FILE", help="what to listen to, and whom to tell")
     add("--init", action="store_true", help="write an example to --config, with every setting explained")
     learning = parser.add_mutually_exclusive_group()
-    learning.add_argument("--learn", action="store_true", help="learn from verdicts.jsonl, say what that changes, and end "
+    learning.add_argument("--learn", action="store_true", help="learn from verdicts.jsonl, say what that changes, and "
+        "end "
         "(while it listens, it does so by itself)")  # fmt: skip
     learning.add_argument(
         "--forget", action="store_true", help="go back to the shipped detector; verdicts are put aside"

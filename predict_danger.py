@@ -7,15 +7,16 @@
     python predict_danger.py rtsp://camera/stream               # or ffmpeg -i … -f wav - | python predict_danger.py -
     python predict_danger.py --mic
 
-In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos, other
-      formats and addresses where ffmpeg is installed. Of several channels or tracks, each is heard
-Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file; audacity:
-      a label track. Of a stream, events are told as they begin and end. --plot draws waveform, spectrogram, score and events
+In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos,
+      other formats and addresses where ffmpeg is installed. Of several channels or tracks, each is heard
+Out:  on the terminal, a verdict for each file and its events; --format csv: a row a window; json: a line a file;
+      audacity: a label track. Of a stream, events are told as they begin and end. --plot draws waveform, spectrogram,
+      score and events
 
-Exit status 0: done; 3: some files could not be read, or not all of them was heard; with --fail-on-danger, 4: danger was heard.
-At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half of the
-recording or more. The score is a probability where dangers are as frequent as they were among the clips
-that it was calibrated on; in most recordings they are rarer.
+Exit status 0: done; 3: some files could not be read, or not all of them was heard; with --fail-on-danger, 4: danger was
+heard. At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half
+of the recording or more. The score is a probability where dangers are as frequent as they were among the clips that it
+was calibrated on; in most recordings they are rarer.
 """
 
 import sys
@@ -124,7 +125,8 @@ def choose_threshold(args, detector: Detector) -> float:
         return detector.threshold if args.threshold is None else args.threshold
     if not detector.operating_points:
         raise UserError(
-            f"--max-false-alarms-per-hour: {detector.name} states none; run measure_false_alarms.py where its sounds are"
+            f"--max-false-alarms-per-hour: {detector.name} states none; run measure_false_alarms.py where its sounds "
+            f"are"
         )
     from danger_safe.evaluation.thresholds import threshold_for, too_little_sound  # scikit-learn takes a second to load
 
@@ -149,8 +151,8 @@ def check_categories(asked: tuple[str, ...], detector: Detector) -> None:
 
 
 def hear(recording: Path | str, args, listener: Listener, summary: Summary, answers, early: ReadAhead | None) -> None:
-    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard. ``early`` is the sound of
-    a live one that is read already.
+    """Listen to one recording; ``summary`` and ``answers`` learn what is heard, as it is heard. ``early`` is the sound
+    of a live one that is read already.
 
     Raises AudioError where nothing could be heard; ``summary`` says when a recording breaks off later.
     """
@@ -308,9 +310,11 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
-    add("--sensitivity", choices=SENSITIVITIES, default=None, help="of the ready detector: low for few alarms, high to miss less "
+    add("--sensitivity", choices=SENSITIVITIES, default=None, help="of the ready detector: low for few alarms, high to "
+        "miss less "
         "(default: normal)")  # fmt: skip
-    add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N", help="instead of a threshold: how many are "
+    add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N",
+    help="instead of a threshold: how many are "
         "bearable in an hour of ordinary sound")  # fmt: skip
     add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
     add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
@@ -321,9 +325,11 @@ def parse(arguments: list[str]):
     add(
         "--ignore", type=categories, default=(), metavar="A,B", help="do not tell of these categories (default: of all)"
     )
-    add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts; a stream is left "
+    add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts; a stream is "
+        "left "
         "at the first danger")  # fmt: skip
-    add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE", help="the stream is mono 16-bit PCM of so many "
+    add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE",
+    help="the stream is mono 16-bit PCM of so many "
         "Hz, without a header: that RATE is right and all of it came cannot be checked")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")

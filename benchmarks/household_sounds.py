@@ -1,7 +1,7 @@
 """Sounds of a household and of dangers, synthesised: for benchmarks/household_week.py where no recordings are at hand.
 
-Each function returns one take, mono float32 at 32 kHz, (samples,). ``voice`` decides what takes of one source share: the
-kettle, the siren; ``take`` what differs from day to day.
+Each function returns one take, mono float32 at 32 kHz, (samples,). ``voice`` decides what takes of one source share:
+the kettle, the siren; ``take`` what differs from day to day.
 """
 
 from collections.abc import Callable

@@ -3,10 +3,11 @@
     python benchmarks/household_week.py                                       # synthesised sounds
     python benchmarks/household_week.py --household KETTLE/ DOORBELL.wav --dangers SIRENS/ --limit 12
 
-Each household sound is heard on seven mornings: other takes, from elsewhere in the room, at another level, over other noise. The
-first three alarms get the verdict "false alarm", one after the other; the mornings after those are what is shown. Dangers
-are planted in the same room, alone and over the sound. --household: recordings, or folders of takes; --dangers: recordings
-or folders of them; with --strangers, no shipped danger protects them, as those of the same collection would.
+Each household sound is heard on seven mornings: other takes, from elsewhere in the room, at another level, over other
+noise. The first three alarms get the verdict "false alarm", one after the other; the mornings after those are what is
+shown. Dangers are planted in the same room, alone and over the sound. --household: recordings, or folders of takes;
+--dangers: recordings or folders of them; with --strangers, no shipped danger protects them, as those of the same
+collection would.
 
 Out: a table in Markdown, a row a sound.
 """
@@ -80,7 +81,8 @@ class Week:
 
 
 def live_through(
-    name: str, takes: list[np.ndarray], dangers: list[np.ndarray], number: int, listener: Listener, builtin: BuiltinDetector
+    name: str, takes: list[np.ndarray], dangers: list[np.ndarray], number: int, listener: Listener,
+    builtin: BuiltinDetector
 ) -> Week:  # fmt: skip
     """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted."""
     room, rng = Room(number), np.random.default_rng([SEED, number, 1])
@@ -141,7 +143,8 @@ def row(week: Week, threshold: float, shipped: Reference) -> str:
     """A row of the table. ``shipped``: the clips that the detector was judged on."""
     mean = " | ".join(f"{scores.mean():.2f}" for scores in week.mornings)
     if week.detector is None:
-        return f"| {week.name} | {week.category} | {mean} | | | | {int((week.mornings[0] >= threshold).sum())}: too few | | | |"
+        count = int((week.mornings[0] >= threshold).sum())
+        return f"| {week.name} | {week.category} | {mean} | | | | {count}: too few | | | |"
     was = week.alone[0] >= threshold
     lost = [f"{int((was & (scores[-1] < threshold)).sum())} of {int(was.sum())}" for scores in (week.alone, week.over)]
     alarms = [int((scores >= threshold).sum()) for scores in (week.mornings[0], week.mornings[-1])]
@@ -166,7 +169,8 @@ def main(arguments: list[str]) -> int:
         dangers = [read_clip(file) for file in files]
     else:
         dangers = [synthesise(name, source, 0) for name in DANGERS for source in range(2)]
-    print("| sound | taken for | before | 1 verdict | 2 | 3 | alarms on later mornings | dangers lost, alone | over the sound | "
+    print("| sound | taken for | before | 1 verdict | 2 | 3 | alarms on later mornings | dangers lost, alone | over "
+        "the sound | "
           "shipped dangers lost |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
     with open_detector(device="cpu", cores=1) as (engine, builtin), Listener(engine, builtin, WINDOW, HOP) as listener:
         shipped = builtin.reference

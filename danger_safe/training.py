@@ -1,4 +1,5 @@
-"""The body of the train scripts (read the table, evaluate, fit on everything, save), and how later steps find models."""
+"""The body of the train scripts (read the table, evaluate, fit on everything, save), and how later steps find
+models."""
 
 import json
 import platform
@@ -95,7 +96,8 @@ def save_model(
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
-        "dimensions": table.features.shape[1], "categories": categories_by_label(table), "metrics": metrics, "versions": packages,
+        "dimensions": table.features.shape[1], "categories": categories_by_label(table), "metrics": metrics,
+        "versions": packages,
         "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},
     }  # fmt: skip
     return save_model_files(path, content)

@@ -3,9 +3,9 @@
     front_end = KaldiMel()
     logmel = front_end(samples)     # (samples,) at 32 kHz -> (frames, 128)
 
-What EfficientAT computes before its networks: pre-emphasis, a window of 25 ms inside an FFT of 32 ms, triangles that are
-straight on Kaldi's mel scale, a logarithm and one fixed scaling. Levels are not normalised: a louder sound has larger
-values. tests/models/test_mn04.py holds it against the reference implementation's.
+What EfficientAT computes before its networks: pre-emphasis, a window of 25 ms inside an FFT of 32 ms, triangles that
+are straight on Kaldi's mel scale, a logarithm and one fixed scaling. Levels are not normalised: a louder sound has
+larger values. tests/models/test_mn04.py holds it against the reference implementation's.
 """
 
 from collections.abc import Iterator

@@ -115,7 +115,8 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
+                "--disable-component-update", "--disable-sync",
+                "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
     with sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=BROWSER, args=switches)
         yield opened

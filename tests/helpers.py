@@ -29,9 +29,10 @@ def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_proces
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process, with text.
 
     ``env`` is added to this process's environment, ``stdin`` are bytes that come through a pipe. Where the system can,
-    the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what that may hide). It gets
-    a process of its own where ``env`` has what is read while Python or a library starts, where lines are counted (make
-    coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of whether two runs agree.
+    the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what that may hide). It
+    gets a process of its own where ``env`` has what is read while Python or a library starts, where lines are counted
+    (make coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of whether two runs
+    agree.
     """
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     env = dict(os.environ) | {name: str(value) for name, value in (env or {}).items()}

@@ -1,7 +1,7 @@
 """Kills every script at many moments and looks at what is left: python tests/kill_moments.py [CASE ...] --moments 20
 
-Half of the moments are just after an operation on a file of the output (the n-th of those that a whole run does), half are
-spread over the run's time. After each kill every file with a real name must be whole; the same command, run again,
+Half of the moments are just after an operation on a file of the output (the n-th of those that a whole run does), half
+are spread over the run's time. After each kill every file with a real name must be whole; the same command, run again,
 must end well, leave nothing behind, and give what a run that nobody killed gives. tests/core/test_faults.py does a few.
 
 Scripts run in forks of this process, which has loaded the heavy libraries: a moment costs seconds. POSIX only.
@@ -223,7 +223,8 @@ def attack(name: str, case: Case, work: Path, moments: int) -> list[str]:
         words |= {phrase for phrase in ("done before", "Going on after", "already there", "goes on") if phrase in said}
         shutil.rmtree(out)
     print(
-        f"{name}: {moments} moments in a run of {seconds:.1f} s and {operations} operations on files; {ended} had ended "
+        f"{name}: {moments} moments in a run of {seconds:.1f} s and {operations} operations on files; {ended} had "
+        f"ended "
         f"before, {clean_slate} had written nothing; the next runs said: {', '.join(sorted(words)) or 'nothing'}; "
         f"{len(wrong)} wrong",
         flush=True,

@@ -77,7 +77,8 @@ class Stage:
         self.page.close()
 
     def hear(self, name, scores, kind=0, level=0.05, silent=False, now=False):
-        """Windows of a source, with these scores; ``kind``: of Named.CATEGORIES; ``now``: heard just now, by the clock."""
+        """Windows of a source, with these scores; ``kind``: of Named.CATEGORIES; ``now``: heard just now, by the
+        clock."""
         self.sources[name].status = "listening"
         tracker = self.trackers.setdefault(name, Tracker(name, self.policies[name], Named, HOP, [self.log, self.page]))
         samples = np.full(int(WINDOW * RATE), level, np.float32)

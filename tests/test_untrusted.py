@@ -289,7 +289,10 @@ def test_steps_end_with_whoever_started_them(tmp_path):
     step = (
         f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep({2 * PATIENCE_S})"
     )
-    code = f"from pathlib import Path; from danger_safe.core.child import run_to_the_end; run_to_the_end({step!r}, folder=Path('/'))"
+    code = (
+        "from pathlib import Path; from danger_safe.core.child import run_to_the_end; "
+        f"run_to_the_end({step!r}, folder=Path('/'))"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     parent.send_signal(signal.SIGKILL)

@@ -2,7 +2,8 @@
 
 ``Warm`` starts this file as a process of its own, which imports ``LIBRARIES``, none of the project's modules, and then
 waits. For each script it forks itself. The fork takes over the caller's arguments, working folder, environment and
-streams, and becomes what ``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a process's own.
+streams, and becomes what ``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a
+process's own.
 
 What it cannot show, real processes must: that a script imports what it uses (here a submodule may be loaded that it
 never asked for), what the environment changes while Python or a library starts, and an order that depends on Python's

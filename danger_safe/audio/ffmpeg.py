@@ -115,7 +115,8 @@ def _is_cut_asf(path: Path) -> bool:
 
 
 def address_channels(address: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
-    """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end, or until it is ``stopped``."""
+    """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end, or until it is
+    ``stopped``."""
     if not has_program():
         raise AudioError("is an address: with ffmpeg installed, it can be listened to")
     track, heard = _Track(address, 0, None), 0

@@ -26,7 +26,8 @@ class ReadAhead:
     """Iterates over ``pieces``, (samples,) or (samples, channels) at 32 kHz, which a thread reads meanwhile."""
 
     def __init__(self, pieces: Iterator[np.ndarray], stopped: threading.Event | None = None, may_wait: bool = True):
-        """``stopped`` is what ends ``pieces`` while they wait; ``may_wait`` whether their source loses nothing by waiting."""
+        """``stopped`` is what ends ``pieces`` while they wait; ``may_wait`` whether their source loses nothing by
+        waiting."""
         self.lost_s = 0.0  # seconds of sound that nobody will hear
         self._pieces, self._stopped, self._may_wait = pieces, stopped or threading.Event(), may_wait
         self._held: deque[np.ndarray] = deque()

@@ -32,7 +32,8 @@ def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarr
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an .npz file as NumPy's ``savez`` writes it. Raises ValueError where its header claims another size."""
+    """An array of an .npz file as NumPy's ``savez`` writes it. Raises ValueError where its header claims another
+    size."""
     member = archive.getinfo(name + ".npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.path.getsize(str(archive.filename)):
         raise ValueError("compressed")

@@ -1,4 +1,5 @@
-"""Text as a terminal may be shown it: a name is from anybody, and may hold what moves the cursor or turns a line round."""
+"""Text as a terminal may be shown it: a name is from anybody, and may hold what moves the cursor or turns a line
+round."""
 
 import io
 import json

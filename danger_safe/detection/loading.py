@@ -35,8 +35,8 @@ def open_detector(
         checkpoint: name or file of the network; None: the one that the model was trained with.
         device: auto, cpu or cuda.
         cores: for the network on a CPU.
-        low_latency: there is little to hear, or it goes on already, so do not convert the network first (``open_engine``)
-            but afterwards.
+        low_latency: there is little to hear, or it goes on already, so do not convert the network first
+            (``open_engine``) but afterwards.
         learnt: what a household's verdicts have taught the ready detector (``listen.py --learn``); None: nothing.
         is_endless: there may be no afterwards: convert it meanwhile.
         embed: of a model that was trained on embeddings of another network, that network (``FunctionNetwork``).

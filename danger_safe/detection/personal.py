@@ -1,13 +1,14 @@
 """The ready detector, updated from a household's verdicts: what was called a false alarm three times is quiet.
 
-Each verdict keeps its event's surest windows as the network hears them; the network stays as it is. A window that resembles
-them more than it resembles any danger loses log-odds: up to a third of what would make it quiet for each false alarm that
-it resembles, the whole from three on. So a single wrong verdict deafens nobody, and nothing ever scores higher than
-before. What is surer than the false alarms ever were keeps its score, as a siren while the kettle whistles. Events that
-were confirmed protect what resembles them, as the dangers that were shipped do.
+Each verdict keeps its event's surest windows as the network hears them; the network stays as it is. A window that
+resembles them more than it resembles any danger loses log-odds: up to a third of what would make it quiet for each
+false alarm that it resembles, the whole from three on. So a single wrong verdict deafens nobody, and nothing ever
+scores higher than before. What is surer than the false alarms ever were keeps its score, as a siren while the kettle
+whistles. Events that were confirmed protect what resembles them, as the dangers that were shipped do.
 
 How alike is alike enough, the household's own takes tell: windows count as the same sound that are about as similar to
-those of a verdict as the verdicts on that sound are to each other. The numbers were chosen with benchmarks/household_week.py.
+those of a verdict as the verdicts on that sound are to each other. The numbers were chosen with
+benchmarks/household_week.py.
 """
 
 import json
@@ -180,7 +181,8 @@ class PersonalDetector(BuiltinDetector):
         return np.where(count > 0, 1 / (1 + np.exp(loss - odds)), scores)
 
     def _same(self, directions: np.ndarray, nearest_danger: np.ndarray) -> np.ndarray:
-        """(windows, directions) -> how much each is the same sound as each false alarm, in [0, 1], (windows, alarms)."""
+        """(windows, directions) -> how much each is the same sound as each false alarm, in [0, 1], (windows,
+        alarms)."""
         similarity = np.zeros((len(directions), len(self._false_alarms)))
         for number, anchor in enumerate(self._false_alarms):
             similarity[:, number] = self._nearest(directions, anchor)

@@ -14,7 +14,8 @@ _STEPS = 127  # of a number of int8
 
 @dataclass(frozen=True)
 class Reference:
-    """Judged clips. Similarities are cosines in ``projection``: the standardised embedding's main components, whitened."""
+    """Judged clips. Similarities are cosines in ``projection``: the standardised embedding's main components,
+    whitened."""
 
     projection: np.ndarray  # (dimensions, directions) float16
     directions: np.ndarray  # (clips, directions) int8, of each clip's surest window, of length 127
@@ -24,7 +25,8 @@ class Reference:
 
     @classmethod
     def make(
-        cls, standardised: np.ndarray, of_clips: np.ndarray, scores: np.ndarray, danger: np.ndarray, collection: np.ndarray
+        cls, standardised: np.ndarray, of_clips: np.ndarray, scores: np.ndarray, danger: np.ndarray,
+        collection: np.ndarray
     ) -> "Reference":  # fmt: skip
         """The projection from ``standardised`` embeddings of any sounds, (windows, dimensions); the rest as it is kept.
 

@@ -1,4 +1,5 @@
-"""The picture of an event: its spectrogram, where its sound was kept, and the course of its score. SVG, made by hand, as
+"""The picture of an event: its spectrogram, where its sound was kept, and the course of its score. SVG, made by hand,
+as
 matplotlib would take more memory than everything else that listens."""
 
 import base64
@@ -32,7 +33,8 @@ _MAGMA = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (25
 def draw(
     windows: EventWindows | None, sound: Path | None, sound_begins: float, seconds: float, threshold: float
 ) -> bytes:  # fmt: skip
-    """An SVG of an event that lasted so many ``seconds``. Its time 0 is where the event begins; the sound may begin before.
+    """An SVG of an event that lasted so many ``seconds``. Its time 0 is where the event begins; the sound may begin
+    before.
 
     Raises UserError where there is neither sound nor window, or the sound cannot be read.
     """
@@ -51,7 +53,8 @@ def draw(
     parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#16181b"/>']
     if mel is not None:
         image = base64.b64encode(_png(_levels(mel))).decode("ascii")
-        parts.append(f'<image x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT}" height="{MIDDLE - TOP}" preserveAspectRatio="none" '
+        parts.append(f'<image x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT}" height="{MIDDLE - TOP}" '
+            f'preserveAspectRatio="none" '
                      f'href="data:image/png;base64,{image}"/>')  # fmt: skip
     left, right = across(0), max(across(seconds), across(0) + 2)
     parts.append(f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="4" fill="#ff9a5c"/>')
@@ -73,7 +76,8 @@ def draw(
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-family="sans-serif" font-size="13" fill="#ddd" text-anchor="{anchor}">{text}</text>'
+    look = f'font-family="sans-serif" font-size="13" fill="#ddd" text-anchor="{anchor}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{text}</text>'
 
 
 def _log_mel(sound: Path) -> np.ndarray:

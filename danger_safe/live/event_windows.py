@@ -41,7 +41,8 @@ class WindowKeeper:
     def __init__(
         self, folder: Path, checkpoint_sha256: str, is_judged: Callable[[str], bool], say: Callable[[str], None]
     ):
-        """``is_judged``: whether an event has a verdict, and so has to stay. Raises UserError where there can be no folder."""
+        """``is_judged``: whether an event has a verdict, and so has to stay. Raises UserError where there can be no
+        folder."""
         self.folder, self._checkpoint, self._is_judged, self._say = folder, checkpoint_sha256, is_judged, say
         make_folder(folder)
         self._ears: dict[str, _Ear] = {}

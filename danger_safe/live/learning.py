@@ -1,7 +1,7 @@
 """From verdicts.jsonl to what the detector has learnt: ``learnt.npz`` beside it, made anew whenever a verdict is added.
 
-The windows that were kept with an event are learnt from where they are of the present network. After an update of the network
-they are not: then the event's sound is heard again, where it was kept. ``forget`` goes back.
+The windows that were kept with an event are learnt from where they are of the present network. After an update of the
+network they are not: then the event's sound is heard again, where it was kept. ``forget`` goes back.
 """
 
 import os
@@ -67,7 +67,8 @@ class Learner:
                 self._awaited += [path for path in self._files(verdict) if path is not None and not path.exists()]
         if lost := len(verdicts) - len(kept):
             say(
-                f"{_count(lost, 'verdict')} cannot be learnt from by now: the event's windows are of another network or not "
+                f"{_count(lost, 'verdict')} cannot be learnt from by now: the event's windows are of another network "
+                f"or not "
                 "there, and its sound was not kept or is gone"
             )
         if not kept:
@@ -125,7 +126,8 @@ def report(detector: PersonalDetector) -> str:
     """How many verdicts a detector has learnt from and what they change on the shipped evaluation, in a line."""
     learnt = detector.learnt
     right = sum(verdict.is_right for verdict in learnt.verdicts)
-    words = f"{learnt.words} ({_count(len(learnt.verdicts) - right, 'false alarm')}, {right} right): {detector.change.words}"
+    counts = f"{_count(len(learnt.verdicts) - right, 'false alarm')}, {right} right"
+    words = f"{learnt.words} ({counts}): {detector.change.words}"
     if learnt.strength < 1:
         words += f"; held back to {learnt.strength:.0%}, for more would lose dangers: were all of these false alarms?"
     return words

@@ -43,7 +43,8 @@ class Monitor:
     def note(
         self, source: str, samples: np.ndarray, window: ScoredWindow, event: LiveEvent | None, policy: Policy, at: float
     ) -> None:
-        """A window, its samples, (samples,) or (samples, channels), and the event that goes on; ``at``: its wall-clock time."""
+        """A window, its samples, (samples,) or (samples, channels), and the event that goes on; ``at``: its wall-clock
+        time."""
         level, threshold = level_dbfs(samples[-round(LEVEL_S * SAMPLE_RATE) :]), policy.lowest_threshold
         if event is None:
             reason = _no_event(window, threshold)
@@ -63,8 +64,8 @@ class Monitor:
     def look(self, source: Source) -> tuple[str, Now | None]:
         """Why there is no alarm at a source (empty where there is one), and its newest window, if it has one.
 
-        The reason is a status of the source while it gives no sound, ``starting`` until the first window is full, ``behind``
-        where windows wait for the engine, or else what the policy says.
+        The reason is a status of the source while it gives no sound, ``starting`` until the first window is full,
+        ``behind`` where windows wait for the engine, or else what the policy says.
         """
         now, status = self._now.get(source.name), source.status
         if status not in ("listening", "silent") or (status == "silent" and now is None):

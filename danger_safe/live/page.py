@@ -215,7 +215,8 @@ class Page:
         sound, windows = self._view.sound(name), self._view.windows(name)
         with self._judging:
             verdict = Verdict(
-                name, event["source"], datetime.now().astimezone().isoformat(timespec="milliseconds"), said, event["category"],
+                name, event["source"], datetime.now().astimezone().isoformat(timespec="milliseconds"), said,
+                event["category"],
                 relative(sound, folder) if sound else None, relative(windows, folder) if windows else None,
             )  # fmt: skip
             append_verdict(self._file, verdict)

@@ -1,9 +1,9 @@
 """Who may see the page and press its buttons: names of this computer, requests of our own page, sessions, passwords.
 
-Without a password the page is only for this computer. There the dangers are other web sites that the same browser has open:
-they can send requests here, and by DNS rebinding even read the answers. Therefore the Host has to be a name of this
-computer, what changes anything has to come from a page of ours (Origin) and carry its token, and cookies are not sent along from
-elsewhere (SameSite).
+Without a password the page is only for this computer. There the dangers are other web sites that the same browser has
+open: they can send requests here, and by DNS rebinding even read the answers. Therefore the Host has to be a name of
+this computer, what changes anything has to come from a page of ours (Origin) and carry its token, and cookies are not
+sent along from elsewhere (SameSite).
 """
 
 import hashlib
@@ -42,7 +42,8 @@ class Access:
         self._attempts = _Attempts()
 
     def knows_host(self, host: str) -> bool:
-        """Whether the Host header of a request names this computer. With a password any address does; names have to be known,
+        """Whether the Host header of a request names this computer. With a password any address does; names have to be
+        known,
         or a web site could give its own name to this computer's address."""
         name = re.sub(r":\d+$", "", host.lower())
         if name in self._names:

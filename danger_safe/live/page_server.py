@@ -22,7 +22,8 @@ REQUEST_S = 20.0  # that a request may take to be sent
 THREADS = 1  # that makes answers: each more would keep some megabytes
 CLOSE_S = 2  # that answers under way may take at the end
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src "
+    "'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -44,7 +45,8 @@ class Server:
         self._socket = listen(host, port)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app, http=_Connection, ws="none", lifespan="off", log_config=None, log_level="critical", access_log=False,
+                app, http=_Connection, ws="none", lifespan="off", log_config=None, log_level="critical",
+                access_log=False,
                 proxy_headers=False, server_header=False, timeout_keep_alive=10, timeout_graceful_shutdown=CLOSE_S,
             )
         )  # fmt: skip
@@ -93,7 +95,8 @@ class _Connection(H11Protocol):
 
 
 def guarded(app: Callable, access: Access) -> Callable:
-    """An ASGI application that refuses what is not meant for us, before anything looks at it, and says what browsers may do."""
+    """An ASGI application that refuses what is not meant for us, before anything looks at it, and says what browsers
+    may do."""
 
     async def answer(scope, receive, send) -> None:
         if scope["type"] != "http":

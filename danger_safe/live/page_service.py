@@ -1,4 +1,5 @@
-"""What the service has besides for the page: the newest of each source, the windows of events, verdicts, and the page itself."""
+"""What the service has besides for the page: the newest of each source, the windows of events, verdicts, and the page
+itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ class PageService:
     """Is told what is heard. Whatever fails in here is said once, and the listening goes on."""
 
     def __init__(
-        self, config: Config, engine: Engine, sources: list[Source], policies: dict[str, Policy], say: Callable[[str], None]
+        self, config: Config, engine: Engine, sources: list[Source], policies: dict[str, Policy],
+        say: Callable[[str], None]
     ):  # fmt: skip
         """Raises UserError where the port cannot be had, a package is missing or the verdicts cannot be read."""
         log = Path(config.log.file)

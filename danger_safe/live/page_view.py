@@ -24,7 +24,8 @@ _NUMBERS = ("score", "threshold", "start", "end")
 
 
 class EventList:
-    """The newest events as they were logged, and what was said of them. Events come from one thread, looks from others."""
+    """The newest events as they were logged, and what was said of them. Events come from one thread, looks from
+    others."""
 
     def __init__(self, log: Path, verdicts: dict[str, Verdict]):
         """``log``: events.jsonl as it was left the last time; a line that is no event is passed over."""
@@ -72,7 +73,8 @@ class View:
     """Makes what the page shows of what is known."""
 
     def __init__(
-        self, sources: list[Source], policies: dict[str, Policy], alarm: AlarmConfig, monitor: Monitor, events: EventList,
+        self, sources: list[Source], policies: dict[str, Policy], alarm: AlarmConfig, monitor: Monitor,
+        events: EventList,
         tags: AudioSetTags | None, recordings: Path | None, windows: Path,
     ):  # fmt: skip
         """``recordings``: the folder of events' sounds, if they are kept; ``windows``: that of events' windows."""
@@ -93,7 +95,8 @@ class View:
         return path if self.events.get(name) is not None and path.is_file() else None
 
     def state(self, words: Words, seen: str) -> dict:
-        """All that changes, as JSON takes it. The events are left out where they are still those of the version ``seen``."""
+        """All that changes, as JSON takes it. The events are left out where they are still those of the version
+        ``seen``."""
         sources = [self._source(source, words) for source in self.sources]
         alarms = [f"{source['name']}: {source['category']}" for source in sources if source["danger"]]
         state = {

@@ -17,7 +17,8 @@ ENGLISH = {
     "tags": "Sounds like",
     "no tags": "nothing yet",
     "why": "Why no alarm",
-    "learnt": "Learnt from your verdicts ({count}): on the shipped evaluation it finds {found} instead of {found_before} % of dangers, with {wrong} "
+    "learnt": "Learnt from your verdicts ({count}): on the shipped evaluation it finds {found} instead of "
+    "{found_before} % of dangers, with {wrong} "
               "instead of {wrong_before} % false alarms. listen.py --forget goes back.",
     "last events": "Last events",
     "no events": "No events yet. What is heard as danger appears here, alarm or not.",
@@ -34,7 +35,8 @@ ENGLISH = {
     "sound": "Sound of the event",
     "no sound": "no sound was kept",
     "picture": "Picture: highest score {score}, alarm from {threshold}",
-    "pictures": "In the pictures time runs to the right, and pitch upwards where sound was kept. White: the score; dashed: from where it is an "
+    "pictures": "In the pictures time runs to the right, and pitch upwards where sound was kept. White: the score; "
+    "dashed: from where it is an "
                 "alarm; orange: the event.",
     "offline": "listen.py does not answer. What is shown here is old.",
     "no script": "This page needs JavaScript.",
@@ -86,7 +88,8 @@ VIETNAMESE = {
     "tags": "Nghe giống",
     "no tags": "chưa có gì",
     "why": "Vì sao không báo động",
-    "learnt": "Đã học từ nhận xét của bạn ({count}): trên bộ đánh giá kèm theo, phát hiện {found} thay vì {found_before} % âm thanh nguy hiểm, "
+    "learnt": "Đã học từ nhận xét của bạn ({count}): trên bộ đánh giá kèm theo, phát hiện {found} thay vì "
+    "{found_before} % âm thanh nguy hiểm, "
               "báo động giả {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa về như ban đầu.",
     "last events": "Các sự kiện gần đây",
     "no events": "Chưa có sự kiện nào. Âm thanh nghe như nguy hiểm sẽ hiện ở đây, dù có báo động hay không.",
@@ -103,7 +106,8 @@ VIETNAMESE = {
     "sound": "Âm thanh của sự kiện",
     "no sound": "không giữ âm thanh",
     "picture": "Hình: điểm cao nhất {score}, báo động từ {threshold}",
-    "pictures": "Trong hình, thời gian chạy sang phải; nơi có giữ âm thanh, cao độ hướng lên trên. Trắng: điểm số; nét đứt: ngưỡng báo "
+    "pictures": "Trong hình, thời gian chạy sang phải; nơi có giữ âm thanh, cao độ hướng lên trên. Trắng: điểm số; nét "
+    "đứt: ngưỡng báo "
                 "động; cam: sự kiện.",
     "offline": "listen.py không trả lời. Những gì hiện ở đây đã cũ.",
     "no script": "Trang này cần JavaScript.",

@@ -22,7 +22,8 @@ RATE = 16_000
 KINDS = [
     ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "ULAW"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"),
     ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AIFF", "FLOAT"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("CAF", "ALAC_16"),
-    ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("VOC", "PCM_16"), ("NIST", "PCM_16"),
+    ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("VOC", "PCM_16"),
+    ("NIST", "PCM_16"),
 ]  # fmt: skip
 ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 
@@ -164,7 +165,8 @@ def test_what_ordinary_files_have_behind_their_sound(tmp_path):
     path = tmp_path / "sound.wav"
     odd = noise(1.00006)[:16_001]
     for content in (WAV, encoded(odd, subtype="PCM_U8"), encoded(odd, subtype="PCM_24")):
-        for tail in (b"", b"\0", bytes(452), b"LIST\4\0\0\0INFO", b"TAG" + bytes(125), b"id3 \x0a\0\0\0ID3\3\0\0\0\0\0\0",
+        for tail in (b"", b"\0", bytes(452), b"LIST\4\0\0\0INFO", b"TAG" + bytes(125),
+        b"id3 \x0a\0\0\0ID3\3\0\0\0\0\0\0",
                      b"abcd\4\0\0\0efgh", b"\r\n"):  # fmt: skip
             seconds, complaint = heard(path, content + tail)
             assert complaint == "" and seconds == pytest.approx(round(seconds), abs=0.01), tail
@@ -201,7 +203,8 @@ def recording(tmp_path_factory):
 @ffmpeg
 def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
     for name, *flags in (
-        ("a.m4a", "-movflags", "faststart"), ("a.aac",), ("a.mka", "-c:a", "aac"), ("a.webm", "-c:a", "libopus"), ("a.wma",),
+        ("a.m4a", "-movflags", "faststart"), ("a.aac",), ("a.mka", "-c:a", "aac"), ("a.webm", "-c:a", "libopus"),
+        ("a.wma",),
         ("a.flv",),
         ("f.mp4", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "500000"),
     ):  # fmt: skip

@@ -55,7 +55,8 @@ def test_flags_are_answered_before_anything_heavy_is_loaded():
     """In one process for all scripts and danger-safe: modules that take seconds to load cannot be loaded in it."""
     code = """
 import runpy, sys
-HEAVY = {"torch", "sklearn", "scipy", "pandas", "librosa", "matplotlib", "pyarrow", "joblib", "dask", "MNN", "sounddevice"}
+HEAVY = {"torch", "sklearn", "scipy", "pandas", "librosa", "matplotlib", "pyarrow", "joblib", "dask", "MNN",
+         "sounddevice"}
 class Refuse:
     def find_spec(self, name, *_):
         assert name.partition(".")[0] not in HEAVY, f"{name} is loaded before the flags are read"

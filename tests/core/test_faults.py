@@ -1,7 +1,8 @@
 """Full disks, kills, clocks that go back: nothing that looks whole is ever partial, and the next run goes on.
 
-A limit on the size of files stands for the full disk where no small file system can be made: writing fails in the middle
-in the same way. tests/kill_moments.py is the long version of the kills, tests/embeddings/test_resume.py has those of extraction.
+A limit on the size of files stands for the full disk where no small file system can be made: writing fails in the
+middle in the same way. tests/kill_moments.py is the long version of the kills, tests/embeddings/test_resume.py has
+those of extraction.
 """
 
 import json

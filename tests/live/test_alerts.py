@@ -71,7 +71,8 @@ def broker(folder, port, *settings):
 
 
 def subscriber(port, name, **tls):
-    """A client that hears everything from now on: (topic, payload, retained). What is sent with quality of service 1 while
+    """A client that hears everything from now on: (topic, payload, retained). What is sent with quality of service 1
+    while
     it is not connected waits for it."""
     paho = pytest.importorskip("paho.mqtt.client")
     heard, subscribed = [], threading.Event()
@@ -101,7 +102,8 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
         client, heard = subscriber(port, "all along")
         newest = lambda: {topic: payload for topic, payload, _ in heard}  # noqa: E731
         phases = lambda: list(dict.fromkeys(  # some may come twice, as quality of service 1 says  # noqa: E731
-            (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload, _ in heard if topic.endswith("event")
+            (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload,
+            _ in heard if topic.endswith("event")
         ))  # fmt: skip
         wait_for(lambda: newest().get("danger-safe/status") == "online")
         wait_for(lambda: newest().get("danger-safe/front-door/status") == "online")
@@ -137,7 +139,8 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
 
 
 def check_discovery(retained):
-    """Against Home Assistant's schema of device discovery (home-assistant/core, components/mqtt/schemas.py), without which
+    """Against Home Assistant's schema of device discovery (home-assistant/core, components/mqtt/schemas.py), without
+    which
     it passes a device over: required keys are there, and none that it does not know."""
     (topic,) = [topic for topic in retained if topic.startswith("homeassistant/")]
     message = json.loads(retained[topic])
@@ -171,7 +174,8 @@ def test_a_broker_with_tls_and_a_password_and_the_last_will(tmp_path):
     def make(*command):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
-    make("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "ca.pem", "-days", "2",
+    make("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "ca.pem", "-days",
+    "2",
          "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")  # fmt: skip
     make("mosquitto_passwd", "-c", "-b", "users", "listener", "secret")
     (tmp_path / "users").chmod(0o700)

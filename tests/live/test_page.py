@@ -104,7 +104,8 @@ def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
         assert client.ask(f"/picture/{with_sound}")[0] == 200  # it was made once
         (tmp_path / "recordings" / f"{without}.flac").write_bytes(b"damaged")
         assert client.ask(f"/picture/{without}")[0] == 404
-        places = ("../secret", "../secret.flac", "..\\secret", "other", "../recordings/other", f"./{with_sound}", "%00", ".", "..",
+        places = ("../secret", "../secret.flac", "..\\secret", "other", "../recordings/other", f"./{with_sound}", "%00",
+        ".", "..",
                   str(tmp_path / "secret"), with_sound + "/..", with_sound + "\0", "a" * 5000)  # fmt: skip
         for folder in ("/sound/", "/picture/", "/"):
             for name in places:
@@ -125,7 +126,8 @@ def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
     event = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
     log.write_text("\n".join([
         *(json.dumps(event | {"id": name}) for name in ("../secret", "a/b", "C:x", "", "a.b", "x" * 400)),
-        json.dumps(event | {"score": float("nan")}), json.dumps(event | {"started_at": "yesterday"}), "[1]", "{", "[" * 9999,
+        json.dumps(event | {"score": float("nan")}), json.dumps(event | {"started_at": "yesterday"}), "[1]", "{",
+        "[" * 9999,
         json.dumps(event | {"id": "good-1", "source": "<script>"}), ""]), encoding="utf-8")  # fmt: skip
     with Stage(tmp_path) as stage:
         (listed,) = stage.client().state()["events"]
@@ -162,7 +164,8 @@ def test_verdicts_are_kept_and_can_be_taken_back(tmp_path, monkeypatch):
             assert client.ask("/verdict", "POST", body, **sent)[0] == status
         for wrong in ({"x_token": "0" * 64}, {"x_token": ""}, {"x_token": "é"}, {"origin": None}, {"origin": "null"},
                       {"origin": "http://evil.example"}, {"origin": f"http://127.0.0.1:{stage.port}.evil.example"},
-                      {"sec_fetch_site": "cross-site"}, {"cookie": None}, {"cookie": f"danger-safe-{stage.port}=" + "a" * 43}):  # fmt: skip
+                      {"sec_fetch_site": "cross-site"}, {"cookie": None},
+                      {"cookie": f"danger-safe-{stage.port}=" + "a" * 43}):  # fmt: skip
             assert client.judge(first, "right", **wrong) == 403, wrong
 
         def full(_):
@@ -186,12 +189,15 @@ def test_verdicts_are_kept_and_can_be_taken_back(tmp_path, monkeypatch):
 def test_other_sites_are_refused(tmp_path):
     with Stage(tmp_path, ("a",)) as stage:
         client, port = stage.client(), stage.port
-        for host, status in ((f"127.0.0.1:{port}", 200), (f"localhost:{port}", 200), ("[::1]:1", 200), ("127.0.0.1", 200),
-                             (f"evil.example:{port}", 421), ("192.168.1.5", 421), ("127.0.0.1.evil.example", 421), ("", 421),
+        for host, status in ((f"127.0.0.1:{port}", 200), (f"localhost:{port}", 200), ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+                             (f"evil.example:{port}", 421), ("192.168.1.5", 421), ("127.0.0.1.evil.example", 421),
+                             ("", 421),
                              ("localhost.", 421), ("127.0.0.1@evil.example", 421), (None, 400)):  # fmt: skip
             for path in ("/", "/state", "/page.js"):
                 assert client.ask(path, host=host)[0] == status, host
-        for site, mode, status in (("cross-site", "no-cors", 403), ("same-site", "cors", 403), ("cross-site", "navigate", 200),
+        for site, mode, status in (("cross-site", "no-cors", 403), ("same-site", "cors", 403),
+        ("cross-site", "navigate", 200),
                                    ("none", "navigate", 200), ("same-origin", "cors", 200)):  # fmt: skip
             assert client.ask("/state", sec_fetch_site=site, sec_fetch_mode=mode)[0] == status
         for path in ("/", "/state", "/absent", "/page.css"):

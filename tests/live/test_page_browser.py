@@ -1,4 +1,5 @@
-"""The page of listen.py in headless Chromium: players, pictures and buttons, by mouse and by keyboard, on a phone and a desk."""
+"""The page of listen.py in headless Chromium: players, pictures and buttons, by mouse and by keyboard, on a phone and a
+desk."""
 
 import json
 import time

@@ -1,4 +1,5 @@
-"""What compare_models.py says of mistakes: which clips, in which order, and a page that works, offline, in a browser."""
+"""What compare_models.py says of mistakes: which clips, in which order, and a page that works, offline, in a
+browser."""
 
 import csv
 import html
@@ -21,7 +22,8 @@ from danger_safe.reports.embedding_map import SHADES, lay_out, write_map
 from danger_safe.reports.mistakes import find_mistakes, names_of, nearest
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_all
 
-NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'  # a file name that Linux and macOS allow; the / becomes _
+# a file name that Linux and macOS allow; the / becomes _
+NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'
 
 
 @pytest.fixture(scope="module")
