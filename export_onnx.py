@@ -5,7 +5,8 @@
     python export_onnx.py --checkpoint my_network.pth --output my_network.onnx
 
 In:   a checkpoint, by name or file
-Out:  an ONNX file (opset 18, plain operations only: the spectrogram is a convolution). Its input is waveform: float32, mono,
+Out:  an ONNX file (opset 18, plain operations only: the spectrogram is a convolution). Its input is waveform:
+      float32, mono,
       32,000 samples a second, full scale 1, (batch, samples). Its outputs are embedding, (batch, dimensions), and tags,
       (batch, classes), each from 0 to 1. The file's metadata say the same, and name the tags
 

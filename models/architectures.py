@@ -1,7 +1,7 @@
 """What the three networks are made of, for those who compute them without PyTorch: settings, shapes, strides.
 
-The networks themselves are models.py (Cnn14), compact.py and mn04.py; tests/models/test_engine.py holds the two against each
-other.
+The networks themselves are models.py (Cnn14), compact.py and mn04.py; tests/models/test_engine.py holds the two against
+each other.
 """
 
 from typing import NamedTuple
@@ -80,7 +80,8 @@ def scaled(channels: int) -> int:
 
 
 def tensor_shapes(kind: str, settings: dict) -> Shapes:
-    """The shape of every learnt tensor of a network, by name; counters of batches, which nothing needs, are left out."""
+    """The shape of every learnt tensor of a network, by name; counters of batches, which nothing needs, are left
+    out."""
     if kind == "mn04":
         return _mn04(settings["classes"])
     width, classes = settings["width"], settings["classes"]

@@ -1,7 +1,8 @@
-"""A checkpoint written down for MNN's converter, with the sounds that the result is tried on. converted.py runs this in a
-process of its own, since it needs four times the checkpoint's memory.
+"""A checkpoint written down for MNN's converter, with the sounds that the result is tried on. converted.py runs this in
+a process of its own, since it needs four times the checkpoint's memory.
 
-Files: network.onnx, arrays.npz (mel bank, head), probes_*.npz (log-mels, and the embeddings that a reference computes of them)
+Files: network.onnx, arrays.npz (mel bank, head), probes_*.npz (log-mels, and the embeddings that a reference computes
+    of them)
 and info.json (what is known of the checkpoint).
 """
 

@@ -5,9 +5,9 @@
         embeddings = engine.embed(logmel[None])        # (1, dimensions)
         logits = engine.head(embeddings)               # (1, classes): what the network itself calls it
 
-``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else ONNX Runtime, PyTorch or, if there is nothing else, NumPy:
-what requirements/predict.txt installs is enough. ``engine.name`` says which it is.
-models.models.Cnn14 remains the reference: tests/models/test_engine.py holds every engine against it.
+``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else ONNX Runtime, PyTorch or, if there is nothing else,
+NumPy: what requirements/predict.txt installs is enough. ``engine.name`` says which it is. models.models.Cnn14 remains
+the reference: tests/models/test_engine.py holds every engine against it.
 """
 
 import contextlib
@@ -89,9 +89,9 @@ class Engine:
 def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_latency: bool = False) -> Engine:
     """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
 
-    ``low_latency``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than to hear
-    it, NumPy stands in, or for Cnn14 PyTorch, and ``convert_for_next_time`` is for afterwards.
-    Raises UserError for a checkpoint that is none, or for a GPU that is not there.
+    ``low_latency``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than
+    to hear it, NumPy stands in, or for Cnn14 PyTorch, and ``convert_for_next_time`` is for afterwards. Raises UserError
+    for a checkpoint that is none, or for a GPU that is not there.
     """
     if checkpoint == "mfcc":
         return _mfcc_engine()
@@ -197,7 +197,8 @@ def _torch_has_cuda() -> bool:
     if torch.cuda.is_available():
         return True
     warn(
-        f"there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it: the CPU does the work (pytorch.org has builds with CUDA)"
+        f"there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it: the CPU does the work (pytorch.org "
+        f"has builds with CUDA)"
     )
     return False
 

@@ -52,7 +52,8 @@ class Graph:
         return name
 
     def convolve(
-        self, x: str, weight: np.ndarray, bias: np.ndarray | None = None, strides: tuple[int, ...] = (1, 1), groups: int = 1
+        self, x: str, weight: np.ndarray, bias: np.ndarray | None = None, strides: tuple[int, ...] = (1, 1),
+        groups: int = 1
     ) -> str:  # fmt: skip
         """A convolution in one or two dimensions whose maps keep their size but for the stride."""
         kernel = list(weight.shape[2:])
@@ -126,8 +127,8 @@ def _kaldi_mel(graph: Graph, front_end: KaldiMel, x: str) -> str:
 def _mel_power(graph: Graph, x: str, window: np.ndarray, mel_bank: np.ndarray) -> str:
     """(batch, 1, samples) -> mel power, (batch, mel bins, frames).
 
-    The Fourier transform is a convolution with cosines and sines, which runs wherever a convolution does; ONNX's STFT does
-    not run on the accelerators of phones.
+    The Fourier transform is a convolution with cosines and sines, which runs wherever a convolution does; ONNX's STFT
+    does not run on the accelerators of phones.
     """
     half = len(window) // 2
     padded = graph.node("Pad", x, graph.tensor([0, 0, half, 0, 0, half]), mode="reflect")

@@ -5,10 +5,10 @@
     weights.info, weights.kind                       # what is known of the file; cnn14, compact or mn04
 
 Three layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
-ignored). EfficientAT's: the state dict alone. Ours, written by ``save_checkpoint``: ``settings`` (the arguments of Cnn14, CompactNet or Mn04), ``model`` (the learnt tensors,
-matrices in half precision), ``categories``, ``fingerprints`` (of the sounds it was fine-tuned on), ``licence`` and
-``training``. Where there
-is an entry ``scales``, matrices are whole numbers of one byte, a row of each to be multiplied with its scale.
+ignored). EfficientAT's: the state dict alone. Ours, written by ``save_checkpoint``: ``settings`` (the arguments of
+Cnn14, CompactNet or Mn04), ``model`` (the learnt tensors, matrices in half precision), ``categories``, ``fingerprints``
+(of the sounds it was fine-tuned on), ``licence`` and ``training``. Where there is an entry ``scales``, matrices are
+whole numbers of one byte, a row of each to be multiplied with its scale.
 """
 
 import math

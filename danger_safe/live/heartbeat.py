@@ -1,7 +1,7 @@
 """A sign of life for those who start the service again when it hangs: systemd's watchdog, a container's health check.
 
-NOTIFY_SOCKET is systemd's (Type=notify, WatchdogSec), DANGER_SAFE_HEARTBEAT names a file whose time is set to now. Where
-neither is in the environment, nothing happens.
+NOTIFY_SOCKET is systemd's (Type=notify, WatchdogSec), DANGER_SAFE_HEARTBEAT names a file whose time is set to now.
+Where neither is in the environment, nothing happens.
 """
 
 import contextlib

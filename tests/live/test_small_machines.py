@@ -20,7 +20,8 @@ from models.checkpoints import load_model
 from models.parity import PROMISE, largest_error
 
 ABSENT = (
-    "torch", "torchlibrosa", "librosa", "numba", "scipy", "pandas", "sklearn", "joblib", "skops", "matplotlib", "PIL", "jinja2",
+    "torch", "torchlibrosa", "librosa", "numba", "scipy", "pandas", "sklearn", "joblib", "skops", "matplotlib", "PIL",
+    "jinja2",
     "threadpoolctl", "onnx", "onnxruntime",
 )  # fmt: skip
 EMBED = """
