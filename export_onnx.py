@@ -10,8 +10,8 @@ Out:  an ONNX file (opset 18, plain operations only: the spectrogram is a convol
       32,000 samples a second, full scale 1, (batch, samples). Its outputs are embedding, (batch, dimensions), and tags,
       (batch, classes), each from 0 to 1. The file's metadata say the same, and name the tags
 
-It is written only where ONNX Runtime computes from it what PyTorch computes, on sounds of several kinds, levels and lengths.
-The built-in detector (models/detector.npz) judges the embedding of compact.
+It is written only where ONNX Runtime computes from it what PyTorch computes, on sounds of several kinds, levels and
+lengths. The built-in detector (models/detector.npz) judges the embedding of compact.
 """
 
 import sys
@@ -154,7 +154,8 @@ def describe(weights: Weights, samples: int | None) -> dict[str, str]:
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", default="compact", metavar="NAME|FILE", help="compact: the small network of this repository; mn04 "
+    add("--checkpoint", default="compact", metavar="NAME|FILE", help="compact: the small network of this repository; "
+        "mn04 "
         "(4 MB) and cnn14 (327 MB): downloaded when absent; or a file")  # fmt: skip
     add(
         "--output",
@@ -163,8 +164,10 @@ def parse(arguments: list[str]):
         metavar="FILE",
         help="what is written (default: the checkpoint's name.onnx)",
     )
-    add("--seconds", type=cli.number(MIN_SAMPLES / SAMPLE_RATE), default=None, metavar="S", help="one length of sound, in batches of "
-        f"one; at least {MIN_SAMPLES / SAMPLE_RATE:g} (default: any length, any batch; short sounds are padded with silence)")  # fmt: skip
+    add("--seconds", type=cli.number(MIN_SAMPLES / SAMPLE_RATE), default=None, metavar="S",
+    help="one length of sound, in batches of "
+        f"one; at least {MIN_SAMPLES / SAMPLE_RATE:g} (default: any length, any batch; short sounds are padded with "
+        f"silence)")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.checkpoint == "mfcc":
         parser.error("--checkpoint mfcc is no network")
