@@ -277,7 +277,7 @@ def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monk
     here = replace(checkpoint_files.OFFICIAL[name], path=tmp_path / "network.pth", url=server.url)
     monkeypatch.setitem(checkpoint_files.OFFICIAL, name, here)
     with pytest.raises(UserError, match="bytes where"):
-        checkpoints.checkpoint_path(name)
+        checkpoint_files.checkpoint_path(name)
     here.path.write_bytes(CONTENT)
     with pytest.raises(UserError, match=words):
         checkpoints.load_model(name)
