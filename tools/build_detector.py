@@ -47,7 +47,7 @@ FOLDS = 6
 C = 1e-3  # of the regression; 1e-5 to 1e-2 were tried (benchmarks/detector.md)
 CATEGORY_C = 1e-3
 FALSE_UNKNOWN_RATE = 0.05
-MAX_FALSE_ALARMS_PER_HOUR = {"low": 1.0, "normal": 6.0, "high": 20.0}
+MAX_FALSE_ALARMS_PER_HOUR = {"low": 1.0, "normal": 5.0, "high": 20.0}
 SUREST_TAGS = ("Siren", "Screaming", "Baby cry, infant cry", "Gunshot, gunfire", "Glass", "Shatter", "Breaking")
 DANGEROUS_TAGS = (
     *SUREST_TAGS, "Civil defense siren", "Police car (siren)", "Ambulance (siren)", "Fire engine, fire truck (siren)",

@@ -8,8 +8,12 @@ import numpy as np
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
 
 # The mean score of so many seconds of windows decides. A short sound is in as many windows as a window is long, so a
-# mean over that length dilutes no sound, and removes windows that are dangerous by chance.
+# mean over that length dilutes no sound, and removes windows that are dangerous by chance. A sound that half as many
+# seconds are far surer of needs no more of them: its alarm comes earlier, and false alarms stayed as few
+# (benchmarks/detector.md).
 SMOOTHING_S = 3.0
+SURE_AFTER_S = 1.5
+SURE_MARGIN = 0.15  # that the mean over SURE_AFTER_S gives away
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ScoredWindow:
     start: float  # seconds from the beginning
     end: float
     raw_score: float  # of this window by itself: tells when a sound begins and ends
-    smoothed_score: float  # mean of SMOOTHING_S of windows up to this one: decides whether there is danger
+    smoothed_score: float  # mean of SMOOTHING_S of windows up to this one, or nearly that of the newest: decides
     embedding: np.ndarray  # (dimensions,)
     unknown: bool = False  # it sounds like nothing that the detector was taught
     silent: bool = False  # nothing in it is loud enough to be judged

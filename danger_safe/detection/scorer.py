@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, distinct_channels
-from danger_safe.audio.windows import SMOOTHING_S, ScoredWindow, Window, windows
+from danger_safe.audio.windows import SMOOTHING_S, SURE_AFTER_S, SURE_MARGIN, ScoredWindow, Window, windows
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.onset import frames_per_hop, loudness
 from danger_safe.detection.personal import PersonalDetector
@@ -23,9 +23,11 @@ BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
 class Smoother:
-    """The running mean of a recording's window scores over SMOOTHING_S; it starts anew with each recording."""
+    """The running mean of a recording's window scores over SMOOTHING_S, or that over SURE_AFTER_S less SURE_MARGIN where
+    that is higher. It starts anew with each recording."""
 
     def __init__(self, hop: float):
+        self._newest = max(1, round(SURE_AFTER_S / hop))
         self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING_S / hop)))
 
     def smooth(self, window: ScoredWindow) -> ScoredWindow:
@@ -33,11 +35,12 @@ class Smoother:
         return replace(window, smoothed_score=self.add(window.start, window.raw_score))
 
     def add(self, start: float, score: float) -> float:
-        """The mean at the window that begins at ``start`` seconds, whose own score is ``score``."""
+        """The smoothed score at the window that begins at ``start`` seconds, whose own score is ``score``."""
         if start == 0:
             self._last.clear()
         self._last.append(score)
-        return sum(self._last) / len(self._last)
+        newest = list(self._last)[-self._newest :]
+        return max(sum(self._last) / len(self._last), sum(newest) / len(newest) - SURE_MARGIN)
 
 
 class NullDetector:
