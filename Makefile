@@ -5,7 +5,7 @@
 # make lint   format and code checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make fuzz   broken files by the million, MINUTES for each kind: Linux
-# make compact  trains models/compact.pth anew on SOUNDS (folders), without ESC50's recordings; TAGS: AudioSet's class list: two hours
+# make compact  trains models/compact.pth anew on SOUNDS (folders), without ESC50's recordings; TAGS: AudioSet's class list: three hours
 # make lock   requirements/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
 # make audit  asks the advisory database about every locked version (online)
 # make detector  makes models/detector.npz anew: of ESC50 and LABELLED clips, UNLABELLED sounds, ORDINARY long recordings (folders)

@@ -16,7 +16,16 @@ from typing import ClassVar
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from models.logmel import HOP_LENGTH, MIN_SAMPLES, N_FFT, pad_last_axis, power_blocks
+from models.logmel import (
+    HOP_LENGTH,
+    MIN_SAMPLES,
+    N_FFT,
+    MelBlock,
+    mel_blocks,
+    mel_power,
+    pad_last_axis,
+    power_blocks,
+)
 
 WINDOW_LENGTH = 800  # samples: 25 ms
 KALDI_MEL_BINS = 128
@@ -24,9 +33,6 @@ FMIN, FMAX = 0.0, 15_000.0  # Hz
 PRE_EMPHASIS = np.float32(0.97)
 LOG_OFFSET = np.float32(1e-5)
 MEAN, SCALE = np.float32(-4.5), np.float32(5.0)  # brings most values between -1 and 1
-BLOCK_BINS = (
-    8  # mel bins of one matrix product: a triangle spans few FFT bins, so most of a whole product would be zeros
-)
 
 
 def kaldi_mel_bank() -> np.ndarray:
@@ -73,9 +79,7 @@ class KaldiMel:
         return power_blocks(padded, self._window, N_FFT, HOP_LENGTH, self._used)
 
     def _log_mel(self, power: np.ndarray) -> np.ndarray:
-        mel = np.empty((*power.shape[:-1], KALDI_MEL_BINS), np.float32)
-        for heard, bins, block in self._blocks:
-            mel[..., bins] = power[..., heard] @ block
+        mel = mel_power(power, self._blocks)
         mel += LOG_OFFSET
         np.log(mel, out=mel)
         mel -= MEAN
@@ -98,12 +102,5 @@ class KaldiMel:
         return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
 
     @cached_property
-    def _blocks(self) -> list[tuple[slice, slice, np.ndarray]]:
-        """(FFT bins, mel bins, weights between them): all weights that are not zero."""
-        blocks = []
-        for start in range(0, KALDI_MEL_BINS, BLOCK_BINS):
-            bins = slice(start, start + BLOCK_BINS)
-            heard = np.flatnonzero(self.mel_bank[:, bins].any(axis=1))
-            heard = slice(int(heard[0]), int(heard[-1]) + 1)
-            blocks.append((heard, bins, np.ascontiguousarray(self.mel_bank[heard, bins])))
-        return blocks
+    def _blocks(self) -> list[MelBlock]:
+        return mel_blocks(self.mel_bank)

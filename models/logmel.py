@@ -23,7 +23,10 @@ MIN_SAMPLES = 31 * HOP_LENGTH  # 9,920 (0.31 s): 32 frames, the fewest that surv
 # Of one FFT. Arrays of a whole clip would go back to the system each time, and come anew page by page: that took more
 # time than all the arithmetic.
 BLOCK_FRAMES = 64
+BLOCK_BINS = 8  # mel bins of one matrix product
 MIN_PEAK = 1e-4  # -80 dB: peak normalisation amplifies nothing that is quieter than this to full scale
+
+MelBlock = tuple[slice, slice, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class LogMel:
 
     def from_power(self, power: np.ndarray) -> np.ndarray:
         """What ``power`` returned -> log-mel power in dB, (frames, 64)."""
-        mel = power @ self.mel_bank[: self._used]
+        mel = mel_power(power, self._blocks)
         return np.float32(10.0) * np.log10(np.maximum(mel, np.float32(self.floor)))
 
     @property
@@ -77,6 +80,33 @@ class LogMel:
     def _used(self) -> int:
         """FFT bins that any mel bin hears."""
         return int(np.flatnonzero(self.mel_bank.any(axis=1))[-1]) + 1
+
+    @cached_property
+    def _blocks(self) -> list[MelBlock]:
+        return mel_blocks(self.mel_bank)
+
+
+def mel_blocks(mel_bank: np.ndarray) -> list[MelBlock]:
+    """(FFT bins, mel bins, weights between them): all weights of a bank, (FFT bins, mel bins), that are not zero.
+
+    A triangle spans few FFT bins, so most of one whole product would be zeros. And BLAS would give that to several
+    threads, which wait for each other and for the network's cores longer than they compute.
+    """
+    blocks = []
+    for start in range(0, mel_bank.shape[1], BLOCK_BINS):
+        bins = slice(start, start + BLOCK_BINS)
+        heard = np.flatnonzero(mel_bank[:, bins].any(axis=1))
+        heard = slice(int(heard[0]), int(heard[-1]) + 1)
+        blocks.append((heard, bins, np.ascontiguousarray(mel_bank[heard, bins])))
+    return blocks
+
+
+def mel_power(power: np.ndarray, blocks: list[MelBlock]) -> np.ndarray:
+    """(…, frames, FFT bins) -> (…, frames, mel bins)."""
+    mel = np.empty((*power.shape[:-1], blocks[-1][1].start + blocks[-1][2].shape[1]), np.float32)
+    for heard, bins, weights in blocks:
+        mel[..., bins] = power[..., heard] @ weights
+    return mel
 
 
 def power_blocks(

@@ -32,6 +32,7 @@ from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_i
 from danger_safe.evaluation.thresholds import lowest_threshold
 from models.checkpoints import load_model
 from models.head import Head
+from tools.detector_tags import DANGEROUS_TAGS, SUREST_TAGS
 from tools.detector_windows import (
     Sound,
     WindowSet,
@@ -48,16 +49,6 @@ C = 1e-3  # of the regression; 1e-5 to 1e-2 were tried (benchmarks/detector.md)
 CATEGORY_C = 1e-3
 FALSE_UNKNOWN_RATE = 0.05
 MAX_FALSE_ALARMS_PER_HOUR = {"low": 1.0, "normal": 5.0, "high": 20.0}
-SUREST_TAGS = ("Siren", "Screaming", "Baby cry, infant cry", "Gunshot, gunfire", "Glass", "Shatter", "Breaking")
-DANGEROUS_TAGS = (
-    *SUREST_TAGS, "Civil defense siren", "Police car (siren)", "Ambulance (siren)", "Fire engine, fire truck (siren)",
-    "Emergency vehicle", "Yell", "Shout", "Children shouting", "Crying, sobbing", "Whimper", "Wail, moan",
-    "Machine gun",
-    "Fusillade", "Cap gun", "Explosion", "Burst, pop", "Boom", "Eruption", "Fireworks", "Firecracker", "Smash, crash",
-    "Alarm", "Smoke detector, smoke alarm", "Fire alarm", "Alarm clock", "Car alarm", "Buzzer", "Foghorn",
-    "Vehicle horn, car horn, honking", "Air horn, truck horn", "Toot", "Chainsaw", "Bark", "Dog", "Bow-wow", "Growling",
-    "Yip", "Howl", "Fire", "Crackle", "Thunder", "Thunderstorm", "Knock", "Slam", "Skidding", "Tire squeal",
-)  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:

@@ -23,8 +23,8 @@ BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
 class Smoother:
-    """The running mean of a recording's window scores over SMOOTHING_S, or that over SURE_AFTER_S less SURE_MARGIN where
-    that is higher. It starts anew with each recording."""
+    """The running mean of a recording's window scores over SMOOTHING_S, or that over SURE_AFTER_S less SURE_MARGIN
+    where that is higher. It starts anew with each recording."""
 
     def __init__(self, hop: float):
         self._newest = max(1, round(SURE_AFTER_S / hop))

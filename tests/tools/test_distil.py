@@ -7,9 +7,10 @@ import torch
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.errors import UserError
+from tools.detector_tags import DANGEROUS_TAGS
 from tools.distil import __main__ as distil
 from tools.distil.corpus import PIECE_S, collect
-from tools.distil.examples import RING_SIZE, Examples
+from tools.distil.examples import RING_SIZE, TAGS, Examples
 from tools.distil.mixtures import EXAMPLE_SAMPLES, MixtureMaker
 
 
@@ -58,16 +59,17 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
             array[:size] = rng.standard_normal((size, *array.shape[1:])).astype(np.float16)
         examples[name].written[0] = size
     ring, validation = examples["ring"], examples["validation"]
-    straight = Distillation(Recipe(2, batch_size=2), ring, validation, tmp_path / "straight")
+    tags = [*DANGEROUS_TAGS, *map(str, range(TAGS - len(DANGEROUS_TAGS)))]
+    straight = Distillation(Recipe(2, batch_size=2), tags, ring, validation, tmp_path / "straight")
     straight.run()
-    killed = Distillation(Recipe(2, batch_size=2), ring, validation, tmp_path / "state")
+    killed = Distillation(Recipe(2, batch_size=2), tags, ring, validation, tmp_path / "state")
     killed.student.train()
     killed._one_step()
     killed._save()
-    resumed = Distillation(Recipe(2, batch_size=2), ring, validation, tmp_path / "state")
+    resumed = Distillation(Recipe(2, batch_size=2), tags, ring, validation, tmp_path / "state")
     assert resumed.step == 1
     resumed.run()
     for name, value in straight.network().state_dict().items():
         torch.testing.assert_close(resumed.network().state_dict()[name], value, msg=name)
     with pytest.raises(UserError, match="belongs to a training with other settings"):
-        Distillation(Recipe(2, batch_size=3), ring, validation, tmp_path / "state")
+        Distillation(Recipe(2, batch_size=3), tags, ring, validation, tmp_path / "state")

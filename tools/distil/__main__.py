@@ -1,11 +1,12 @@
-"""Trains the compact network as a student of mn04: from nothing, without labels, on two cores in about two hours.
+"""Trains the compact network as a student of mn04: from nothing, without labels, on two cores in about three hours.
 
     python -m tools.distil --sounds SOUNDS UNLABELLED --without-esc50 dataset/ESC-50-master --output models/compact.pth
 
 Teacher and student hear the same three seconds, mixed of several recordings; the student often hears them as a bad
 recording would hold them. It learns the direction of the teacher's features (standardised, as a whole and in each of
-ten steps of time, through two linear projections that are thrown away) and its 527 AudioSet logits. S-SONDO, CED and
-EfficientAT are where the ideas come from; benchmarks/compact.md has the trials.
+ten steps of time, through two linear projections that are thrown away) and its 527 AudioSet logits. In the second half
+the learning rate rises once more, and dangers count for more. S-SONDO, CED and EfficientAT are where the ideas come
+from; benchmarks/compact.md has the trials.
 
 Whoever stops it, however, goes on with the same command: the state lies in --work and is written every three minutes.
 No clip of ESC-50 takes part, nor a recording that one was cut from: names that hold their Freesound numbers are left
@@ -31,12 +32,15 @@ from danger_safe.core.errors import UserError
 from danger_safe.finetuning.state import resume, running_average, save_state
 from models.checkpoints import save_checkpoint
 from models.compact import CompactNet
+from tools.detector_tags import DANGEROUS_TAGS, SUREST_TAGS
 from tools.distil.corpus import collect, freesound_numbers
 from tools.distil.examples import FEATURES, RING_SIZE, TAGS, VALIDATION_SIZE, Examples, make_validation, start_producer
 
 SAVE_EVERY_S = 180
 MIN_EXAMPLES = 9_000  # in the ring before the training begins
 MAX_GRAD_NORM = 5.0
+DANGER_P = 0.3  # the teacher's probability of a dangerous tag from which on an example counts as one
+DRAWN_FROM = 8  # times as many examples as a batch has are looked at for it
 DROPOUT = 0.1  # before the hidden layer
 LICENCE = "CC BY-NC 3.0 (trained on sounds of which several forbid commercial use)"
 
@@ -47,9 +51,12 @@ class Recipe:
 
     steps: int
     batch_size: int = 48
-    learning_rate: float = 2e-3
-    warm_up_steps: int = 80
+    learning_rates: tuple[float, float] = (2e-3, 1.2e-3)  # at the beginning of either half
+    warm_up_steps: int = 80  # of either half
     final_fraction: float = 0.02  # of the learning rate, at the end of its cosine
+    danger_weight: float = 3.0  # of the answers for dangerous tags, in the second half; 1 of others
+    surest_danger_weight: float = 5.0  # of those for which the detector looks first
+    danger_draws: float = 4.0  # times as often as other examples, in the second half
     weight_decay: float = 0.02
     average_decay: float = 0.998
     clip_weight: float = 1.0  # of the loss on the features' mean
@@ -61,10 +68,17 @@ class Recipe:
     seed: int = 0
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate at a step: up in a line, down along a cosine."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
-        warm = min(1.0, (step + 1) / self.warm_up_steps)
-        return self.learning_rate * warm * (self.final_fraction + (1 - self.final_fraction) * cosine)
+        """The learning rate at a step: in either half up in a line, down along a cosine."""
+        half = self.steps / 2
+        begun = half if self.is_second_half(step) else 0
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - begun) / half)))
+        warm = min(1.0, (step - begun + 1) / self.warm_up_steps)
+        highest = self.learning_rates[self.is_second_half(step)]
+        return highest * warm * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+    def is_second_half(self, step: int) -> bool:
+        """Whether dangers count for more at that step."""
+        return 2 * step >= self.steps
 
 
 class Student(nn.Module):
@@ -101,30 +115,39 @@ class Targets:
         self.clip_mean, self.clip_std = clip.mean(dim=0), clip.std(dim=0) + 1e-3
         self.step_mean, self.step_std = features.mean(dim=(0, 1)), features.std(dim=(0, 1)) + 1e-3
 
-    def losses(self, answer: tuple[torch.Tensor, ...], logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Of features, features in time, logits and tags: (4,), each 0 where the student answers as the teacher."""
+    def losses(
+        self, answer: tuple[torch.Tensor, ...], logits: torch.Tensor, features: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Of features, features in time, logits and tags: (4,), each 0 where the student answers as the teacher.
+
+        ``weights``: of the tags in the last two, (527,).
+        """
         own_logits, clip, steps = answer
         clip_loss = 1 - F.cosine_similarity(clip, (features.mean(dim=1) - self.clip_mean) / self.clip_std).mean()
         step_loss = 1 - F.cosine_similarity(steps, (features - self.step_mean) / self.step_std, dim=2).mean()
-        logit_loss = ((own_logits - logits) / self.logit_std).square().mean()
+        logit_loss = (((own_logits - logits) / self.logit_std).square() * weights).mean() / weights.mean()
         tags = torch.sigmoid(logits)
         entropies = (F.binary_cross_entropy_with_logits(x, tags, reduction="none") for x in (own_logits, logits))
-        own, least = (entropy.sum(dim=1).mean() for entropy in entropies)
+        own, least = ((entropy * weights).sum(dim=1).mean() for entropy in entropies)
         return torch.stack([clip_loss, step_loss, logit_loss, own - least])
 
 
 class Distillation:
     """One training, at the step where its saved state left it."""
 
-    def __init__(self, recipe: Recipe, ring: Examples, validation: Examples, state_file: Path):
+    def __init__(self, recipe: Recipe, tag_names: list[str], ring: Examples, validation: Examples, state_file: Path):
         self.recipe, self.ring, self.validation, self.state_file = recipe, ring, validation, state_file
+        self.dangerous_tags = [tag_names.index(name) for name in DANGEROUS_TAGS]
+        self.tag_weights = torch.ones(TAGS)
+        self.tag_weights[self.dangerous_tags] = recipe.danger_weight
+        self.tag_weights[[tag_names.index(name) for name in SUREST_TAGS]] = recipe.surest_danger_weight
         torch.manual_seed(recipe.seed)
         self.targets = Targets(ring)
         self.student = Student(self.targets.logit_mean).to(memory_format=torch.channels_last)
         matrices = [p for p in self.student.parameters() if p.ndim > 1]
         others = [p for p in self.student.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rates[0], betas=(0.9, 0.98))
         self.average = running_average(self.student, recipe.average_decay)
         self.weights = torch.tensor([recipe.clip_weight, recipe.step_weight, recipe.logit_weight, recipe.tag_weight])
         self.step = 0
@@ -152,7 +175,7 @@ class Distillation:
         with torch.inference_mode():
             for start in range(0, VALIDATION_SIZE, 128):
                 logmel, logits, features = self.validation.batch(np.arange(start, start + 128))
-                losses.append(self.targets.losses(self.average(logmel), logits, features))
+                losses.append(self.targets.losses(self.average(logmel), logits, features, torch.ones(TAGS)))
         return torch.stack(losses).mean(dim=0).tolist()
 
     def network(self) -> CompactNet:
@@ -166,8 +189,11 @@ class Distillation:
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate_at(self.step)
         there = min(int(self.ring.written[0]), RING_SIZE)
-        logmel, logits, features = self.ring.batch(rng.integers(0, there, recipe.batch_size))
-        losses = self.targets.losses(self.student(self._augment(logmel, rng)), logits, features)
+        second = recipe.is_second_half(self.step)
+        drawn = self._draw(there, rng) if second else rng.integers(0, there, recipe.batch_size)
+        logmel, logits, features = self.ring.batch(drawn)
+        weights = self.tag_weights if second else torch.ones(TAGS)
+        losses = self.targets.losses(self.student(self._augment(logmel, rng)), logits, features, weights)
         loss = (losses * self.weights).sum()
         if not torch.isfinite(loss):
             raise UserError(f"the loss is not a number any more at step {self.step}: lower the learning rate")
@@ -178,6 +204,14 @@ class Distillation:
         self.step += 1
         self.average.update_parameters(self.student)
         return losses.detach()
+
+    def _draw(self, there: int, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of examples for a batch, (batch,): those in which the teacher hears a danger are drawn more often."""
+        candidates = rng.integers(0, there, DRAWN_FROM * self.recipe.batch_size)
+        surest = np.array(self.ring.logits[candidates], np.float32)[:, self.dangerous_tags].max(axis=1)
+        likely = np.minimum(1 / (1 + np.exp(-surest)) / DANGER_P, 1.0)
+        weights = 1 + (self.recipe.danger_draws - 1) * likely
+        return rng.choice(candidates, self.recipe.batch_size, replace=False, p=weights / weights.sum())
 
     def _augment(self, logmel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """One band of some examples becomes their mean, and some are a little louder or softer than the teacher
@@ -227,7 +261,7 @@ def main(arguments: list[str]) -> int:
                 raise UserError("the process that mixes examples ended: its own message is above")
             bar.update(int(ring.written[0]) - bar.n)
             time.sleep(1)
-    training = Distillation(Recipe(args.steps), ring, validation, args.work / "state.pth")
+    training = Distillation(Recipe(args.steps), tag_names, ring, validation, args.work / "state.pth")
     training.run()
     producer.kill()
     save_checkpoint(
@@ -258,7 +292,7 @@ def parse(arguments: list[str]):
     add("--without-esc50", type=Path, metavar="DIR", help="a copy of ESC-50, of whose recordings nothing may be heard")
     add("--hold-out", nargs="+", required=True, metavar="COLLECTION", help="collections for validation: never heard")
     add("--tag-names", type=Path, required=True, metavar="FILE", help="AudioSet's class_labels_indices.csv")
-    add("--steps", type=cli.whole_number(1), default=5_000, metavar="N", help="of 48 examples each")
+    add("--steps", type=cli.whole_number(1), default=11_400, metavar="N", help="of 48 examples each")
     add("--examples-per-second", type=cli.number(0.1), default=20.0, metavar="N", help="new ones, beside the training")
     add("--threads", type=cli.whole_number(1), default=max(1, (os.cpu_count() or 2) - 1), metavar="N",
     help="of the training")  # fmt: skip
