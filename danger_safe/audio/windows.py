@@ -8,12 +8,12 @@ import numpy as np
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
 
 # The mean score of so many seconds of windows decides. A short sound is in as many windows as a window is long, so a
-# mean over that length dilutes no sound, and removes windows that are dangerous by chance. A sound that half as many
+# mean over that length dilutes no sound, and removes windows that are dangerous by chance. A sound that a third as many
 # seconds are far surer of needs no more of them: its alarm comes earlier, and false alarms stayed as few
 # (benchmarks/detector.md).
 SMOOTHING_S = 3.0
-SURE_AFTER_S = 1.5
-SURE_MARGIN = 0.15  # that the mean over SURE_AFTER_S gives away
+SURE_AFTER_S = 1.0
+SURE_MARGIN = 0.1  # that the mean over SURE_AFTER_S gives away
 
 
 @dataclass(frozen=True)

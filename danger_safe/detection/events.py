@@ -165,8 +165,8 @@ class EventFinder:
         begun = find_onset(list(self._recent), len(self._recent) - 1, self._window_s, self.hop_s)
         # all places of the new event's maxima will be after that
         limit = self._middle(self._at(opening)) - self.config.max_gap_s / 2
-        end = max(min(begun, limit), before.latest)
-        if begun < before.head[before.first_danger].end or end < before.earliest + SHORTEST_S:
+        end = min(begun, limit)
+        if begun < before.head[before.first_danger].end or end < before.latest + SHORTEST_S:
             return []
         self._begin(opening)
         return self._finished(before, end)
@@ -229,8 +229,9 @@ class EventFinder:
         """When the danger was that the window of that number, a local maximum, is sure of; and the window surest of it.
 
         All windows around that are about as sure hear the same sound: it is where they overlap or, where they are too
-        many for that, between the first and the last of them. The result stays within half a gap of the middle of the
-        windows that were averaged, and so before those of any later event.
+        many for that, between the first and the last of them. The result stays at most a quarter of a gap before the
+        middle of the windows that were averaged. It stays as much after it as keeps it before the place of any later
+        event, which a gap and one window separate from it at least.
         """
         averaged = [n for n in range(number - self._smoothing + 1, number + 1) if self._at(n)]
         surest = max(averaged, key=lambda n: self._at(n).raw_score)
@@ -240,9 +241,10 @@ class EventFinder:
             first -= 1
         while last < number + self._gap and self._at(last + 1) and self._at(last + 1).raw_score >= enough:
             last += 1
-        window, reach = self._at(number), self.config.max_gap_s / 2
+        window, reach = self._at(number), self.config.max_gap_s / 4
         since, until = self._at(last).start, self._at(first).end  # where all of them overlap, or what lies between them
         middle = self._middle(window)
         time = (since + until) / 2 if since <= until else min(max(middle, until), since)
-        latest = min(middle + reach, max(window.end - SHORTEST_S, window.start))
+        reach_after = (self._gap + 1) * self.hop_s - reach - SHORTEST_S
+        latest = min(middle + max(reach, reach_after), max(window.end - SHORTEST_S, window.start))
         return min(max(time, middle - reach, window.start), latest), self._at(surest)

@@ -77,7 +77,7 @@ def test_a_danger_after_a_doubtful_sound_is_an_event_of_its_own():
     before, event = found_in(windows, threshold=0.3)
     assert abs(event.start - siren[0]) <= 1 and abs(event.end - siren[1]) <= 1
     assert abs(before.start - doubtful[0]) <= 1 and before.end <= event.start
-    assert (before.score, event.score) == (pytest.approx(0.45), pytest.approx(0.8, abs=1e-3))
+    assert (before.score, event.score) == (pytest.approx(0.45), pytest.approx(0.85, abs=1e-3))
 
 
 @pytest.mark.parametrize("begins", [9.2, 10.0, 10.37])
