@@ -3,7 +3,7 @@ asked)."""
 
 import struct
 
-from danger_safe.audio import chained, chunked, mpeg
+from danger_safe.audio import chained, chunked, indexed, mpeg
 from danger_safe.audio.sections import Section, Source, after_padding, skip_id3
 
 _ASF, _FLV = b"\x30\x26\xb2\x75", b"FLV\x01"  # how WMA and WMV, and Flash videos, begin
@@ -41,9 +41,12 @@ def _finder(head: bytes):
         b"FORM": chunked.aiff,
         b"Crea": chunked.voc,
         b"NIST": chunked.nist,
+        b"TTA1": indexed.tta,
     }
     if head[:4] in chunked.RIFFS and head[8:12] == b"WAVE":
         return chunked.wav
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return indexed.avi
     if head[:4] == b"riff":
         return chunked.w64
     if head[4:8] == b"ftyp":

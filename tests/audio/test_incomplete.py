@@ -223,6 +223,21 @@ def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
 
 
 @ffmpeg
+def test_what_files_say_of_their_parts_is_checked(tmp_path, recording):
+    """Of TTA and AVI: ffmpeg goes on behind a stretch that is missing, and does not say so."""
+    for name, *flags in (("a.tta",), ("pcm.avi", "-c:a", "pcm_s16le"), ("mp3.avi", "-c:a", "mp3")):
+        content = made(tmp_path / name, "-i", recording, *flags).read_bytes()
+        half, more = len(content) // 2, len(content) * 2 // 3
+        assert heard(tmp_path / name) == (pytest.approx(6, abs=0.1), ""), name
+        assert heard(tmp_path / name, 2 * content) == (pytest.approx(12, abs=0.2), ""), name
+        assert heard(tmp_path / name, content[:half] + content[more:])[1], name
+    whole = made(tmp_path / "whole.tta", "-i", recording).read_bytes()
+    assert "is damaged" in heard(tmp_path / "b.tta", patched(whole, len(whole) // 2, bytes(4_000)))[1]
+    truehd = made(tmp_path / "a.thd", "-i", recording, "-c:a", "truehd", "-strict", "-2", "-f", "truehd")
+    assert heard(truehd)[1].startswith("cannot be decoded")  # nothing in it says how much there should be
+
+
+@ffmpeg
 def test_tracks_channels_and_times_of_films(tmp_path, recording):
     black = ("-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=9")
     late = made(tmp_path / "late.mkv", *black, "-itsoffset", 3, "-i", recording, "-c:a", "flac")
