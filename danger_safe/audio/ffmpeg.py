@@ -25,8 +25,8 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp
 MAX_MISSING = 0.3  # seconds by which a file may be shorter than it states
 # Kinds of file that hold their sound themselves and begin as such. hls, dash, concat and the like name other files.
 FORMATS = (
-    "aac,ac3,eac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,loas,matroska,webm,mlp,mov,mp4,m4a,"
-    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,ogg,rm,sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
+    "aac,ac3,eac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,loas,matroska,webm,mov,mp4,m4a,"
+    "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,ogg,rm,sox,tak,tta,voc,w64,wav,wtv,wv,xwma"
 )
 _STATED = {"asf", "ape", "avi", "caf", "flv", "matroska", "mov", "tak", "tta", "wav", "wtv", "wv"}  # how long they are
 _SOUND = re.compile(rb"^  Stream #0:\d+.*?: Audio: (\w+)", re.M)
@@ -57,7 +57,7 @@ class Facts:
 
     def __init__(self, path: Path):
         """Raises AudioError where it can make no sound of the file."""
-        command = [*_start(f"file:{path}"), "-v", "info"]
+        command = [*command_to_open(f"file:{path}"), "-v", "info"]
         try:
             done = subprocess.run([*command, "-i", f"file:{path}"], capture_output=True, timeout=GIVE_UP_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -135,7 +135,7 @@ class _Track:
 
     def __init__(self, source: str, number: int, facts: Facts | None):
         self._command = [
-            *_start(source), "-v", "level+verbose", "-stats", "-i", source,
+            *command_to_open(source), "-v", "level+verbose", "-stats", "-i", source,
             "-map", f"0:a:{number}", "-af", f"aresample={SAMPLE_RATE}:async=1:min_hard_comp=0.05:first_pts=0",
             "-c:a", "pcm_f32be", "-f", "au", "-",
         ]  # fmt: skip
@@ -239,8 +239,9 @@ class _Track:
         return re.sub(r"^file:.*?: (?=[^:]*$)", "", words)
 
 
-def _start(source: str) -> list[str]:
-    """How ffmpeg is called for an input: which protocols and kinds of file it may open."""
+def command_to_open(source: str) -> list[str]:
+    """How ffmpeg is called for a file or an address, up to the options of its input: which protocols and kinds of file
+    it may open."""
     protocols, formats = "file", FORMATS
     if is_stream_address(source):
         protocols, formats = (
@@ -249,7 +250,7 @@ def _start(source: str) -> list[str]:
         )
     program = shutil.which("ffmpeg") or "ffmpeg"
     command = [program, "-nostdin", "-hide_banner", "-protocol_whitelist", protocols, "-format_whitelist", formats]
-    # Over UDP, sound is lost where the network is busy.
+    # Over UDP, sound is lost where the network is busy; but some cameras speak nothing else.
     return [*command, "-rtsp_flags", "prefer_tcp"] if source.lower().startswith("rtsp") else command
 
 

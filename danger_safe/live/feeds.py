@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import queue
-import shutil
 import stat
 import subprocess
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.audio.decode import read_channels
+from danger_safe.audio.ffmpeg import command_to_open, has_program
 from danger_safe.audio.pcm import AudioError
 from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
 from danger_safe.core.cli import one_line
@@ -46,9 +46,8 @@ class FfmpegFeed(Feed):
     is_live = True
 
     def __init__(self, url: str):
-        command = [_ffmpeg(), "-nostdin", "-v", "error", "-analyzeduration", ANALYSE_US]
-        if url.startswith("rtsp"):
-            command += ["-rtsp_transport", "tcp"]  # UDP loses sound where the network is busy
+        _check_ffmpeg()
+        command = [*command_to_open(url), "-v", "error", "-analyzeduration", ANALYSE_US]
         # Packets are flushed one by one, or a slow stream's sound would wait in ffmpeg until 32 KB have come.
         command += ["-i", url, "-map", "0:a:0", "-c:a", "pcm_s16le", "-flush_packets", "1", "-f", "wav", "-"]
         self._url = url
@@ -62,7 +61,10 @@ class FfmpegFeed(Feed):
         broken = None
         try:
             with contextlib.closing(wav_pieces(self._process.stdout)) as pieces:
-                yield from pieces
+                for number, piece in enumerate(pieces):
+                    if not number:
+                        self._words.clear()  # a camera refused one of the ways to it, and was reached by another
+                    yield piece
         except AudioError as error:  # ffmpeg's own words say more
             broken = error
         finally:
@@ -148,7 +150,7 @@ def open_feed(config: SourceConfig) -> Feed:
 def check_can_open(config: SourceConfig) -> None:
     """Raises UserError for what no new try would mend: a missing program, package or file."""
     if config.url:
-        _ffmpeg()
+        _check_ffmpeg()
     if config.microphone and importlib.util.find_spec("sounddevice") is None:
         raise UserError(f'"{config.name}" is a microphone: pip install -r requirements/mic.txt')
     if config.file:
@@ -160,8 +162,6 @@ def check_can_open(config: SourceConfig) -> None:
             raise UserError(f'"{config.name}": {config.file} is no file')
 
 
-def _ffmpeg() -> str:
-    program = shutil.which("ffmpeg")
-    if program is None:
+def _check_ffmpeg() -> None:
+    if not has_program():
         raise UserError("ffmpeg is needed for addresses and is not installed (Debian: apt install ffmpeg)")
-    return program
