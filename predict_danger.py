@@ -239,7 +239,7 @@ class _Teller:
 
     def _ago(self, moment: float) -> float:
         """Seconds since a moment of a live recording."""
-        return time.time() - self._live.came_at(moment)
+        return time.monotonic() - self._live.came_at(moment)
 
     def _is_wanted(self, event: Event) -> bool:
         """Name the event, and say whether --only and --ignore let it through."""

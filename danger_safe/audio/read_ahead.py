@@ -40,11 +40,11 @@ class ReadAhead:
         self._thread.start()
 
     def came_at(self, moment: float) -> float:
-        """The wall-clock time, seconds since 1970, at which the sound at ``moment`` seconds of the recording came."""
+        """When, by time.monotonic, the sound at ``moment`` seconds of the recording came."""
         with self._changed:
             after = bisect_left(self._times, (moment, 0.0))
             if not self._times:
-                return time.time()
+                return time.monotonic()
             end, came = self._times[min(after, len(self._times) - 1)]
             return came - (end - moment)
 
@@ -99,7 +99,7 @@ class ReadAhead:
             self._held.append(piece)
             self._bytes += piece.nbytes
             self._read_s += len(piece) / SAMPLE_RATE
-            self._times.append((self._read_s, time.time()))
+            self._times.append((self._read_s, time.monotonic()))
             if self._times[0][0] < self._read_s - 2 * TIMES_S:
                 del self._times[: bisect_left(self._times, (self._read_s - TIMES_S, 0.0))]
             self._changed.notify_all()
