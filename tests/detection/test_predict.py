@@ -158,9 +158,9 @@ def test_a_live_stream_is_answered_while_it_runs(recording):
     process.stdin.flush()
     with patience(process):
         rows = [process.stdout.readline() for _ in range(4)]  # the header, and three windows that are complete
-    assert rows[-1].startswith(b"-,1.000,4.000,")
-    process.stdin.close()
-    assert process.wait() == 0
+        assert rows[-1].startswith(b"-,1.000,4.000,")
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recording):
@@ -170,12 +170,12 @@ def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recor
     process.stdin.flush()
     with patience(process):
         begin = json.loads(process.stdout.readline())
-    assert (begin["event"], begin["start"]) == ("begin", 0) and datetime.fromisoformat(begin["time"]).tzinfo
-    if sys.platform == "win32":  # which has no signal that asks
-        process.stdin.close()
-    else:
-        process.terminate()
-    end, whole = map(json.loads, process.communicate()[0].splitlines())
+        assert (begin["event"], begin["start"]) == ("begin", 0) and datetime.fromisoformat(begin["time"]).tzinfo
+        if sys.platform == "win32":  # which has no signal that asks
+            process.stdin.close()
+        else:
+            process.terminate()
+        end, whole = map(json.loads, process.communicate()[0].splitlines())
     assert process.returncode == 0 and end["event"] == "end" and whole["verdict"] == "Danger"
     assert whole["events"] == [{key: end[key] for key in ("start", "end", "peak", "score", "heard")}]
 
