@@ -132,7 +132,8 @@ def _batches(sounds: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def describe(weights: Weights, samples: int | None) -> dict[str, str]:
     """The file's metadata: what goes in, what comes out, and whose weights these are."""
-    info, free = weights.info, samples is None
+    info = weights.info
+    free = samples is None
     names = info.categories
     if not names and info.settings["classes"] == AUDIOSET_CLASSES:  # AudioSet's, which official files do not name
         names = read_info("compact").categories

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     found = read_clips(folder)
     labels = read_categories(args.categories, {clip.category for clip in found})
     chosen = [
-        replace(clip, label=labels[clip.category], file=f"{LABEL_NAMES[labels[clip.category]]}/{clip.path.name}")
+        replace(clip, label=labels[clip.category], file=f"{LABEL_NAMES[labels[clip.category]]}/{Path(clip.path).name}")
         for clip in sorted(found, key=lambda clip: clip.file)
         if clip.category in labels
     ]
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"none of the {len(chosen)} clips is in {folder / 'audio'}")
     placed, removed = place_clips(present, args.output, copy=args.copy)
 
-    counts = Counter((clip.label, clip.category) for clip in present)
+    counts = Counter((labels[clip.category], clip.category) for clip in present)
     for (label, category), count in sorted(counts.items()):
         print(f"{LABEL_NAMES[label]:<7} {cli.one_line(category):<16} {count:>5}")
     for label, name in enumerate(LABEL_NAMES):

@@ -169,7 +169,7 @@ def class_names(clips: list[Clip], target: str, same: dict[str, str]) -> dict[Cl
     unlabelled = [clip.file for clip in clips if clip.label is None]
     if unlabelled:
         raise UserError(f"--target label: {unlabelled[0]} is neither Danger nor Safe; run step 1, or --target category")
-    return {clip: LABEL_NAMES[clip.label] for clip in clips}
+    return {clip: LABEL_NAMES[clip.label] for clip in clips if clip.label is not None}
 
 
 def parse(arguments: list[str]):

@@ -31,7 +31,7 @@ from danger_safe.core.errors import UserError
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     # NumPy and the like take half a second to load: what is wrong with the flags is said before.
-    from danger_safe.detection.detector import load_builtin
+    from danger_safe.detection.detector import BuiltinDetector, load_builtin
     from danger_safe.detection.loading import open_detector
     from danger_safe.detection.scorer import HOP, WINDOW, Listener
     from danger_safe.live.config import EXAMPLE, read_config
@@ -54,12 +54,14 @@ def main(arguments: list[str]) -> int:
             open_detector(device="cpu", cores=1) as (engine, detector),
             Listener(engine, detector, WINDOW, HOP) as listener,
         ):
+            assert isinstance(detector, BuiltinDetector)  # no model was asked for
             if Learner(folder, detector, listener).learn(print) is detector:
                 print("nothing is learnt: there are no verdicts to learn from")
         return cli.DONE
     check_config(config, load_builtin().categories)  # before the network is made ready, which may take a minute
     # One process of the network: windows of all sources go through it together, and each more takes 60 MB.
     with open_detector(device="cpu", cores=1) as (engine, detector):
+        assert isinstance(detector, BuiltinDetector)  # no model was asked for
         service = Service(config, engine, detector)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())

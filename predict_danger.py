@@ -28,12 +28,14 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 
 # isort: split
 import argparse
+import io
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from difflib import get_close_matches
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -47,7 +49,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours
 from danger_safe.core.paths import is_address
 from danger_safe.data.clips import list_sounds
-from danger_safe.detection.detector import SENSITIVITIES, Detector, load_builtin
+from danger_safe.detection.detector import SENSITIVITIES, BuiltinDetector, Detector, load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
@@ -119,6 +121,7 @@ def is_short(recordings: list[str]) -> bool:
 def choose_threshold(args, detector: Detector) -> float:
     """The threshold that was asked for, in one of three ways; by default the detector's own."""
     if args.sensitivity:
+        assert isinstance(detector, BuiltinDetector)  # the flag is refused beside --model
         return detector.threshold_of(args.sensitivity)
     most = args.max_false_alarms_per_hour
     if most is None:
@@ -158,7 +161,7 @@ def hear(recording: Path | str, args, listener: Listener, summary: Summary, answ
     """
     live = (early or open_live(recording, args)) if isinstance(recording, str) else None
     finder = EventFinder(EventConfig(summary.threshold, min_duration_s=args.min_duration), args.hop)
-    pieces, seconds = (live, None) if live else open_file(recording)
+    pieces, seconds = (live, None) if live else open_file(Path(recording))
     overview = None
     if args.plot:
         from danger_safe.reports.timeline import Overview, draw_timeline  # matplotlib takes a second to load
@@ -239,6 +242,7 @@ class _Teller:
 
     def _ago(self, moment: float) -> float:
         """Seconds since a moment of a live recording."""
+        assert self._live is not None  # only of a live recording is it told
         return time.monotonic() - self._live.came_at(moment)
 
     def _is_wanted(self, event: Event) -> bool:
@@ -255,7 +259,8 @@ def open_live(recording: str, args) -> ReadAhead:
     if recording != STREAM:
         stopped = threading.Event()
         return ReadAhead(address_channels(recording, stopped), stopped)
-    stdin = sys.stdin.buffer.raw  # a thread that waits in Python's own buffer would keep Python from ending
+    # A thread that waits in Python's own buffer would keep Python from ending.
+    stdin = cast(io.BufferedReader, sys.stdin.buffer).raw
     return ReadAhead(raw_pieces(stdin, args.raw) if args.raw else wav_pieces(stdin))
 
 

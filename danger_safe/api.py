@@ -171,20 +171,22 @@ def _pieces(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     """float32 pieces at 32 kHz, (samples,) or (samples, channels): the detector hears each channel."""
     if not isinstance(sound, np.ndarray):
         return read_channels(Path(sound))
-    return resampled(iter([_checked(sound, sample_rate)]), sample_rate)
+    samples, rate = _checked(sound, sample_rate)
+    return resampled(iter([samples]), rate)
 
 
 def _blocks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     """The sound, mono at 32 kHz, in blocks of 60 s, the last one shorter."""
     if not isinstance(sound, np.ndarray):
         return read_blocks(Path(sound), WINDOW_SECONDS)
-    samples = np.concatenate(list(resampled(iter([mono(_checked(sound, sample_rate))]), sample_rate)))
+    whole, rate = _checked(sound, sample_rate)
+    samples = np.concatenate(list(resampled(iter([mono(whole)]), rate)))
     size = int(WINDOW_SECONDS * SAMPLE_RATE)
     return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
-def _checked(samples: np.ndarray, sample_rate: int | None) -> np.ndarray:
-    """The array as float32. Raises AudioError where it is no sound."""
+def _checked(samples: np.ndarray, sample_rate: int | None) -> tuple[np.ndarray, int]:
+    """The array as float32, and its rate. Raises AudioError where it is no sound."""
     if sample_rate is None or samples.ndim not in (1, 2) or samples.dtype.kind != "f":
         raise AudioError("needs to be an array of float, (samples,) or (samples, channels), with its sample_rate in Hz")
-    return finite(np.asarray(samples, np.float32))
+    return finite(np.asarray(samples, np.float32)), sample_rate

@@ -56,6 +56,7 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
     pipeline = build(flags.seed, flags.jobs)
     result = evaluate(pipeline, table, Rule.asked_for(flags.min_recall), flags.seed, jobs=flags.jobs, fit_whole=True)
     report, seen = summarise(result), int(table.seen.sum())
+    assert result.values is not None  # evaluate keeps them
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
         model = calibrated(pipeline, sigmoid, table.features, table.labels)

@@ -62,7 +62,9 @@ class CompactNet(LogMelNetwork):
     ):
         super().__init__(classes, fmin, fmax, floor, normalise, multilabel, dropout)
         self.settings |= {"width": width, "network": "compact"}
-        self.stem = nn.Conv2d(1, width, STEM_KERNEL, STEM_STRIDE, padding=[k // 2 for k in STEM_KERNEL], bias=False)
+        self.stem = nn.Conv2d(
+            1, width, STEM_KERNEL, STEM_STRIDE, padding=(STEM_KERNEL[0] // 2, STEM_KERNEL[1] // 2), bias=False
+        )
         self.bn_stem = nn.BatchNorm2d(width)
         for number, stride in enumerate(COMPACT_STRIDES):
             block = ResidualBlock(width * 2**number, width * 2 ** (number + 1), stride)
@@ -77,7 +79,8 @@ class CompactNet(LogMelNetwork):
     def blocks(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, 1, frames, 64) -> (batch, 16 * width, frames / 32 rounded up, 2)."""
         x = F.relu_(self.bn_stem(self.stem(x)))
-        for block in (self.block1, self.block2, self.block3, self.block4):
+        for number in range(len(COMPACT_STRIDES)):
+            block = self.get_submodule(f"block{number + 1}")
             x = self.drop(block(x), self.dropout[0])
         return x
 

@@ -9,6 +9,7 @@ and info.json (what is known of the checkpoint).
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> int:
     info, front_end = weights.info, weights.front_end
     known = asdict(info) | {"fingerprints": sorted(info.fingerprints), "categories": list(info.categories)}
     (folder / "info.json").write_text(json.dumps(known), encoding="utf-8")
-    np.savez(folder / "arrays.npz", mel_bank=front_end.mel_bank, **weights.head.arrays())
+    arrays: dict[str, Any] = {"mel_bank": front_end.mel_bank, **weights.head.arrays()}
+    np.savez(folder / "arrays.npz", **arrays)
     with open(folder / "network.onnx", "wb") as file:
         write_onnx(embedding_graph(weights), file)
     network = _reference(checkpoint, weights)

@@ -39,8 +39,9 @@ class Network(Protocol):
     max_concurrency: int  # batches that may be computed at once
     batch_size: int  # clips of five seconds in a batch that suit it
 
-    def embed(self, logmel: np.ndarray) -> np.ndarray:
+    def embed(self, logmel: np.ndarray, /) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
+        ...
 
     def close(self) -> None:
         """Release what it holds."""

@@ -44,7 +44,7 @@ class Graph:
         self.nodes.append(Node(operation, inputs, output, attributes))
         return output
 
-    def tensor(self, values: np.ndarray | list[int] | float) -> str:
+    def tensor(self, values: np.ndarray | np.floating | list[int] | float) -> str:
         """Add constant values, a list being integers; returns their name."""
         array = np.asarray(values, np.int64 if isinstance(values, list) else np.float32)
         name = f"tensor{len(self.tensors)}"

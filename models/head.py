@@ -26,7 +26,7 @@ class Head:
     @classmethod
     def of(cls, *layers: nn.Linear) -> Head:
         """The head that these layers of PyTorch are."""
-        return cls(tuple(tuple(p.detach().cpu().numpy() for p in (one.weight, one.bias)) for one in layers))
+        return cls(tuple((one.weight.detach().cpu().numpy(), one.bias.detach().cpu().numpy()) for one in layers))
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """(…, dimensions) -> (…, classes), before sigmoid or softmax."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 
@@ -141,7 +142,8 @@ def fourier_transforms() -> ModuleType:
 
 def mel_bank(fmin: float, fmax: float) -> np.ndarray:
     """Triangles on Slaney's mel scale, each of the same area, as librosa.filters.mel has them: float32, (513, 64)."""
-    edges = _hertz(np.linspace(*_mel(np.array([fmin, fmax])), MEL_BINS + 2))
+    lowest, highest = _mel(np.array([fmin, fmax]))
+    edges = _hertz(np.linspace(lowest, highest, MEL_BINS + 2))
     slopes = edges[:, None] - np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
     rising, falling = -slopes[:-2] / np.diff(edges)[:-1, None], slopes[2:] / np.diff(edges)[1:, None]
     bank = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
@@ -160,6 +162,6 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, above)
 
 
-def pad_last_axis(samples: np.ndarray, before: int, after: int, mode: str) -> np.ndarray:
+def pad_last_axis(samples: np.ndarray, before: int, after: int, mode: Literal["constant", "reflect"]) -> np.ndarray:
     """Pad the last axis alone."""
     return np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(before, after)], mode)

@@ -11,6 +11,8 @@ Schmid, Koutini, Widmer, "Efficient large-scale audio tagging via transformer-to
 of the official file.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -51,7 +53,8 @@ class Squeeze(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) both ways."""
         layers = self.conc_se_layers[0]
-        factor = torch.sigmoid(layers["fc2"](F.relu(layers["fc1"](x.mean(dim=(2, 3))))))
+        first, second = layers.get_submodule("fc1"), layers.get_submodule("fc2")
+        factor = torch.sigmoid(second(F.relu(first(x.mean(dim=(2, 3))))))
         return x * factor[:, :, None, None]
 
 
@@ -131,4 +134,4 @@ class Mn04(SoundNetwork):
     @property
     def head(self) -> Head:
         """``logits`` in NumPy: two layers."""
-        return Head.of(self.classifier[2], self.classifier[5])
+        return Head.of(*(cast(nn.Linear, self.classifier[number]) for number in (2, 5)))

@@ -84,9 +84,10 @@ class _Process:
         self._command = module_command(f"{__package__}.mnn_network", str(file), str(threads), str(winograd))
         self._process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen:
         if self._process is None:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._process
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         try:
@@ -103,19 +104,22 @@ class _Process:
             ) from error
 
     def _embed(self, logmel: np.ndarray) -> np.ndarray:
-        self.start()
-        _send(self._process.stdin, logmel)
-        return _receive(self._process.stdout)[0]
+        process = self.start()
+        assert process.stdin is not None and process.stdout is not None  # both are pipes
+        _send(process.stdin, logmel)
+        return _receive(process.stdout)[0]
 
     def close(self) -> int | None:
         """End the process, which has nothing to lose; returns its status."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             return None
-        self._process.kill()
+        assert process.stdin is not None and process.stdout is not None  # both are pipes
+        process.kill()
         with contextlib.suppress(OSError):  # what it did not read
-            self._process.stdin.close()
-        status = self._process.wait()
-        self._process.stdout.close()
+            process.stdin.close()
+        status = process.wait()
+        process.stdout.close()
         self._process = None
         return status
 

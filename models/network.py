@@ -4,7 +4,7 @@
 and the compact network (compact.py), which bring the blocks between; mn04 (mn04.py) is built otherwise.
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from danger_safe.core.cache_folder import prepare_numba
 from models.head import Head
 from models.kaldimel import KaldiMel
 from models.logmel import HOP_LENGTH, MEL_BINS, MIN_PEAK, MIN_SAMPLES, N_FFT, LogMel, mel_bank
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def channels_last(network: _Module) -> _Module:
+    """The network with the memory of its kernels laid out channels-last, where convolutions are faster."""
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] # PyTorch declares no such
 
 
 class SoundNetwork(nn.Module):
@@ -77,6 +84,7 @@ class SoundNetwork(nn.Module):
     def replace_classes(self, classes: int) -> None:
         """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
         old = self.get_submodule(self.last_layer)
+        assert isinstance(old, nn.Linear)  # the last layer of each of our networks is
         new = nn.Linear(old.in_features, classes)
         initialise(new)
         holder, _, name = self.last_layer.rpartition(".")
@@ -178,7 +186,7 @@ class LogMelNetwork(SoundNetwork):
     def mel_bank(self) -> np.ndarray:
         """(513, 64)"""
         if self.holds_front_end:
-            return self.logmel_extractor.melW.detach().cpu().numpy()
+            return cast(torch.Tensor, self.logmel_extractor.melW).detach().cpu().numpy()
         return mel_bank(self.settings["fmin"], self.settings["fmax"])
 
     def embed(self, logmel: torch.Tensor) -> torch.Tensor:

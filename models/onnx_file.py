@@ -73,7 +73,7 @@ def _attribute(name: str, value: Attribute) -> Parts:
 
 
 def _tensor(name: str, array: np.ndarray) -> Parts:
-    content = memoryview(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8))
+    content = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
     return [
         *_all(_integer(1, size) for size in array.shape),
         *_integer(2, _TYPES[array.dtype.name]),

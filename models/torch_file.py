@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -162,12 +162,15 @@ def _with_arrays(path: Path, content: object, numbers_of: Callable[[_Storage], n
     }
 
 
-def _unpickle(file: BinaryIO, storages: dict[str, _Storage] | None = None) -> object:
+def _unpickle(file: IO[bytes], storages: dict[str, _Storage] | None = None) -> Any:
     """The object that the next pickle of a file describes; ``storages`` learns what its tensors need."""
     machine = _Machine({} if storages is None else storages)
     for opcode, argument, _ in pickletools.genops(file):
         machine.do(opcode.name, argument)
     return machine.stack.pop()
+
+
+_Filled = TypeVar("_Filled", dict, list)
 
 
 class _Machine:
@@ -178,7 +181,7 @@ class _Machine:
         self._memo: dict[int, object] = {}
         self._storages = storages
 
-    def do(self, name: str, argument: object) -> None:
+    def do(self, name: str, argument: Any) -> None:
         stack = self.stack
         if name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
@@ -220,10 +223,11 @@ class _Machine:
         else:
             raise _Refused(f"{name} is among its instructions")
 
-    def _top(self, kind: type) -> dict | list:
-        if not isinstance(self.stack[-1], kind):
+    def _top(self, kind: type[_Filled]) -> _Filled:
+        top = self.stack[-1]
+        if not isinstance(top, kind):
             raise _Refused(f"it fills what is no {kind.__name__}")
-        return self.stack[-1]
+        return top
 
     def _since_mark(self) -> list:
         items = []

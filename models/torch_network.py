@@ -6,13 +6,14 @@ these weights (``PARITY``), transfers are pinned, and a batch is as large as the
 """
 
 import copy
+from typing import cast
 
 import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from danger_safe.core.errors import UserError
-from models.network import SoundNetwork
+from models.network import SoundNetwork, channels_last
 from models.parity import PARITY, largest_error, probe_batch
 
 CONVOLUTION_AND_NORM = [torch.nn.Conv2d, torch.nn.BatchNorm2d]  # as mn04's sequences begin
@@ -29,7 +30,7 @@ class TorchNetwork:
         self.dimensions = model.dimensions
         self.batch_size = 24 if device == "cpu" else 128
         self._activations_per_frame = model.activations_per_frame
-        self._model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
+        self._model = channels_last(fold_batch_norm(model).to(device))
         if device != "cpu":
             self._try_half_precision(probe_batch(model.front_end))
         precision = {torch.float32: "", torch.float16: ", half precision"}[self.dtype]
@@ -81,8 +82,12 @@ def fold_batch_norm(model: SoundNetwork) -> SoundNetwork:
     folded = copy.deepcopy(model).eval()
     pairs = {"conv1": "bn1", "conv2": "bn2", "shortcut": "bn_shortcut", "stem": "bn_stem"}
     for holder in folded.modules():
-        if isinstance(holder, torch.nn.Sequential) and [type(layer) for layer in holder[:2]] == CONVOLUTION_AND_NORM:
-            holder[0], holder[1] = fuse_conv_bn_eval(holder[0], holder[1]), torch.nn.Identity()
+        if (
+            isinstance(holder, torch.nn.Sequential)
+            and [type(layer) for layer in list(holder)[:2]] == CONVOLUTION_AND_NORM
+        ):
+            first, second = cast(torch.nn.Conv2d, holder[0]), cast(torch.nn.BatchNorm2d, holder[1])
+            holder[0], holder[1] = fuse_conv_bn_eval(first, second), torch.nn.Identity()
         for convolution, norm in pairs.items():
             if hasattr(holder, convolution):
                 fused = fuse_conv_bn_eval(getattr(holder, convolution), getattr(holder, norm))

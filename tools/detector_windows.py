@@ -62,7 +62,7 @@ def labelled_sounds(folder: Path, same: dict[str, str]) -> list[Sound]:
     rows = _rows(folder)
     return [
         Sound(
-            clip.path,
+            Path(clip.path),
             same.get(clip.category, clip.category),
             rows.get(clip.file, {}).get("repo", folder.name),
             clip.source,
@@ -112,7 +112,7 @@ def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
 
     with (
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
-        Listener(engine, NullDetector, WINDOW, hop) as listener,
+        Listener(engine, NullDetector(), WINDOW, hop) as listener,
     ):
         heard = list(listener.score(all_windows()))
     audible = (np.array(peaks) >= AUDIBLE_FRACTION) & ~np.array([window.silent for window in heard])
@@ -123,6 +123,7 @@ def without_dangers(teacher: str, sounds: list[Sound], dangerous_tags: list[int]
     """Whether the teacher hears nothing dangerous in any window of each sound, (sounds,)."""
     with open_engine(teacher, "cpu", 1) as engine:
         head = engine.head
+    assert head is not None  # of a network that names tags
     heard = listen(teacher, sounds, hop=WINDOW)
     logits = head(heard.embeddings)[:, dangerous_tags].max(axis=1)
     safe = np.ones(len(sounds), bool)

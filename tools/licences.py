@@ -6,7 +6,9 @@ that LICENCES.md has for this very version; where there is none, the row says so
 """
 
 import re
+from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata
+from typing import cast
 
 from tools.lock import FOLDER, ROOT, SOURCES, Package, read
 
@@ -54,7 +56,7 @@ What is not a package:
 def stated(package: Package) -> str:
     """The licence that the installed package states, or UNKNOWN where this version is not installed."""
     try:
-        about = metadata(package.name)
+        about = cast(Message, metadata(package.name))  # which has what its declared type leaves out
     except PackageNotFoundError:
         return UNKNOWN
     if about["Version"].partition("+")[0] != package.version:

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,7 +48,7 @@ def read_clip(path: PathOrUrl) -> np.ndarray:
     return np.concatenate(list(read_blocks(path, seconds=60.0)))
 
 
-def read_blocks(path: PathOrUrl, seconds: float) -> Iterator[np.ndarray]:
+def read_blocks(path: PathOrUrl, seconds: float) -> Generator[np.ndarray, None, None]:
     """Decode a recording of any length in blocks of ``seconds`` (the last one shorter), as ``read_clip`` would.
 
     Each block is float32 of shape (seconds * 32,000,). Channels are averaged, unless they cancel each other.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -151,7 +152,9 @@ class _Track:
     def pieces(self) -> Iterator[np.ndarray]:
         """(samples, channels) as they come; ``complaint`` says, at the end, what ffmpeg did not like."""
         process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
-        threads = [threading.Thread(target=work, args=(process,), daemon=True) for work in (self._read, self._listen)]
+        assert process.stdout is not None and process.stderr is not None  # both are pipes
+        work = ((self._read, process.stdout), (self._listen, process.stderr))
+        threads = [threading.Thread(target=read, args=(stream,), daemon=True) for read, stream in work]
         for thread in threads:
             thread.start()
         rest, channels = b"", 0
@@ -197,11 +200,11 @@ class _Track:
         process.kill()  # else it might be waited for without end
         return b""
 
-    def _read(self, process: subprocess.Popen) -> None:
+    def _read(self, stdout: IO[bytes]) -> None:
         """In a thread: what ffmpeg has decoded."""
         data = b"more"
         while data and not self.stopped.is_set():
-            data = process.stdout.read(_BLOCK)
+            data = stdout.read(_BLOCK)
             while not self.stopped.is_set():
                 try:
                     self._blocks.put(data, timeout=_POLL_SECONDS)
@@ -209,10 +212,10 @@ class _Track:
                 except queue.Full:
                     continue
 
-    def _listen(self, process: subprocess.Popen) -> None:
+    def _listen(self, stderr: IO[bytes]) -> None:
         """In a thread: what ffmpeg says while it decodes."""
         rest = b""
-        while data := process.stderr.read(1 << 16):
+        while data := stderr.read(1 << 16):
             *lines, rest = re.split(rb"[\r\n]", rest + data)
             rest = rest[-4_096:]
             for line in lines:

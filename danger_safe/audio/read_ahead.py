@@ -60,7 +60,7 @@ class ReadAhead:
                 self._bytes -= piece.nbytes
                 self._changed.notify_all()
             yield piece
-        if not isinstance(self._ended, StopIteration):
+        if self._ended is not None and not isinstance(self._ended, StopIteration):
             raise self._ended
 
     def close(self) -> None:
@@ -81,8 +81,9 @@ class ReadAhead:
         except BaseException as error:
             ended = error
         finally:
-            if hasattr(self._pieces, "close"):
-                self._pieces.close()
+            close = getattr(self._pieces, "close", None)  # of a generator
+            if close is not None:
+                close()
         with self._changed:
             self._ended = ended
             self._changed.notify_all()

@@ -11,7 +11,7 @@ and a file may have been cut. Each would be half heard without a word. So contai
 
 import io
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 BLOCK = 1 << 16  # bytes that are read at once
 PADDING = 1 << 20  # zero bytes that may follow a recording and are no sound
@@ -50,8 +50,8 @@ class Source:
             self._file.seek(position)
             self._block, self._begin = self._file.read(max(size, BLOCK)), position
 
-    def number(self, position: int, size: int, order: str) -> int:
-        """An unsigned integer of ``size`` bytes, "little" or "big"."""
+    def number(self, position: int, size: int, order: Literal["little", "big"]) -> int:
+        """An unsigned integer of ``size`` bytes."""
         return int.from_bytes(self.read(position, size), order)
 
     def find(self, needle: bytes, start: int, end: int | None = None) -> int:

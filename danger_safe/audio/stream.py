@@ -9,9 +9,9 @@ import queue
 import select
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 
@@ -24,10 +24,18 @@ PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last
 MAX_CHUNK = 1 << 24  # bytes of a chunk before or behind the samples that a stream may have
 
 
+class Readable(Protocol):
+    """What a stream of sound is read from."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """At most so many bytes; none at the end, None where there are none yet and it does not wait."""
+        ...
+
+
 class _Stream:
     """A stream whose ``read`` waits for all that was asked for, also where nobody waits: less is the end."""
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: Readable):
         self._stream, self._returned = stream, b""
 
     def read(self, size: int) -> bytes:
@@ -67,7 +75,7 @@ class _Format:
     length: int | None  # bytes, None where the header does not know
 
 
-def wav_pieces(stream: BinaryIO) -> Iterator[np.ndarray]:
+def wav_pieces(stream: Readable) -> Generator[np.ndarray, None, None]:
     """A WAV stream (PCM of 8 to 32 bit, or float) as ``ffmpeg -f wav -`` or ``arecord`` write it: (samples, channels).
 
     To its end; where another WAV follows, as ``cat`` makes it, that is heard too. Raises AudioError when it is none, or
@@ -142,7 +150,7 @@ def _samples(source: _Stream, head: _Format, missing: _Missing) -> Iterator[np.n
             yield _numbers(data[:samples], head).reshape(-1, head.channels)
         if not data:
             return
-        if left == 0:
+        if left == 0 and head.length is not None:
             if head.length % 2 and (byte := source.read(1)) != b"\0":
                 source.give_back(byte)
             if not _is_over(source):
@@ -172,7 +180,7 @@ def _numbers(data: bytes, head: _Format) -> np.ndarray:
     )
 
 
-def raw_pieces(stream: BinaryIO, rate: int) -> Iterator[np.ndarray]:
+def raw_pieces(stream: Readable, rate: int) -> Iterator[np.ndarray]:
     """Headerless mono 16-bit little-endian PCM of ``rate`` Hz."""
     size = 2 * max(1, int(rate * PIECE_SECONDS))
 
@@ -194,7 +202,7 @@ def microphone_pieces(
     microphone.
     """
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]  # an optional package
     except ImportError as error:
         raise UserError("--mic needs the optional package sounddevice: pip install sounddevice") from error
     except OSError as error:  # its PortAudio library is missing on this system

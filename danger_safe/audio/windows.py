@@ -1,6 +1,6 @@
 """Overlapping windows over sound that arrives in pieces, and what is known of each once it is scored."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ class ScoredWindow:
         return f"quiet since learnt: resembles {self.quiet_for} false alarm{'s' if self.quiet_for > 1 else ''}"
 
 
-def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Iterator[Window]:
+def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Generator[Window, None, None]:
     """A window of ``seconds`` every ``hop`` seconds, each as soon as its last sample is there.
 
     The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording. Raises

@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -51,8 +52,9 @@ def save_cache(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
     try:
         check_ours(path)
         with atomic_path(path) as part:
+            content: dict[str, Any] = arrays | {"key": np.array(key)}
             with open(part, "wb") as file:
-                np.savez(file, key=np.array(key), **arrays)
+                np.savez(file, **content)
             mark_zip(part)
     except (OSError, UserError) as error:
         warn(f"{path} cannot be kept, so the next run computes it again: {error}")

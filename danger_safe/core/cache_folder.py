@@ -62,7 +62,9 @@ def prepare_numba() -> None:
     numba keeps them beside librosa or in the user's home, and fails where it may write in neither.
     """
     found = importlib.util.find_spec("librosa")
-    if "NUMBA_CACHE_DIR" in os.environ or found is None or os.access(Path(found.origin).parent, os.W_OK):
+    if "NUMBA_CACHE_DIR" in os.environ or found is None or found.origin is None:
+        return
+    if os.access(Path(found.origin).parent, os.W_OK):
         return
     folder = cache_folder() / "numba"
     if not _can_write(folder) or not is_private(folder):

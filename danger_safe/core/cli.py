@@ -37,7 +37,7 @@ _COMFORTABLE_BYTES = 4 << 30  # bytes of address space under which libraries may
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the docstring's lines and ends each flag's help with its default, as one would type it."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None:  # the help says what happens without the flag, where that needs words
             return action.help or ""
         if isinstance(action.default, list):
@@ -51,7 +51,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace) -> None:
         print("stopped", file=sys.stderr)
     elif _of_memory(error):
         print(f"error: {_words(error)}", file=sys.stderr)
-    elif issubclass(kind, ModuleNotFoundError):
+    elif isinstance(error, ModuleNotFoundError):
         print(f"error: {_missing_package(error)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
@@ -116,10 +116,11 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # Vietnamese file names on a Windows console
-        if hasattr(stream, "reconfigure"):
+        reconfigure = getattr(stream, "reconfigure", None)  # one that something else put there may have none
+        if reconfigure is not None:
             ours = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
             # None: as it is. JSON, CSV and labels are UTF-8 everywhere
-            stream.reconfigure(encoding="utf-8" if ours else None, errors="backslashreplace")
+            reconfigure(encoding="utf-8" if ours else None, errors="backslashreplace")
     if "--debug" not in arguments:
         _silence_libraries()
     _stop_on_sigterm()

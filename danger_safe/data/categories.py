@@ -29,7 +29,7 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
         categories = mapping.get(name)
         if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
             raise UserError(f'{path}: {name} must be a list of categories, like {name} = ["dog", "siren"]')
-        for category in (spelt.get(normalize("NFC", category), category) for category in categories):
+        for category in (spelt.get(normalize("NFC", category), str(category)) for category in categories):
             if valid is not None and category not in valid:
                 raise UserError(f"{path}: unknown category {category!r}. {_nearest(category, valid)}")
             if category in labels:

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import overload
 from unicodedata import normalize
 
 from danger_safe.audio.decode import SUFFIXES
@@ -122,7 +123,7 @@ def _number(path: PathOrUrl, text: str, name: str, allowed: range, words: str) -
         value = int(text)
     except ValueError:
         value = None
-    if value not in allowed:
+    if value is None or value not in allowed:
         raise UserError(f"{path}: {name} {text!r} is not {words}")
     return value
 
@@ -135,6 +136,10 @@ def _fold(path: PathOrUrl, text: str) -> int:
     return _number(path, text, "fold", range(MAX_FOLDS + 1), f"a whole number from 0 to {MAX_FOLDS}")
 
 
+@overload
+def inside(folder: Path, name: str, windows: bool = ...) -> Path: ...
+@overload
+def inside(folder: PathOrUrl, name: str, windows: bool = ...) -> PathOrUrl: ...
 def inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> PathOrUrl:
     """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
 

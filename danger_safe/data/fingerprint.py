@@ -29,7 +29,7 @@ def fingerprint(path: PathOrUrl) -> str:
         digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
         frames = max(1, _READ_FRAMES // file.channels)
         while len(piece := file.read(frames, dtype="float32", always_2d=True)):
-            digest.update(np.ascontiguousarray(piece, "<f4"))
+            digest.update(np.ascontiguousarray(piece, "<f4").data)
     return digest.hexdigest()[:LENGTH]
 
 

@@ -43,7 +43,7 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
     others = _other_rows(output, before.keys() | wanted.keys())
     for file in wanted:
         target = inside(output, file)
-        if file not in before and os.path.lexists(target) and not _is_there(wanted[file].path.resolve(), target):
+        if file not in before and os.path.lexists(target) and not _is_there(Path(wanted[file].path).resolve(), target):
             raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
     changed = {file for file, what in before.items() if _is_changed(output, file, what, wanted.get(file))}
     for name in LABEL_NAMES:
@@ -56,14 +56,14 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
         if os.path.lexists(target):
             target.unlink()
             removed += 1
-    copy = copy or not _can_link(clips[0].path, output)
+    copy = copy or not _can_link(Path(clips[0].path), output)
     placed = 0
     now: Placed = {file: before[file] for file in sorted(changed)}
     for clip in tqdm(clips, desc="Placing clips", unit="clip"):
         if clip.file in changed:
             continue
         target = inside(output, clip.file)
-        placed += _place_one(clip.path, target, copy)
+        placed += _place_one(Path(clip.path), target, copy)
         now[clip.file] = _what_is(target)
     rows = [(clip.file, clip.label, clip.category, clip.fold, clip.source) for clip in clips]
     write_csv(output / "manifest.csv", MANIFEST_COLUMNS, rows + others)
@@ -132,7 +132,7 @@ def _other_rows(output: Path, ours: set[str]) -> list[tuple]:
 def _is_changed(output: Path, file: str, what: str, clip: Clip | None) -> bool:
     """Whether what is there now is neither what was placed nor the clip that it was placed from."""
     target = inside(output, file)
-    if not os.path.lexists(target) or (clip is not None and _is_there(clip.path.resolve(), target)):
+    if not os.path.lexists(target) or (clip is not None and _is_there(Path(clip.path).resolve(), target)):
         return False
     if what == _ANY:  # not known: a link is easily made again, anything else may be somebody's
         return not target.is_symlink()

@@ -65,7 +65,7 @@ def _phase(frequency: np.ndarray) -> np.ndarray:
 def _harmonics(frequency: np.ndarray, count: int, tilt: float) -> np.ndarray:
     """A voice: ``count`` harmonics, each weaker than the last by the power ``tilt``."""
     phase = _phase(frequency)
-    return sum(np.sin(k * phase) / k**tilt for k in range(1, count + 1))
+    return sum((np.sin(k * phase) / k**tilt for k in range(1, count + 1)), np.zeros_like(phase))
 
 
 def _place(sound: np.ndarray, piece: np.ndarray, start: int) -> None:

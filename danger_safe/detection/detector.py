@@ -45,22 +45,39 @@ class Tagger(Protocol):
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """(name, how surely, at most 1), the surest first; empty where unknown."""
+        ...
 
 
 class Detector(Tagger, Protocol):
     """Scores embeddings of one checkpoint."""
 
-    name: str
-    threshold: float
+    @property
+    def name(self) -> str:
+        """Whose answers these are."""
+        ...
 
-    operating_points: list[OperatingPoint]  # empty where they were not measured
-    measured_minutes: float  # of safe sound, in which those false alarms were counted
+    @property
+    def threshold(self) -> float:
+        """The score from which on it is danger, where no other is asked for."""
+        ...
+
+    @property
+    def operating_points(self) -> list[OperatingPoint]:
+        """Empty where they were not measured."""
+        ...
+
+    @property
+    def measured_minutes(self) -> float:
+        """Of safe sound, in which those false alarms were counted."""
+        ...
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
+        ...
 
     def unknown(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> whether each sounds like nothing in training, (windows,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ class BuiltinDetector:
 
     def values(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> the regression's value before calibration, (windows,)."""
+        assert self.head is not None  # who scores has given it the network's
         features = add_tag_groups(embeddings, self.head, self.tag_groups)
         return (features - self.mean) / self.scale @ self.weights + self.bias
 
@@ -159,13 +177,21 @@ def add_tag_groups(embeddings: np.ndarray, head: Head, groups: tuple[tuple[int, 
     return np.column_stack([embeddings, *(logits[:, list(group)].max(axis=1) for group in groups)])
 
 
+class Pipeline(Protocol):
+    """What a training fits: scikit-learn's, which takes a second to load."""
+
+    def predict_proba(self, embeddings: np.ndarray, /) -> np.ndarray:
+        """(windows, dimensions) -> shares of safe and of danger, (windows, 2)."""
+        ...
+
+
 @dataclass(frozen=True)
 class UserDetector:
     """A user's pipeline."""
 
     name: str
     threshold: float
-    pipeline: object
+    pipeline: Pipeline
     tagger: Tagger | None
     operating_points: list[OperatingPoint]
     measured_minutes: float

@@ -61,11 +61,11 @@ class _OpenEvent:
     last: int  # number of the last window that was above the offset
     surest: ScoredWindow  # with the highest smoothed score
     highest: deque[float]  # of the smoothed scores up to each of the newest windows
+    embedding: np.ndarray  # of the window at the highest place; of the surest one until there is a place
     earliest: float = math.inf  # of the places of all local maxima
     latest: float = -math.inf
     peak: float = 0.0  # the place of the highest
     score: float = -math.inf
-    embedding: np.ndarray | None = None
     is_long_enough: bool = False  # however long it turns out to be
 
 
@@ -120,14 +120,14 @@ class EventFinder:
             return []
         self._continue(self._open, window, is_danger)
         if is_danger and window.smoothed_score >= FAR_SURER * self._open.highest[0]:
-            return self._split()
-        return self._end(False) if self._count - 1 - self._open.last > self._gap else []
+            return self._split(self._open)
+        return self._end(self._open, False) if self._count - 1 - self._open.last > self._gap else []
 
     def finish(self) -> list[Event]:
         """The event that is open when the recording ends, if one is."""
         self._find_maximum(self._count - 1)
         self._place_maxima(0)
-        return self._end(True) if self._open else []
+        return self._end(self._open, True) if self._open else []
 
     def _begin(self, opening: int) -> None:
         """Open an event with the windows from that number on, the newest of which is a danger."""
@@ -135,10 +135,12 @@ class EventFinder:
         windows = recent[newest - (self._count - 1 - opening) :]
         first = next(w for w in windows if w.smoothed_score >= self.config.onset)
         scores = [window.smoothed_score for window in windows]
+        surest = max(windows, key=lambda w: w.smoothed_score)
         self._open = _OpenEvent(
             opening, recent, recent.index(first), recent, newest, self._count - 1,
-            surest=max(windows, key=lambda w: w.smoothed_score),
+            surest=surest,
             highest=deque(accumulate(scores, max), maxlen=self._gap + 1),
+            embedding=surest.embedding,
             is_long_enough=not self.config.min_duration_s,
         )  # fmt: skip
         self._check_duration(self._open)
@@ -157,14 +159,14 @@ class EventFinder:
         elif window.start <= event.tail[event.last_danger].start + self._window_s:
             event.tail = [*event.tail, window]
 
-    def _split(self) -> list[Event]:
+    def _split(self, before: _OpenEvent) -> list[Event]:
         """Where a far surer sound began after the open event did: end that, and open another one."""
-        before, opening = self._open, self._count - self._gap
+        opening = self._count - self._gap
         if len(before.highest) <= self._gap or math.isinf(before.earliest):
             return []  # it is the sound that the event opened with
         begun = find_onset(list(self._recent), len(self._recent) - 1, self._window_s, self.hop_s)
         # all places of the new event's maxima will be after that
-        limit = self._middle(self._at(opening)) - self.config.max_gap_s / 2
+        limit = self._middle(self._kept(opening)) - self.config.max_gap_s / 2
         end = min(begun, limit)
         if begun < before.head[before.first_danger].end or end < before.latest + SHORTEST_S:
             return []
@@ -179,13 +181,13 @@ class EventFinder:
     def _onset(self, event: _OpenEvent) -> float:
         return find_onset(event.head, event.first_danger, self._window_s, self.hop_s)
 
-    def _end(self, is_recording_end: bool) -> list[Event]:
+    def _end(self, event: _OpenEvent, is_recording_end: bool) -> list[Event]:
         """Close the open event."""
-        event, self._open = self._open, None
+        self._open = None
         at_end = is_recording_end and event.tail[-1] is self._recent[-1]
         end = find_offset(event.tail, event.last_danger, self._window_s, self.hop_s, at_end)
         if not is_recording_end:  # any later event begins after this
-            end = min(end, self._middle(self._at(event.last)) + self.config.max_gap_s / 2)
+            end = min(end, self._middle(self._kept(event.last)) + self.config.max_gap_s / 2)
         return self._finished(event, min(max(end, event.latest + SHORTEST_S), self._recent[-1].end))
 
     def _finished(self, event: _OpenEvent, end: float) -> list[Event]:
@@ -200,6 +202,16 @@ class EventFinder:
         """The window of that number; None where there is none, or it was forgotten."""
         place = number - self._count + len(self._recent)
         return self._recent[place] if 0 <= place < len(self._recent) else None
+
+    def _kept(self, number: int) -> ScoredWindow:
+        """The window of that number, which is there."""
+        window = self._at(number)
+        assert window is not None, number  # who asks counts back from the newest, and not as far as is forgotten
+        return window
+
+    def _is_as_sure(self, number: int, enough: float) -> bool:
+        window = self._at(number)
+        return window is not None and window.raw_score >= enough
 
     def _middle(self, window: ScoredWindow) -> float:
         """Of all the windows whose mean is the smoothed score of this one (seconds)."""
@@ -218,7 +230,7 @@ class EventFinder:
             number = self._maxima.popleft()
             time, surest = self._place(number)
             time = self._place_before = max(time, self._place_before)
-            event, score = self._open, self._at(number).smoothed_score
+            event, score = self._open, self._kept(number).smoothed_score
             if event is None or number < event.opening or score < self.config.onset:
                 continue
             event.earliest, event.latest = min(event.earliest, time), max(event.latest, time)
@@ -234,17 +246,18 @@ class EventFinder:
         event, which a gap and one window separate from it at least.
         """
         averaged = [n for n in range(number - self._smoothing + 1, number + 1) if self._at(n)]
-        surest = max(averaged, key=lambda n: self._at(n).raw_score)
-        enough = AS_SURE * self._at(surest).raw_score
+        surest = max(averaged, key=lambda n: self._kept(n).raw_score)
+        enough = AS_SURE * self._kept(surest).raw_score
         first = last = surest
-        while first > number - self._gap and self._at(first - 1) and self._at(first - 1).raw_score >= enough:
+        while first > number - self._gap and self._is_as_sure(first - 1, enough):
             first -= 1
-        while last < number + self._gap and self._at(last + 1) and self._at(last + 1).raw_score >= enough:
+        while last < number + self._gap and self._is_as_sure(last + 1, enough):
             last += 1
-        window, reach = self._at(number), self.config.max_gap_s / 4
-        since, until = self._at(last).start, self._at(first).end  # where all of them overlap, or what lies between them
+        window, reach = self._kept(number), self.config.max_gap_s / 4
+        # where all of them overlap, or what lies between them
+        since, until = self._kept(last).start, self._kept(first).end
         middle = self._middle(window)
         time = (since + until) / 2 if since <= until else min(max(middle, until), since)
         reach_after = (self._gap + 1) * self.hop_s - reach - SHORTEST_S
         latest = min(middle + max(reach, reach_after), max(window.end - SHORTEST_S, window.start))
-        return min(max(time, middle - reach, window.start), latest), self._at(surest)
+        return min(max(time, middle - reach, window.start), latest), self._kept(surest)

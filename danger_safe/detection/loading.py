@@ -67,7 +67,7 @@ def open_detector(
             later = threading.Timer(CONVERT_AFTER_S, convert_for_next_time, (name,))
             later.daemon = True
             later.start()
-        if saved:
+        if model is not None and saved is not None:
             yield engine, user_detector(model, saved, engine.info, engine.head)
         else:
             yield engine, _builtin_detector(engine, learnt)

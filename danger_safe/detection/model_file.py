@@ -8,6 +8,7 @@ import os
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -152,7 +153,7 @@ def _answers(saved: dict, dimensions: int) -> bool:
     return scores.shape == (1, 2) and bool(np.isfinite(scores).all())
 
 
-def _forests(classifier: object) -> list[RandomForestClassifier]:
+def _forests(classifier: Any) -> list[RandomForestClassifier]:
     """The forests that a classifier asks."""
     if isinstance(classifier, CalibratedClassifierCV):
         return [forest for part in classifier.calibrated_classifiers_ for forest in _forests(part.estimator)]

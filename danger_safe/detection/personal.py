@@ -14,9 +14,10 @@ benchmarks/household_week.py.
 import json
 import os
 import zipfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from danger_safe.core.cache import read_array
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_ours, is_regular, mark_zip
 from danger_safe.detection.detector import BuiltinDetector
+from danger_safe.detection.reference import Reference
 
 ENOUGH = 3  # false alarms that a sound must resemble until it is quiet
 QUIET_SCORE = 0.3  # of the surest window of a false alarm, once that is so: well below every threshold
@@ -130,7 +132,8 @@ class Change:
 class PersonalDetector(BuiltinDetector):
     """The ready detector, and what verdicts have taught it."""
 
-    learnt: Learnt | None = None
+    reference: Reference = field(kw_only=True)
+    learnt: Learnt = field(kw_only=True)
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
@@ -152,8 +155,11 @@ class PersonalDetector(BuiltinDetector):
         directions, before = reference.clip_directions(), reference.scores.astype(np.float64)
         nearest = self._nearest_danger(directions, reference.collection)
         after, danger = self._lowered(before, directions, nearest), reference.danger
-        counts = [int((scores[side] >= threshold).sum()) for side in (danger, ~danger) for scores in (before, after)]
-        return Change(threshold, int(danger.sum()), *counts[:2], max(int((~danger).sum()), 1), *counts[2:])
+        found_before, found, alarms_before, alarms = (
+            int((scores[side] >= threshold).sum()) for side in (danger, ~danger) for scores in (before, after)
+        )
+        safe = max(int((~danger).sum()), 1)
+        return Change(threshold, int(danger.sum()), found_before, found, safe, alarms_before, alarms)
 
     def within_bounds(self) -> "PersonalDetector":
         """With so much of its strength that it gives up no more than MAX_LOSS of the dangers that were found."""
@@ -237,7 +243,7 @@ class PersonalDetector(BuiltinDetector):
     @cached_property
     def _amounts(self) -> np.ndarray:
         """Log-odds that make each false alarm quiet, (false alarms,)."""
-        return np.maximum(self._surest - _log_odds(QUIET_SCORE), LEAST_LOSS)
+        return np.maximum(self._surest - _log_odds(np.asarray(QUIET_SCORE)), LEAST_LOSS)
 
     @cached_property
     def _reach(self) -> np.ndarray:
@@ -251,7 +257,7 @@ class PersonalDetector(BuiltinDetector):
         return reach
 
 
-def _log_odds(score: np.ndarray | float) -> np.ndarray | float:
+def _log_odds(score: np.ndarray) -> np.ndarray:
     return np.log(score / (1 - score))
 
 
@@ -268,5 +274,6 @@ def personal_detector(ready: BuiltinDetector, learnt: Learnt) -> PersonalDetecto
         raise UserError("what was learnt is of another network: listen.py --learn learns it anew")
     if ready.reference is None:
         raise UserError("models/detector.npz holds no clips to judge by what is learnt: run make detector")
-    own = {field.name: getattr(ready, field.name) for field in fields(ready)}
-    return PersonalDetector(**own | {"name": f"{ready.name}, {learnt.words}"}, learnt=learnt)
+    own: dict[str, Any] = {part.name: getattr(ready, part.name) for part in fields(ready)}
+    own["name"] = f"{ready.name}, {learnt.words}"
+    return PersonalDetector(**own, learnt=learnt)

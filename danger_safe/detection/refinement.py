@@ -75,7 +75,8 @@ def _find_edge(
 
 def _levels(windows: Sequence[ScoredWindow], hop_s: float) -> tuple[np.ndarray | None, float]:
     """(the loudness of those windows joined, dB, (frames, bands), or None where it is not known; when it begins)."""
-    if any(window.levels is None for window in windows):
+    levels = [window.levels for window in windows if window.levels is not None]
+    if len(levels) < len(windows):
         return None, 0.0
-    begin = windows[0].end - len(windows[0].levels) * hop_s / frames_per_hop(hop_s)
-    return np.concatenate([window.levels for window in windows]), begin
+    begin = windows[0].end - len(levels[0]) * hop_s / frames_per_hop(hop_s)
+    return np.concatenate(levels), begin

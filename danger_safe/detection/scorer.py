@@ -10,7 +10,7 @@ import numpy as np
 
 from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, distinct_channels
 from danger_safe.audio.windows import SMOOTHING_S, SURE_AFTER_S, SURE_MARGIN, ScoredWindow, Window, windows
-from danger_safe.detection.detector import Detector
+from danger_safe.detection.detector import Detector, OperatingPoint
 from danger_safe.detection.onset import frames_per_hop, loudness
 from danger_safe.detection.personal import PersonalDetector
 from danger_safe.embeddings.batches import Batch, BatchRunner, embed_by_length
@@ -45,6 +45,18 @@ class Smoother:
 
 class NullDetector:
     """In a detector's place where only the embeddings are wanted: whatever is heard scores 1, silence 0."""
+
+    name, threshold, measured_minutes = "no detector", 1.0, 0.0
+
+    @property
+    def operating_points(self) -> list[OperatingPoint]:
+        """None is measured."""
+        return []
+
+    @staticmethod
+    def tags(embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """Nothing is named."""
+        return ()
 
     @staticmethod
     def scores(embeddings: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,12 @@ def embed_on_cluster(
     """
     try:
         from distributed import Client, as_completed
-        from distributed.comm import connect
+        from distributed.comm.core import connect
     except ImportError as error:
         raise UserError("--scheduler needs the optional package distributed: pip install distributed") from error
     try:
         asyncio.run(_ask(scheduler, connect))
-        client = Client(scheduler, timeout=f"{ANSWER_SECONDS}s")
+        client: Any = Client(scheduler, timeout=f"{ANSWER_SECONDS}s")
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"{scheduler}: no Dask scheduler answers there ({error})") from error
     checkpoint = checkpoint if checkpoint in NAMES else str(Path(checkpoint).absolute())
@@ -108,7 +109,7 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
     return extractor.engine.kind, next(extractor.results([members]))
 
 
-def check_answer(answer: object, members: list[Task], dimensions: int) -> tuple[str, list[Result]]:
+def check_answer(answer: Any, members: list[Task], dimensions: int) -> tuple[str, list[Result]]:
     """A worker's answer for a group of clips. Raises UserError where it is not what ``embed_group`` returns for
     them."""
     try:

@@ -115,7 +115,7 @@ class Journal:
         """What became of every clip, without the embeddings."""
         with self._errors():
             rows = self._database.execute("SELECT file, signature, seconds, reason FROM clips")
-            return {row[0]: Result(*row[:3], None, row[3]) for row in rows}
+            return {file: Result(file, signature, seconds, None, reason) for file, signature, seconds, reason in rows}
 
     def add(self, results: Iterable[Result]) -> None:
         """Keep the results of a group of clips: all of them or, where that fails, none."""

@@ -102,6 +102,7 @@ def leave_out_categories(result: Evaluation, model: Pipeline, table: EmbeddingTa
     others, and the left-out clips are asked about.
     """
     labels, categories, features = table.labels, table.clips["category"].to_numpy(), table.features
+    assert result.values is not None and result.similarity is not None  # evaluate keeps them
     sigmoid = fit_sigmoid(result.values, labels)
     min_similarity = min_similarity_of(result.similarity)
     names = np.unique(categories)
@@ -127,9 +128,11 @@ def clip_similarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     As predict_danger.py hears: the median of the clip's windows. Where no window lies inside a safe clip, since all are
     shorter than one, the similarity of the clips themselves.
     """
+    assert result.similarity is not None  # evaluate keeps it
     all_clips = np.ones(len(result.labels), bool)
     if result.windowed is None:
         return result.similarity, all_clips
+    assert result.window_similarity is not None  # nor is it, beside windows, ever left out
     windows, similarities = result.windowed.windows, np.full(len(result.labels), np.inf)
     for clip in np.unique(windows.clip[windows.whole]):
         similarities[clip] = np.median(result.window_similarity[windows.whole & (windows.clip == clip)])

@@ -56,7 +56,7 @@ def embed_windows(
     """
     check_network(table, checkpoint)
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
-    sounds_as_embedded = sha256(np.ascontiguousarray(table.features)).hexdigest()
+    sounds_as_embedded = sha256(np.ascontiguousarray(table.features).data).hexdigest()
     sha256_of_network = verified_sha256(checkpoint, checkpoint_here(checkpoint))
     key = digest([sha256_of_network, WINDOW, HOP, minutes, SHUFFLE_SEED, MAX_DANGERS, rows, sounds_as_embedded])
     cache = side_file(table.path, "_windows.npz")
@@ -79,7 +79,7 @@ def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
     windows, kinds = len(content["start"]), {"embeddings": "f"}
     kinds |= {"start": "f", "end": "f", "audible": "b", "stretch": "i", "clip": "i", "whole": "b"}
     clip, stretch = content["clip"], content["stretch"]
-    return (
+    return bool(
         all(
             content[name].dtype.kind == kind and content[name].ndim == (2 if name == "embeddings" else 1)
             and len(content[name]) == windows
@@ -116,7 +116,7 @@ def _embed(checkpoint: str, stretches: list[Soundscape], jobs: int) -> WindowTab
     with (
         tqdm(stretches, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
         open_engine(checkpoint, "auto", jobs) as engine,
-        Listener(engine, NullDetector, WINDOW, HOP) as listener,
+        Listener(engine, NullDetector(), WINDOW, HOP) as listener,
     ):
         for stretch, recording in enumerate(bar):
             for name, values in _embed_stretch(listener, stretch, recording).items():

@@ -26,7 +26,7 @@ from danger_safe.finetuning.state import resume, running_average, save_state
 from danger_safe.finetuning.validation import ValidationSet
 from danger_safe.finetuning.waveform_store import WaveformStore
 from models.architectures import COMPUTED
-from models.network import SoundNetwork
+from models.network import SoundNetwork, channels_last
 
 SAVING_FRACTION = 0.05  # of the time may go into saving the state
 CLIPPING_PER_CORRUPTION = 0.4  # peaks are cut off with this times the probability of a corruption
@@ -56,7 +56,7 @@ class Training:
         Raises UserError when the saved state is of a training with other settings or clips.
         """
         self.front_end = sounds.front_end(model)  # on the CPU, whatever learns from it
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = channels_last(model.to(device))
         self.average = running_average(self.model, settings.average)
         self.sounds, self.targets, self.settings = sounds, targets, settings
         self.state_file, self.device = state_file, device
@@ -80,7 +80,7 @@ class Training:
             self.epoch += 1
             self.history.append({"epoch": self.epoch, "loss": loss})
             if self.val:
-                self._validate()
+                self._validate(self.val)
             self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
             after_epoch(self)
             if time.monotonic() >= next_saving or self.epoch == self.settings.epochs or self.stopped:
@@ -96,12 +96,12 @@ class Training:
         """Whether the validation score has not risen for ``patience`` epochs."""
         return bool(self.settings.patience) and self.epoch - self.best_epoch >= self.settings.patience
 
-    def _validate(self) -> None:
+    def _validate(self, val: ValidationSet) -> None:
         """Score the averaged network; keep it if no epoch was better.
 
         Of epochs with the same answers, the surer is better: few clips are soon all right.
         """
-        score = self.val.score(self._averaged, self.device, self.settings.precision)
+        score = val.score(self._averaged, self.device, self.settings.precision)
         self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
         goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
         if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
@@ -168,6 +168,7 @@ class Training:
 
     def _danger_loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of danger, whose probability is the sum of the dangerous classes'."""
+        assert self.dangers is not None  # a weight of danger comes with the mask
         logit = logits[:, self.dangers].logsumexp(dim=1) - logits[:, ~self.dangers].logsumexp(dim=1)
         danger = target[:, self.dangers].sum(dim=1)
         smoothing = self.settings.smoothing

@@ -61,7 +61,10 @@ class WaveformStore:
     def front_end(self, model: SoundNetwork) -> LogMel | KaldiMel:
         """The network's front end, for sounds at the store's rate."""
         front_end = model.front_end
-        return front_end if self.sample_rate == SAMPLE_RATE else front_end.at_half_rate()
+        if self.sample_rate == SAMPLE_RATE:
+            return front_end
+        assert isinstance(front_end, LogMel)  # a network that hears Kaldi's log-mels is taught at the full rate
+        return front_end.at_half_rate()
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -9,7 +9,7 @@ from datetime import time as clock_time
 from typing import Protocol
 
 from danger_safe.audio.windows import ScoredWindow
-from danger_safe.detection.detector import Detector
+from danger_safe.detection.detector import BuiltinDetector, Detector
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.live.config import AlarmConfig, SourceConfig, slug
 
@@ -110,7 +110,7 @@ class Policy:
         return None
 
 
-def default_threshold(source: SourceConfig, alarm: AlarmConfig, detector: Detector) -> float:
+def default_threshold(source: SourceConfig, alarm: AlarmConfig, detector: BuiltinDetector) -> float:
     """Of a source, for categories without a threshold of their own."""
     if source.sensitivity:
         return detector.threshold_of(source.sensitivity)
@@ -145,15 +145,15 @@ class Tracker:
             self._scores = []
         self._scores = sorted([*self._scores, window.smoothed_score])[-self._policy.config.confirm_windows :]
         if event is not None:
-            self._update(event)
-            self._judge(self._current, ended_at)
+            self._judge(self._update(event), ended_at)
 
     def finish(self) -> None:
         """The connection has ended."""
         for event in self._finder.finish():
             self._end(event)
 
-    def _update(self, event: Event) -> None:
+    def _update(self, event: Event) -> LiveEvent:
+        """The event that goes on, with what is known of it by now."""
         started_at, ended_at = self._begun_at + event.start, self._begun_at + event.end
         if self._current is None:
             name = f"{datetime.fromtimestamp(started_at):%Y%m%d-%H%M%S}-{slug(self._source)}-{secrets.token_hex(2)}"
@@ -166,6 +166,7 @@ class Tracker:
         else:
             event.heard = current.event.heard
         current.event, current.started_at, current.ended_at = event, started_at, ended_at
+        return current
 
     def _judge(self, current: LiveEvent, now: float) -> None:
         if current.is_alarm:
@@ -180,8 +181,7 @@ class Tracker:
 
     def _end(self, event: Event) -> None:
         was_shown = self._current is not None
-        self._update(event)
-        current, self._current = self._current, None
+        current, self._current = self._update(event), None
         if not was_shown:  # it was long enough only at its end
             self._judge(current, current.ended_at)
         self._scores = []

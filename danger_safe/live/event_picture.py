@@ -39,11 +39,11 @@ def draw(
     Raises UserError where there is neither sound nor window, or the sound cannot be read.
     """
     mel = _log_mel(sound) if sound else None
-    has_scores = windows is not None and len(windows.times) > 0
+    scored = windows if windows is not None and len(windows.times) else None
     if mel is not None:
         begin, end = sound_begins, sound_begins + len(mel) * HOP_LENGTH / SAMPLE_RATE
-    elif has_scores:
-        begin, end = float(windows.times[0]), float(windows.times[-1])
+    elif scored is not None:
+        begin, end = float(scored.times[0]), float(scored.times[-1])
     else:
         raise UserError("nothing was kept of this event")
     end = max(end, begin + 0.1)
@@ -59,10 +59,10 @@ def draw(
     left, right = across(0), max(across(seconds), across(0) + 2)
     parts.append(f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="4" fill="#ff9a5c"/>')
     parts.append(f'<path d="M{LEFT} {down(threshold):.1f}H{WIDTH}" stroke="#fff" stroke-dasharray="5 4" opacity=".6"/>')
-    if has_scores:
-        shown = (windows.times >= begin) & (windows.times <= end)
+    if scored is not None:
+        shown = (scored.times >= begin) & (scored.times <= end)
         points = " ".join(
-            f"{across(t):.1f},{down(s):.1f}" for t, s in zip(windows.times[shown], windows.scores[shown], strict=True)
+            f"{across(t):.1f},{down(s):.1f}" for t, s in zip(scored.times[shown], scored.scores[shown], strict=True)
         )
         parts.append(f'<polyline points="{points}" fill="none" stroke="#fff" stroke-width="2"/>')
     parts += [_text(LEFT - 4, down(score) + 4, str(score), "end") for score in (0, 1)]

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -53,14 +54,16 @@ class FfmpegFeed(Feed):
         self._url = url
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._words: deque[str] = deque(maxlen=5)
-        self._reader = threading.Thread(target=self._read_words, daemon=True)
+        stdout, stderr = self._process.stdout, self._process.stderr
+        assert stdout is not None and stderr is not None  # both are pipes
+        self._reader = threading.Thread(target=self._read_words, args=(stderr,), daemon=True)
         self._reader.start()
-        super().__init__(self._read())
+        super().__init__(self._read(stdout))
 
-    def _read(self) -> Iterator[np.ndarray]:
+    def _read(self, stdout: IO[bytes]) -> Iterator[np.ndarray]:
         broken = None
         try:
-            with contextlib.closing(wav_pieces(self._process.stdout)) as pieces:
+            with contextlib.closing(wav_pieces(stdout)) as pieces:
                 for number, piece in enumerate(pieces):
                     if not number:
                         self._words.clear()  # a camera refused one of the ways to it, and was reached by another
@@ -71,12 +74,12 @@ class FfmpegFeed(Feed):
             self.close()
             self._process.wait()
             self._reader.join(1)
-            self._process.stdout.close()
+            stdout.close()
         if self._words or broken:
             raise AudioError(self._reason() if self._words else str(broken))
 
-    def _read_words(self) -> None:
-        with self._process.stderr as words:
+    def _read_words(self, stderr: IO[bytes]) -> None:
+        with stderr as words:
             for line in words:
                 self._words.append(line.decode(errors="replace"))
 
@@ -125,7 +128,7 @@ class MicrophoneFeed(Feed):
 
     def __init__(self, device: str | bool):
         self._heard: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        super().__init__(self._read(None if device is True else device))
+        super().__init__(self._read(device if isinstance(device, str) else None))
 
     def _read(self, device: str | None) -> Iterator[np.ndarray]:
         try:

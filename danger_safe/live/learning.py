@@ -99,7 +99,8 @@ class Learner:
         windows = verdict.embeddings
         if windows is None and Path(verdict.event).name == verdict.event:
             windows = f"{WINDOWS_FOLDER}/{verdict.event}.npz"
-        return tuple(None if name is None else self._folder / name for name in (windows, verdict.sound))
+        files = [None if name is None else self._folder / name for name in (windows, verdict.sound)]
+        return files[0], files[1]
 
     def _embeddings(self, verdict: Verdict) -> np.ndarray | None:
         """(windows, dimensions) float16, of the event's surest windows; None where nothing of it is left."""

@@ -55,10 +55,11 @@ class Mqtt:
     def _new_client(self) -> "Client":
         try:
             from paho.mqtt import client as paho
+            from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
             raise UserError("[mqtt] needs the package paho-mqtt: pip install -r requirements/live.txt") from error
         config = self._config
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, f"danger-safe-{secrets.token_hex(6)}")
+        client = paho.Client(CallbackAPIVersion.VERSION2, f"danger-safe-{secrets.token_hex(6)}")
         if config.user:
             client.username_pw_set(config.user, config.password or None)
         if config.tls:

@@ -30,6 +30,7 @@ class PageService:
         say: Callable[[str], None]
     ):  # fmt: skip
         """Raises UserError where the port cannot be had, a package is missing or the verdicts cannot be read."""
+        assert config.page is not None  # else there is no page to serve
         log = Path(config.log.file)
         file, windows = log.with_name(FILE), log.with_name(WINDOWS_FOLDER)
         verdicts = read_verdicts(file)
@@ -89,4 +90,5 @@ class PageService:
 
 def check_page(config: Config) -> None:
     """Raises UserError where the page's port cannot be had or a package is missing."""
+    assert config.page is not None  # else there is no page to check
     listen(config.page.host, config.page.port).close()

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from danger_safe.detection.audioset import AudioSetTags
 from danger_safe.live.alarms import LiveEvent, Policy
@@ -195,7 +196,7 @@ class View:
         }  # fmt: skip
 
 
-def _is_event(record: object) -> bool:
+def _is_event(record: Any) -> bool:
     """Whether a line of the log has all that the page shows; its id becomes a part of files' names."""
     try:
         valid = all(isinstance(record[key], str) for key in _TEXTS) and isinstance(record["alarm"], bool)

@@ -96,8 +96,9 @@ class Recorder:
     def flush(self, source: str) -> None:
         """A connection has ended: what is there of its events' sounds is all that will be."""
         ear = self._ears.pop(source, None)
-        for event in ear.ended if ear else ():
-            self._keep(ear, event)
+        if ear is not None:
+            for event in ear.ended:
+                self._keep(ear, event)
 
     def close(self) -> None:
         """Write what waits."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
-from danger_safe.detection.detector import Detector
+from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
 from danger_safe.live.alarms import LiveEvent, Policy, Tracker, default_threshold
 from danger_safe.live.alerts import Command, Webhook
@@ -56,7 +56,7 @@ class Terminal:
 class Service:
     """Listens until it is stopped, or everything is read that ends by itself."""
 
-    def __init__(self, config: Config, engine: Engine, detector: Detector):
+    def __init__(self, config: Config, engine: Engine, detector: BuiltinDetector):
         """Raises UserError where a package is missing, the log cannot be written or the page's port cannot be had."""
         self._policies = {
             source.name: Policy(config.alarm, config.categories, default_threshold(source, config.alarm, detector))
@@ -187,7 +187,7 @@ class Service:
                 if self._recorder:
                     self._recorder.flush(item.source.name)
                 continue
-            if tracker is None:
+            if tracker is None or smoother is None:
                 tracker = Tracker(
                     item.source.name, self._policies[item.source.name], self._detector, HOP, self._listeners
                 )
@@ -201,6 +201,7 @@ class Service:
                 self._page.follow(item.source.name, item.window.samples, window, tracker.current, item.ended_at)
             if self._recorder:
                 names = [name for name, _ in self._detector.tags(window.embedding)] if not window.silent else []
+                assert item.sound is not None  # every source has a buffer where there is a recorder
                 self._recorder.follow(item.source.name, item.sound, window, names, tracker.current)
 
     def _end_connection(self, source: Source, tracker: Tracker) -> None:

@@ -119,7 +119,7 @@ def hours(value: Any) -> tuple[tuple[time, time], ...]:
             raise ValueError
     except (ValueError, TypeError, AttributeError):
         raise ValueError('must be a list of hours, ["22:00-07:00"]') from None
-    return tuple(ranges)
+    return tuple((begin, end) for begin, end in ranges)
 
 
 def sensitivity(value: Any) -> str:

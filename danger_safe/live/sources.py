@@ -216,7 +216,7 @@ class Source:
                 for window in cut:
                     # A file is heard faster than it sounds: its windows are where they would be if it had not been.
                     ended_at = time.time() if self.is_live else begun + window.end
-                    self._put(Heard(self, self._connection, window, ended_at, self._sound))
+                    self._put(Heard(self, self._connection, window, ended_at, self._sound), window.end)
         except AudioError as error:
             return str(error)
         except OSError as error:
@@ -225,10 +225,11 @@ class Source:
             return f"{type(error).__name__}: {error}"
         return ""
 
-    def _put(self, heard: Heard) -> None:
-        """Hand a window over; where too many wait, wait, or drop the oldest of an address that does not wait for us."""
+    def _put(self, heard: Heard, end_s: float) -> None:
+        """Hand a window over that ends at ``end_s``; where too many wait, wait, or drop the oldest of an address that
+        does not wait for us."""
         ready = time.monotonic()
-        is_ahead = heard.window.end > ready - self._first_sound + AHEAD_S
+        is_ahead = end_s > ready - self._first_sound + AHEAD_S
         self._is_waiting = True
         is_complete = self._inbox.put(heard, not self.is_endless or is_ahead)
         self._last_sound = time.monotonic()

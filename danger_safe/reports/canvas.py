@@ -12,6 +12,7 @@ notebook's or an impossible ``MPLBACKEND`` would end a training at its last step
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import TextToPath
 
 from danger_safe.core.atomic import atomic_path
@@ -36,7 +38,7 @@ MARGIN_IN = 0.12  # around the text
 _LINE = 1.4  # height of a line, in font sizes
 
 # The user's own matplotlibrc does not change our pictures.
-STYLE = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key} | {
+STYLE: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key} | {
     "text.parse_math": False,  # a file name may hold $
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 10.5, "legend.framealpha": 0.9,
     "xtick.labelsize": 11, "ytick.labelsize": 11, "axes.spines.top": False, "axes.spines.right": False,
@@ -73,7 +75,7 @@ def frame(
     top, bottom = (sum(size * _LINE / 72 for _, size, *_ in block) + 2 * MARGIN_IN for block in (above, below))
     total = top + height + bottom
     figure.set_size_inches(width, total)
-    figure.get_layout_engine().set(rect=(0, bottom / total, 1, height / total))
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(rect=(0, bottom / total, 1, height / total))
     for block, at in ((above, total - MARGIN_IN), (below, bottom - MARGIN_IN)):
         for line, size, weight, colour in block:
             figure.text(MARGIN_IN / width, at / total, line, fontsize=size, weight=weight, color=colour, va="top")

@@ -14,7 +14,8 @@ from danger_safe.reports.plots import draw_matrix, in_words
 
 LINES, MARKERS = ("-", "--", "-.", ":"), "osD^vP"  # so that neither colour nor line is needed to tell models apart
 COLUMNS = 3  # matrices beside each other
-INSET = (0.36, 0.1, 0.58, 0.6)  # of an axis: left, bottom, width, height
+Box = tuple[float, float, float, float]
+INSET: Box = (0.36, 0.1, 0.58, 0.6)  # of an axis: left, bottom, width, height
 EDGE = 0.04  # of an axis, between a curve and the inset
 
 
@@ -67,7 +68,7 @@ def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> No
     save(figure, path)
 
 
-def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: tuple[float, ...]) -> None:
+def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: Box) -> None:
     """The corner again, larger, where no curve passes through the place for it: there the curves lie in the corner."""
     left, bottom, width, height = inset
     marks = np.array([(x[look["markevery"][0]], y[look["markevery"][0]]) for x, y, look in curves])

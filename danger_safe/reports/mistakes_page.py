@@ -156,8 +156,9 @@ _ENVIRONMENT = Environment(
 
 def _hash(template: str, tag: str) -> str:
     """How the policy names the template's own script or style: no other runs. Nothing is filled into either."""
-    content = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)[1]
-    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    found = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
+    assert found is not None, tag  # the template is our own
+    return base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
 
 
 def _models(mistakes: Mistakes) -> list[dict]:

@@ -2,9 +2,11 @@
 title."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from danger_safe.data.clips import LABEL_NAMES
@@ -87,7 +89,7 @@ def draw_matrix(axis: Axes, counts: np.ndarray, scale: float) -> None:
             cells[true, answer] = tint(BLUE if true == answer else VERMILION, 0.25 + 0.75 * depth if count else 0.08)
             ink = ink_on(cells[true, answer])
             name, standard = CELLS[true][answer]
-            look = {"ha": "center", "va": "center", "color": ink}
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
             axis.text(answer, true - 0.22, f"{count}", fontsize=24 * scale, weight="bold", **look)
             axis.text(answer, true + 0.02, percent(part), fontsize=14 * scale, **look)
             axis.text(answer, true + 0.2, name, fontsize=max(13 * scale, 10), weight="bold", **look)
@@ -141,8 +143,8 @@ def draw_reliability(
     curve.set_ylim(-0.04, 1.04)
     bins = np.linspace(0, 1, 21)
     danger = result.labels == 1
-    look = {"bins": bins, "histtype": "stepfilled", "linewidth": 1.8}
-    counts.hist(result.scores[~danger], label=LABEL_NAMES[0], color=tint(BLUE, 0.35), edgecolor=BLUE, **look)
+    look: dict[str, Any] = {"bins": bins, "histtype": "stepfilled", "linewidth": 1.8}
+    counts.hist(result.scores[~danger], label=LABEL_NAMES[0], color=cast(Any, tint(BLUE, 0.35)), edgecolor=BLUE, **look)
     counts.hist(
         result.scores[danger], label=LABEL_NAMES[1], color=VERMILION, edgecolor=VERMILION, hatch="///", fill=False,
         **look,
@@ -159,7 +161,7 @@ def draw_reliability(
             label=f"chosen threshold {result.threshold:.3f}" if axis is curve else None,
         )  # fmt: skip
         axis.set_xlim(-0.02, 1.02)
-        axis.xaxis.set_major_locator(FixedLocator(np.linspace(0, 1, 11)))
+        axis.xaxis.set_major_locator(FixedLocator(np.linspace(0, 1, 11).tolist()))
         axis.grid()
     legend_below(axes["legend"], curve, 2)
     counts.legend(loc="upper center", ncols=2)
@@ -270,14 +272,14 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
 
 def _name_thresholds(axis: Axes, thresholds: np.ndarray, alarms: np.ndarray, recall: np.ndarray, taken: list) -> None:
     """Names beside the curve, to its lower right, each with a dot; none on another, nor on what else is marked."""
-    figure = axis.figure
+    figure = cast(Figure, axis.figure)
     figure.draw_without_rendering()  # now the places on the page are known
     places = axis.transData.transform(np.stack([alarms, recall], axis=1)) * 72 / figure.dpi  # points
     steps = np.linspace(0, len(thresholds) - 1, 20 * len(thresholds))
     curve = np.stack([np.interp(steps, np.arange(len(thresholds)), places[:, i]) for i in (0, 1)], axis=1)
     marks = [(x - 8, y - 8, x + 8, y + 8) for x, y in axis.transData.transform(taken) * 72 / figure.dpi]
     boxes = [*marks, *((x - 1, y - 1, x + 1, y + 1) for x, y in curve)]
-    left, bottom, right, top = axis.bbox.extents * 72 / figure.dpi
+    left, bottom, right, top = np.asarray(axis.bbox.extents) * 72 / figure.dpi
     tenths = [i for i, t in enumerate(thresholds) if abs(t * 10 - round(t * 10)) < 1e-6]
     for i in [*tenths, 0, len(thresholds) - 1]:
         for dx, dy in ((9, -14), (9, 5), (-34, -14), (-34, 5), (-12, -18), (-12, 9), (9, -4), (-34, -4)):

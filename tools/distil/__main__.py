@@ -20,6 +20,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.finetuning.state import resume, running_average, save_state
 from models.checkpoints import save_checkpoint
 from models.compact import CompactNet
+from models.network import channels_last
 from tools.detector_tags import DANGEROUS_TAGS, SUREST_TAGS
 from tools.distil.corpus import collect, freesound_numbers
 from tools.distil.examples import FEATURES, RING_SIZE, TAGS, VALIDATION_SIZE, Examples, make_validation, start_producer
@@ -143,7 +145,7 @@ class Distillation:
         self.tag_weights[[tag_names.index(name) for name in SUREST_TAGS]] = recipe.surest_danger_weight
         torch.manual_seed(recipe.seed)
         self.targets = Targets(ring)
-        self.student = Student(self.targets.logit_mean).to(memory_format=torch.channels_last)
+        self.student = channels_last(Student(self.targets.logit_mean))
         matrices = [p for p in self.student.parameters() if p.ndim > 1]
         others = [p for p in self.student.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -180,7 +182,7 @@ class Distillation:
 
     def network(self) -> CompactNet:
         """The averaged network, without the projections."""
-        return self.average.module.network
+        return cast(Student, self.average.module).network
 
     def _one_step(self) -> torch.Tensor:
         recipe = self.recipe

@@ -7,7 +7,9 @@ oldest; the training draws from the ring, so that neither waits for the other an
 import multiprocessing
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ class Examples:
     written: np.memmap  # (1,) int64: how many examples were ever written
 
     @classmethod
-    def open(cls, folder: Path, name: str, size: int, mode: str) -> "Examples":
+    def open(cls, folder: Path, name: str, size: int, mode: Literal["r", "r+", "w+"]) -> "Examples":
         """``mode`` is NumPy's for a memmap."""
         shapes = {"logmel": (size, FRAMES, MEL_BINS), "logits": (size, TAGS), "features": (size, STEPS, FEATURES)}
         arrays = {
@@ -65,7 +67,7 @@ class ExampleMaker:
         """Make examples of mixtures, ``p`` of them badly recorded for the student, and put them at ``start``."""
         with torch.inference_mode():
             logmel = torch.from_numpy(np.stack([self.teacher.front_end(mixture) for mixture in mixtures]))[:, None]
-            maps = self.teacher.features(logmel.transpose(2, 3))  # (batch, 384, bins, steps)
+            maps = self.teacher.get_submodule("features")(logmel.transpose(2, 3))  # (batch, 384, bins, steps)
             logits = self.teacher.logits(maps.mean(dim=(2, 3)))
         place = slice(start, start + len(mixtures))
         power = np.stack([self.front_end.power(mixture) for mixture in mixtures])
@@ -85,7 +87,7 @@ def make_validation(corpus: Corpus, held_out: list, folder: Path) -> Examples:
     return examples
 
 
-def start_producer(work: Path, held_out: list[str], per_second: float, seed: int) -> multiprocessing.Process:
+def start_producer(work: Path, held_out: list[str], per_second: float, seed: int) -> BaseProcess:
     """Begin to fill the ring, at most so fast once it is a third full: the other core belongs to the training."""
     process = multiprocessing.get_context("spawn").Process(
         target=_produce, args=(work, held_out, per_second, seed), daemon=True
