@@ -2,7 +2,7 @@
 # make test   the tests
 # make coverage  which lines the tests never run: twice as long
 # make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
-# make lint   format and code checks
+# make lint   format, code and type checks
 # make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
 # make fuzz   broken files by the million, MINUTES for each kind: Linux
 # make compact  trains models/compact.pth anew on SOUNDS (folders), without ESC50's recordings; TAGS: AudioSet's class list: three hours
@@ -77,6 +77,7 @@ coverage: .venv/.dev-installed
 lint: .venv/.dev-installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
 
 format: .venv/.dev-installed
 	$(RUN) -m ruff check --fix .

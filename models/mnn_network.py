@@ -16,7 +16,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -124,14 +124,14 @@ class _Process:
         return status
 
 
-def _send(stream: BinaryIO, values: np.ndarray) -> None:
+def _send(stream: IO[bytes], values: np.ndarray) -> None:
     shape = values.shape + (1,) * (3 - values.ndim)
     stream.write(_SHAPE.pack(*shape))
     stream.write(np.ascontiguousarray(values, np.float32).data.cast("B"))
     stream.flush()
 
 
-def _receive(stream: BinaryIO) -> np.ndarray:
+def _receive(stream: IO[bytes]) -> np.ndarray:
     """An array of three axes. Raises EOFError at the end of the stream, NetworkError for an error message."""
     header = _read(stream, _SHAPE.size)
     if (shape := _SHAPE.unpack(header))[0] == -1:
@@ -139,7 +139,7 @@ def _receive(stream: BinaryIO) -> np.ndarray:
     return np.frombuffer(_read(stream, 4 * shape[0] * shape[1] * shape[2]), np.float32).reshape(shape)
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _read(stream: IO[bytes], size: int) -> bytes:
     content = stream.read(size)
     if len(content) < size:
         raise EOFError

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from danger_safe.audio.sections import Section, Source, begins_recording, is_tag
 
@@ -41,7 +42,7 @@ class Samples:
     frame: int  # bytes of what must not be torn apart
     per_second: float  # bytes; 0 where the header does not say
     header: Callable[[int], bytes]  # what to read before so many bytes
-    order: str = "little"  # of the bytes in the sizes of chunks
+    order: Literal["little", "big"] = "little"  # of the bytes in the sizes of chunks
     width: int = 4  # bytes of a chunk's size; 0 where no chunks follow the samples
 
 

@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,7 +59,8 @@ class _Stream:
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            select.select([self._stream], [], [], 1.0)
+            stream: Any = self._stream  # one that does not wait is a file
+            select.select([stream], [], [], 1.0)
             return
         time.sleep(PIECE_SECONDS / 2)  # Windows cannot wait for a pipe
 

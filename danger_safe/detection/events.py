@@ -220,7 +220,9 @@ class EventFinder:
     def _find_maximum(self, number: int) -> None:
         """Note whether the smoothed score has a local maximum at the window of that number."""
         window, before, after = (self._at(n) for n in (number, number - 1, number + 1))
-        rises = window is not None and (before is None or window.smoothed_score > before.smoothed_score)
+        if window is None:
+            return
+        rises = before is None or window.smoothed_score > before.smoothed_score
         if rises and (after is None or window.smoothed_score >= after.smoothed_score):
             self._maxima.append(number)
 
