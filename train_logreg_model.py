@@ -7,6 +7,7 @@ In:   audio_embeddings.csv
 Out:  logreg_model.skops           scaler and classifier, with the chosen threshold and all that was measured
       logreg_model.joblib          the same, for notebooks; opening it can run code
       logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      logreg_category_recall.png   which dangers are missed?
       logreg_reliability.png       are its scores probabilities?
       logreg_metrics.json          the same numbers, for programs
 

@@ -7,6 +7,7 @@ In:   audio_embeddings.csv
 Out:  mlp_model.skops           scaler and network, with the chosen threshold and all that was measured
       mlp_model.joblib          the same, for notebooks; opening it can run code
       mlp_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      mlp_category_recall.png   which dangers are missed?
       mlp_reliability.png       are its scores probabilities?
       mlp_metrics.json          the same numbers, for programs
 

@@ -7,6 +7,7 @@ In:   audio_embeddings.csv
 Out:  rf_model.skops           the forest, with the chosen threshold and all that was measured
       rf_model.joblib          the same, for notebooks; opening it can run code
       rf_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
+      rf_category_recall.png   which dangers are missed?
       rf_reliability.png       are its scores probabilities?
       rf_metrics.json          the same numbers, for programs
 

@@ -30,7 +30,9 @@ from danger_safe.evaluation.report import Report, Spread, ThresholdReport, summa
 from danger_safe.evaluation.thresholds import Rule
 from models.checkpoint_files import NAMES
 
-OUTPUTS = ("model.joblib", "model.skops", "metrics.json", "confusion_matrix.png", "reliability.png")
+OUTPUTS = (
+    "model.joblib", "model.skops", "metrics.json", "confusion_matrix.png", "category_recall.png", "reliability.png",
+)  # fmt: skip
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
@@ -70,16 +72,18 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
     written = save_model(model_file, model, novelty, table, metrics)
     write_metrics(model_file, metrics)
     picture = flags.output_dir / f"{key}_confusion_matrix.png"
-    pictures = [picture, reliability := flags.output_dir / f"{key}_reliability.png"]
+    recall, reliability = (flags.output_dir / f"{key}_{name}.png" for name in ("category_recall", "reliability"))
+    from danger_safe.reports.category_plot import draw_category_recall
     from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
     draw_confusion(picture, title, describe_data(table), metrics)
+    draw_category_recall(recall, title, describe_data(table), result)
     draw_reliability(
         reliability, title, describe_data(table), result, report.calibration_before, report.calibration_after
     )
     as_text = classification_text(table.labels, result.scores, result.threshold)
     print_summary(title, describe_data(table), report, as_text, unknown, seen)
-    print(f"Wrote {', '.join(map(str, [*written, *pictures]))}")
+    print(f"Wrote {', '.join(map(str, [*written, picture, recall, reliability]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE

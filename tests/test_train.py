@@ -42,7 +42,8 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     assert metrics["at_threshold"]["danger_recall"]["all"] >= 0.95
     assert metrics["ranking"]["roc_auc"]["all"] > 0.9  # synthetic sounds are easy
     assert (folder / f"{key}_confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / f"{key}_reliability.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("reliability", "category_recall"):
+        assert (folder / f"{key}_{name}.png").read_bytes().startswith(b"\x89PNG")
     value, low, high = metrics["promise"]["danger_recall"]
     assert 0.5 < low <= value <= high <= 1
     table = read_table(embeddings)

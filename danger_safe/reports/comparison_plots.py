@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -47,7 +48,7 @@ def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> No
         y, x, thresholds = precision_recall_curve(labels, scores)
         curves[pr].append((x, y, look | {"markevery": [int(np.searchsorted(thresholds, result.threshold))]}))
     prevalence = float(next(iter(results.values())).labels.mean())
-    guessing = {"color": GREY, "linewidth": 1.5, "linestyle": (0, (1, 2)), "label": "guessing"}
+    guessing = {"color": GREY, "linewidth": 1.5, "zorder": 1.6, "linestyle": (0, (1, 2)), "label": "guessing"}
     roc.plot((0, 1), (0, 1), **guessing)
     pr.axhline(prevalence, **guessing)
     for axis, corner in ((roc, (0, 1)), (pr, (1, 1))):
@@ -84,6 +85,9 @@ def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: 
     deep = float(np.clip(np.ceil(1.5 * (1 - marks[:, 1].min()) / 0.05) * 0.05, 0.05, 0.5))
     edge = 0.03
     xlim = (-edge * wide, wide) if top_left else (1 - wide, 1 + edge * wide)
+    room = Rectangle((left - 0.14, bottom - 0.08), width + 0.17, height + 0.08, transform=axis.transAxes,
+                     facecolor="white", linewidth=0, zorder=1.8)  # fmt: skip
+    axis.add_patch(room)  # neither grid nor guessing is behind the numbers; the curves are above it
     small = axis.inset_axes(inset, xlim=xlim, ylim=(1 - deep, 1 + edge * deep))
     for x, y, look in curves:
         small.plot(x, y, **look)
@@ -93,7 +97,8 @@ def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: 
         direction.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
     small.tick_params(labelsize=10)
     small.spines[:].set_visible(True)
-    small.set_title("the corner, enlarged", fontsize=10)
+    heading = small.set_title("the corner, enlarged", fontsize=10)
+    heading.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # the line of guessing is behind it
     axis.indicate_inset_zoom(small, edgecolor="black", alpha=0.6)
 
 

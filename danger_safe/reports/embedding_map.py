@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from danger_safe.core.atomic import write_csv
 from danger_safe.data.clips import DANGER, LABEL_NAMES
-from danger_safe.reports.canvas import frame, new_figure, save, styled
+from danger_safe.reports.canvas import frame, new_figure, percent, save, styled
 from danger_safe.reports.map_names import Name, place_names
 
 MIN_TSNE_CLIPS = 10  # below, t-SNE has nothing to arrange
@@ -185,7 +185,7 @@ def draw_map(path: Path, plan: MapPlan) -> None:
         [
             f"{counts[DANGER]} {LABEL_NAMES[DANGER]}: warm colours, pointed marks, bold names. "
             f"{counts[0]} {LABEL_NAMES[0]}: cool colours, blunt marks. "
-            f"{len(ringed)} ringed: a model gets them wrong.",
+            + (f"{len(ringed)} ringed: a model gets them wrong." if len(ringed) else "No mistakes."),
             f"{plan.method}. {in_words(plan)}",
         ],
     )
@@ -212,7 +212,7 @@ def draw_map(path: Path, plan: MapPlan) -> None:
 
 def answer(plan: MapPlan) -> str:
     """Whether Danger and Safe lie apart, in the embeddings themselves and not only on the map."""
-    return f"For {plan.same_side:.0%} of the clips, the nearest clip of another recording is on the same side."
+    return f"For {percent(plan.same_side, 0)} of the clips, the nearest clip of another recording is on the same side."
 
 
 def in_words(plan: MapPlan) -> str:
@@ -221,6 +221,8 @@ def in_words(plan: MapPlan) -> str:
     if plan.seen:
         known = f"{plan.seen:,} of the {plan.clips:,} clips"
         words += f" The network was trained on {known}: groups of new sounds are less tidy."
+    else:
+        words += " None of the clips is marked as learnt by the network (column seen)."
     if len(plan.rows) < plan.clips:
         words += f" {len(plan.rows):,} of {plan.clips:,} clips: the worst mistakes, and others at even distances."
     return words

@@ -78,15 +78,15 @@ def in_words(counts: np.ndarray) -> str:
 
 
 def draw_matrix(axis: Axes, counts: np.ndarray, scale: float) -> None:
-    """Counts and percentages of the row. What is right is blue and what is wrong vermilion, so that neither is read
-    for the other however few there are."""
+    """Counts and percentages of the row. What is right is blue and what is wrong vermilion, and mistakes are always the
+    darker: however few there are, they are seen first."""
     fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells = np.zeros((2, 2, 3))
     for true in (0, 1):
         for answer in (0, 1):
             count, part = counts[true, answer], fraction[true, answer]
-            depth = part if true == answer else np.sqrt(part)  # a few mistakes are seen, too
-            cells[true, answer] = tint(BLUE if true == answer else VERMILION, 0.25 + 0.75 * depth if count else 0.08)
+            depth = 0.15 + 0.4 * part if true == answer else 0.7 + 0.3 * np.sqrt(part)
+            cells[true, answer] = tint(BLUE if true == answer else VERMILION, depth if count else 0.08)
             ink = ink_on(cells[true, answer])
             name, standard = CELLS[true][answer]
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
@@ -184,24 +184,27 @@ def groups_of(scores: np.ndarray) -> list[np.ndarray]:
 
 
 def reliability_in_words(result: Evaluation, before: Calibration, after: Calibration) -> list[str]:
-    """The answer to the title: yes, unless the scores are farther off than perfect ones could be by luck."""
+    """The answer to the title: yes, unless the scores are farther off than perfect ones are by chance."""
     scores, off = result.scores, after.calibration_error
     rng = np.random.default_rng(0)
-    by_luck = [
+    by_chance = [
         calibration((rng.random(len(scores)) < scores).astype(int), scores).calibration_error
         for _ in range(SIMULATIONS)
     ]
-    bound = float(np.quantile(by_luck, 0.95))
+    bound = float(np.quantile(by_chance, 0.95))
     away = f"they are off by {percent(off)} on average"
     if off <= bound:
         lines = [
-            f"Yes, as far as {len(scores)} clips can tell: {away}; by luck, perfect ones are off by up to "
-            f"{percent(bound)}."
+            f"Yes, as far as {len(scores)} clips can tell: {away}; by chance, perfect ones are off by up to "
+            f"{percent(bound)} (95 % of samples)."
         ]
     else:
         confidence, right = np.maximum(scores, 1 - scores).mean(), ((scores >= 0.5) == (result.labels == 1)).mean()
         word = "too sure" if confidence > right else "not sure enough"
-        lines = [f"Not quite: {away}; perfect ones would be off by at most {percent(bound)}. They are {word}."]
+        lines = [
+            f"Not quite: {away}; by chance, perfect ones are off by up to "
+            f"{percent(bound)} (95 % of samples). They are {word}."
+        ]
     if after.brier > before.brier + 0.0005:
         lines.append(f"Calibration made them worse here: Brier score {after.brier:.3f} instead of {before.brier:.3f}.")
     return lines
@@ -236,12 +239,12 @@ def draw_operating_points(path: Path, title: str, data: str, metrics: dict) -> N
             f"to {percent(high, 0)}), {rate:.0f} false alarms an hour ({fewest:.0f} to {most:.0f})."
         ],
         [
-            f"{data}; heard window by window. False alarms were counted in {hour['minutes']:.0f} minutes of safe "
+            f"{data}; heard window by window. False alarms were counted in {hour['minutes']:.0f} min of safe "
             f"sound.",
             "Numbers beside the curve are thresholds. Lower: more dangers found and more false alarms; higher: fewer "
             "of both.",
-            f"The threshold {metrics['threshold_rule']}. The bars are its 95 % interval, chosen anew without each "
-            f"fold.",
+            f"The threshold {metrics['threshold_rule']}. For the estimate it was chosen "
+            "anew without each fold; bars: 95 % interval.",
         ],
     )  # fmt: skip
     axes = figure.subplot_mosaic([["curve"], ["legend"]], height_ratios=(5.5, 0.5))

@@ -109,8 +109,10 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
     mel.set_yticks(np.interp(shown, centres, np.arange(bands) + 0.5), names)
     mel.set(ylabel="frequency (mel)", ylim=(0, bands))
     times, scores = np.array(overview.scores).T
-    times[0], times[-1] = (0, seconds) if len(times) > 1 else (times[0], times[0])  # the outer windows reach the ends
-    score.plot(times, scores, color=BLUE, linewidth=1.5, marker="." if len(times) < 60 else "")
+    marks = {"marker": "."} if len(times) < 60 else {}
+    # The outer windows reach the ends of the recording: their scores hold to there, and stand at their own middles.
+    score.plot([0, *times, seconds], [scores[0], *scores, scores[-1]], color=BLUE, linewidth=1.5,
+               markevery=slice(1, -1), **marks)  # fmt: skip
     score.axhline(summary.threshold, color="black", linestyle="--", linewidth=1)
     score.set(ylabel="danger score", ylim=(0, 1.02 + NAME_ROWS * ROW), yticks=(0, 0.25, 0.5, 0.75, 1), xlabel="time")
     least = seconds / 400  # narrower would not be seen
@@ -148,7 +150,9 @@ def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
     lines = [f"Highest score {summary.score:.2f}, {side} the threshold {summary.threshold:.2f} (dashed line)."]
     if summary.broke_off:
         lines.append(f"INCOMPLETE: the recording {summary.broke_off}.")
-    notes = ["Shaded and marked: danger."] if summary.events else []
+    notes = ["A score is that of a few seconds and stands at their middle: its peaks are wider than short sounds."]
+    if summary.events:
+        notes.insert(0, "Shaded and marked: danger. Named are the surest events, where there is room.")
     return f"{one_line(Path(summary.file).name)}: {verdict}", lines, notes
 
 
@@ -164,7 +168,7 @@ def place_event_names(events: list[Event], seconds: float, inches: float) -> lis
         half = (text_width(text, NAME_PT, "bold") / 2 + NAME_GAP_IN) * per_inch
         if 2 * half > seconds:
             continue
-        at = min(max(event.peak, half), seconds - half)
+        at = min(max((event.start + event.end) / 2, half), seconds - half)
         for row in range(NAME_ROWS):
             if all(other != row or at + half <= low or high <= at - half for low, high, other in taken):
                 taken.append((at - half, at + half, row))

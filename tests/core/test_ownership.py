@@ -36,7 +36,7 @@ def test_files_beside_a_table_are_not_written_over(refused, tmp_path, name):
     refused(EXTRACT, "--dataset", "sounds", "--checkpoint", "mfcc", "--output", "notes.csv", words=name)
 
 
-@pytest.mark.parametrize("name", ["model.joblib", "metrics.json", "confusion_matrix.png", "reliability.png"])
+@pytest.mark.parametrize("name", ["model.joblib", "metrics.json", "confusion_matrix.png", "category_recall.png"])
 def test_results_of_a_training_are_not_written_over_somebody_s_files(refused, tmp_path, name):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     (tmp_path / f"logreg_{name}").write_text("my own")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,7 @@ from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.metrics import confusion
 from danger_safe.evaluation.thresholds import Rule
 from danger_safe.reports.canvas import MIN_PT, WIDTH, text_width, wrap
+from danger_safe.reports.category_plot import draw_category_recall
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
 from danger_safe.reports.embedding_map import COOL, WARM, lay_out, write_map
 from danger_safe.reports.learning_curve import draw_learning
@@ -122,10 +124,41 @@ def test_confusion_matrices_name_their_axes_and_colour_mistakes(drawn, tmp_path,
     assert "NO BETTER" in words_of(drawn[0])
 
 
+@pytest.mark.parametrize("counts", [[[1092, 156], [17, 335]], [[1247, 1], [1, 351]], [[1, 5], [3, 1]]])
+def test_mistakes_are_darker_than_what_is_right(drawn, tmp_path, counts):
+    """The worst mistake is not the palest cell, also where it is rare."""
+    metrics = metrics_of(evaluation())
+    metrics["at_0.5"]["confusion"] = metrics["at_threshold"]["confusion"] = counts
+    draw_confusion(tmp_path / "a.png", "MLP", DATA, metrics)
+    for axis in drawn[0].axes:
+        luminance = np.array(axis.images[0].get_array()) ** 2.2 @ (0.2126, 0.7152, 0.0722)
+        assert max(luminance[0, 1], luminance[1, 0]) < min(luminance[0, 0], luminance[1, 1])
+
+
 def test_no_mistake_is_coloured_as_right_however_few_there_are(drawn, tmp_path):
     draw_confusions(tmp_path / "a.png", DATA, {"perfect": evaluation(apart=99), "hopeless": evaluation(apart=-99)})
     perfect, hopeless = (axis.images[0].get_array() for axis in drawn[0].axes)
     assert perfect[1, 0, 0] > perfect[1, 0, 2] and hopeless[1, 1, 0] < hopeless[1, 1, 2]
+
+
+@pytest.mark.parametrize(("clips", "categories"), [(24, 4), (500, 100)])
+def test_category_recall_names_the_dangers_that_are_missed_most(drawn, tmp_path, clips, categories):
+    names = np.array([f"wash$ing_machine_{n}" for n in range(categories - 1)] + ["x" * 200])
+    number = np.arange(clips) % categories
+    scores = np.where(np.arange(clips) % 2 == 1, 0.9, 0.1)
+    scores[number == 1] = 0.2  # a danger that is always missed
+    scores[number == 2] = 0.8  # a safe sound that always raises an alarm
+    result = replace(evaluation(clips), scores=scores, categories=names[number])
+    draw_category_recall(tmp_path / "a.png", "MLP", DATA, result)
+    assert_readable(drawn[0])
+    each, words = clips // categories, words_of(drawn[0])
+    assert f"Missed most often: wash$ing machine 1 ({each} of {each})." in words
+    assert f"False alarms come most often from: wash$ing machine 2 ({each} of {each})." in words
+    for axis, worst in zip(drawn[0].axes, ("wash$ing machine 1", "wash$ing machine 2"), strict=True):
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        assert labels[0] == worst and len(labels) == min(categories // 2, 30)
+        assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first is at the top
+    assert ("the 30 of 50 missed most" in words) == (categories == 100)
 
 
 @pytest.mark.parametrize("clips", [24, 500])
