@@ -4,7 +4,8 @@ Each verdict keeps its event's surest windows as the network hears them; the net
 resembles them more than it resembles any danger loses log-odds: up to a third of what would make it quiet for each
 false alarm that it resembles, the whole from three on. So a single wrong verdict deafens nobody, and nothing ever
 scores higher than before. What is surer than the false alarms ever were keeps its score, as a siren while the kettle
-whistles. Events that were confirmed protect what resembles them, as the dangers that were shipped do.
+whistles. A shipped danger protects only what it resembles more, or not much less, than the false alarms do; an event
+that was confirmed here protects more widely.
 
 How alike is alike enough, the household's own takes tell: windows count as the same sound that are about as similar to
 those of a verdict as the verdicts on that sound are to each other. The numbers were chosen with
@@ -34,10 +35,12 @@ LEAST_LOSS = 1.5  # log-odds that it loses then, also where it was barely an ala
 MAX_WINDOWS = 16  # of an event, the surest
 AS_SURE = 0.5  # windows with this fraction of an event's surest score made the alarm; others hold the room
 SAME = 0.6  # similarity from which on two verdicts can be of the same sound
-SELF_SLACK = 0.07  # below the verdicts' similarity to each other, a window is still wholly the same sound
-FADE = 0.1  # and below that, it is less and less
-WIDEST, NARROWEST = 0.6, 0.9  # limits of the similarity that is wholly the same sound; the latter for a single verdict
-MARGIN = (0.1, 0.3)  # more similar to a false alarm than to the nearest danger by so much: not at all quiet, wholly
+SELF_SLACK = 0.03  # below the verdicts' similarity to each other, a window is still wholly the same sound
+FADE = 0.07  # and below that, it is less and less
+WIDEST, NARROWEST = 0.6, 0.95  # limits of the similarity that is wholly the same sound
+SINGLE = 0.9  # that similarity for a verdict that no other resembles
+MARGIN = (0.0, 0.1)  # more similar to a false alarm than to the nearest danger by so much: not at all quiet, wholly
+CONFIRMED = 0.1  # events that were confirmed here protect as if they were so much more similar than they are
 SURER = (0.3, 1.0)  # log-odds above the false alarm's surest window: not at all something else besides, wholly
 MAX_LOSS = 0.02  # of the dangers that the shipped evaluation finds: more is never given up
 
@@ -197,7 +200,8 @@ class PersonalDetector(BuiltinDetector):
         return is_same * np.clip((similarity - nearest_danger[:, None] - least) / (enough - least), 0, 1)
 
     def _nearest_danger(self, directions: np.ndarray, collection: np.ndarray | None = None) -> np.ndarray:
-        """Similarity to the nearest shipped danger that is found, or event that was confirmed, (windows,).
+        """Similarity to the nearest shipped danger that is found, or event that was confirmed (by CONFIRMED more),
+        (windows,).
 
         ``collection``: of each of the windows, whose own dangers do not count.
         """
@@ -207,7 +211,7 @@ class PersonalDetector(BuiltinDetector):
             similarity[collection[:, None] == their_collection] = -1
         nearest = similarity.max(axis=1, initial=-1)
         for anchor in self._confirmed:
-            nearest = np.maximum(nearest, self._nearest(directions, anchor))
+            nearest = np.maximum(nearest, self._nearest(directions, anchor) + CONFIRMED)
         return nearest
 
     @staticmethod
@@ -248,7 +252,7 @@ class PersonalDetector(BuiltinDetector):
     @cached_property
     def _reach(self) -> np.ndarray:
         """The similarity from which on a window is wholly the same sound as each false alarm, (false alarms,)."""
-        reach = np.full(len(self._false_alarms), NARROWEST)
+        reach = np.full(len(self._false_alarms), SINGLE)
         for number, anchor in enumerate(self._false_alarms):
             others = [np.median(self._nearest(anchor, a)) for n, a in enumerate(self._false_alarms) if n != number]
             same = sorted(similarity for similarity in others if similarity >= SAME)[-ENOUGH + 1 :]
