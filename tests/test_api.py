@@ -23,9 +23,9 @@ def test_example_of_the_documentation_runs(sample, tmp_path, monkeypatch, capsys
     assert lines[-1] == "(768,)"
 
 
-def test_paths_arrays_and_tables_agree(embeddings):
+def test_paths_arrays_and_tables_agree(embeddings, sample):
     table = read_table(embeddings)
-    path = embeddings.parent / table.clips["file"][0]
+    path = sample / table.clips["file"][0]
     samples, rate = soundfile.read(path, dtype="float32")
     with load_embedder("compact") as embedder, load_detector() as detector:
         embedding = embedder.embed(path)
