@@ -64,6 +64,8 @@ def draw_category_recall(path: Path, title: str, data: str, result: Evaluation) 
 
 def category_mistakes(result: Evaluation, label: int) -> list[CategoryMistakes]:
     """The categories of a label at the chosen threshold, that with the largest fraction of mistakes first."""
+    if result.categories is None:
+        return []  # nothing says what the clips are
     called_danger = result.scores >= result.threshold
     rows = []
     for category in np.unique(result.categories[result.labels == label]):
@@ -91,7 +93,7 @@ def _draw_bars(axis: Axes, label: int, rows: list[CategoryMistakes]) -> None:
     axis.errorbar(
         values, heights, xerr=(values - lows, highs - values), fmt="none", ecolor="black", elinewidth=1.3, capsize=3
     )
-    for height, row in zip(heights, rows, strict=True):
+    for height, row in enumerate(rows):
         axis.text(1.015, height, f"{row.wrong} of {row.clips}", fontsize=11, va="center",
                   weight="bold" if row.wrong else "normal")  # fmt: skip
     axis.text(1.015, -0.75, "missed" if label == DANGER else "alarms", fontsize=11, va="bottom")
