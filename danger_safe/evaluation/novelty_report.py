@@ -64,7 +64,7 @@ class NoveltyReport:
                 danger, unknown = answers.danger / answers.clips, answers.unknown / answers.clips
                 lines.append(
                     f"  {words} of categories left out of training: {danger:.0%} called Danger, {unknown:.0%} Unknown, "
-                    f"{1 - danger - unknown:.0%} Safe"
+                    f"{max(0.0, 1 - danger - unknown):.0%} Safe"
                 )
         return "\n".join(lines)
 
