@@ -15,6 +15,7 @@ from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import make_folder
 from danger_safe.core.errors import UserError
 from danger_safe.live.alarms import LiveEvent
+from danger_safe.live.disk_limit import remove_oldest
 from danger_safe.live.verdicts import EventWindows
 
 CONTEXT_S = 8.0  # before and after an event, of which scores are kept
@@ -119,15 +120,8 @@ class WindowKeeper:
                 self._is_told = False
 
     def _remove_oldest(self) -> None:
-        files = [
-            (f.stat().st_mtime, f.stat().st_size, f) for f in self.folder.glob("*.npz") if not self._is_judged(f.stem)
-        ]
-        size = sum(entry[1] for entry in files)
-        for _, bytes_, file in sorted(files)[:-1]:
-            if size <= MAX_MEGABYTES * 1e6:
-                break
-            file.unlink(missing_ok=True)
-            size -= bytes_
+        files = (file for file in self.folder.glob("*.npz") if not self._is_judged(file.stem))
+        remove_oldest(files, MAX_MEGABYTES)
 
     def _tell(self, problem: str) -> None:
         if not self._is_told:

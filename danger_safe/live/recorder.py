@@ -7,7 +7,6 @@ what people say at home. Speech is what the detector takes for speech; it may mi
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from danger_safe.core.atomic import atomic_path, make_folder
 from danger_safe.core.errors import UserError
 from danger_safe.live.alarms import LiveEvent
 from danger_safe.live.config import RecordConfig
+from danger_safe.live.disk_limit import remove_oldest
 from danger_safe.live.sound_buffer import SoundBuffer
 
 SLACK_S = 16.0  # of sound that is held besides: an end is known seconds late, and the engine may be behind
@@ -143,18 +143,8 @@ class Recorder:
 
     def _remove_oldest(self) -> None:
         """Keep to the limits in days and megabytes; the newest stays in any case."""
-        files = sorted(
-            (file.stat().st_mtime, file.name, file.stat().st_size, file)
-            for file in self._folder.iterdir()
-            if file.suffix in SUFFIXES
-        )
-        size = sum(entry[2] for entry in files)
-        for modified, _, bytes_, file in files[:-1]:
-            is_old = time.time() - modified > self._config.max_days * 86_400
-            if not is_old and size <= self._config.max_megabytes * 1e6:
-                break
-            file.unlink(missing_ok=True)
-            size -= bytes_
+        files = (file for file in self._folder.iterdir() if file.suffix in SUFFIXES)
+        remove_oldest(files, self._config.max_megabytes, self._config.max_days)
 
     def _tell(self, problem: str) -> None:
         if not self._is_told:
