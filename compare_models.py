@@ -26,7 +26,7 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 # isort: split
 from danger_safe.core.errors import UserError
 from danger_safe.core.flags import models_parser
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 
 OUTPUTS = {  # and how the tables among them begin
     "model_comparison.png": (), "model_comparison.csv": ("model", "file"), "model_confusion_matrices.png": (),
@@ -80,7 +80,7 @@ def check_outputs(folder: Path, inputs: list[Path]) -> None:
         if (folder / name).resolve() in given:
             raise UserError(f"{folder / name} is read, and would be written over: give another --output-dir")
     for name, columns in OUTPUTS.items():
-        check_ours(folder / name, columns)
+        check_overwrite(folder / name, columns)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ import numpy as np
 from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 from danger_safe.core.packages import is_installed
 from models.checkpoint_files import checkpoint_name
-from models.graph import sound_graph
+from models.graph import waveform_graph
 from models.logmel import MIN_SAMPLES
 from models.numpy_network import NumpyNetwork
 from models.onnx_file import write_onnx
-from models.parity import PROMISE, largest_error, probe_sounds
+from models.parity import MAX_ENGINE_ERROR, largest_error, probe_sounds
 from models.weights import Weights, read_info, read_weights
 
 LENGTHS_S = (0.2, 1.0, 5.0)  # of the sounds that a file for any length is tried on; the first is padded with silence
@@ -52,17 +52,17 @@ def main(arguments: list[str]) -> int:
     if not is_installed("onnxruntime"):
         raise UserError("ONNX Runtime, which tries what is written, is missing: pip install -r requirements/export.txt")
     output = args.output or Path(f"{Path(checkpoint_name(args.checkpoint)).stem}.onnx")
-    check_ours(output)
+    check_overwrite(output)
     weights = read_weights(args.checkpoint)
     samples = None if args.seconds is None else round(args.seconds * SAMPLE_RATE)
     name, reference = open_reference(args.checkpoint, weights)
     with atomic_path(output) as part:
         with open(part, "wb") as file:
-            write_onnx(sound_graph(weights, samples), file, describe(weights, samples))
+            write_onnx(waveform_graph(weights, samples), file, describe(weights, samples))
         lengths = [round(seconds * SAMPLE_RATE) for seconds in LENGTHS_S] if samples is None else [samples]
         error, tag_error = largest_errors(part, reference, [probe_sounds(length) for length in lengths])
         megabytes = part.stat().st_size / 1e6
-        if not (error <= PROMISE and tag_error <= MAX_TAG_ERROR):
+        if not (error <= MAX_ENGINE_ERROR and tag_error <= MAX_TAG_ERROR):
             raise UserError(f"nothing was written: ONNX Runtime's embeddings are {error:.1e} away from {name}'s")
     length = "any length" if args.seconds is None else f"{args.seconds:g} s"
     print(f"{output} written, {megabytes:.1f} MB: waveform of {length} at 32 kHz → embedding and tags")

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{args.output} is the dataset's own table: give another --output")
     made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
     table = TableFiles(args.output, args.rows_per_part, made_of)
-    table.check_ours()
+    table.check_overwrite()
     path = checkpoint_path(args.checkpoint)
     sha256 = verified_sha256(args.checkpoint, path)
     with Journal(table.journal) as journal:
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
         started = time.monotonic()
         with open_engine(args.checkpoint, args.device, args.jobs) as engine:
-            if journal.begin({"checkpoint": sha256, "engine": "cluster" if args.scheduler else engine.kind}):
+            if journal.begin({"checkpoint": sha256, "engine": "cluster" if args.scheduler else engine.backend}):
                 cli.warn(f"{journal.path} was made with another checkpoint or engine: starting anew")
                 found = survey(clips, {}, args.jobs)
             print(found.describe())

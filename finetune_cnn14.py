@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 from danger_safe.data.categories import read_dangers, read_same
 from danger_safe.data.clips import LABEL_NAMES, Clip, read_clips
 from danger_safe.data.fingerprint import fingerprint
 from danger_safe.data.splits import split
-from models.checkpoint_files import checkpoint_path, place_of
+from models.checkpoint_files import checkpoint_path, expected_path
 
 SCRATCH_LEARNING_RATE, FINETUNE_LEARNING_RATE = 2e-3, 2e-4  # at their highest
 MN04_LEARNING_RATE = 6e-5  # as EfficientAT's authors fine-tune it
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     picture = args.output.with_name(args.output.stem + "_learning.png")
     state_file = args.output.with_name(args.output.name + ".training")
     for file in (args.output, picture, state_file):
-        check_ours(file)
+        check_overwrite(file)
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
         if same_classes:
             model.dropout = DROPOUT
         else:
-            model.replace_classes(len(classes))
+            model.replace_last_layer(len(classes))
     counts = Counter(names[clip] for clip in train_clips)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
         corruption_p=args.bad_recordings,
     )  # fmt: skip
 
-    sample_rate = HALF_SAMPLE_RATE if model.front_end.half_rate_suffices else SAMPLE_RATE
+    sample_rate = HALF_SAMPLE_RATE if model.front_end.supports_half_rate else SAMPLE_RATE
     store = WaveformStore(train_clips, sample_rate)
     val_store = WaveformStore([clip for clip in val_clips if names[clip] in classes], sample_rate)
     if untaught := set(classes) - {names[clip] for clip in store.clips}:
@@ -224,7 +224,7 @@ def parse(arguments: list[str]):
         parser.error(f"--output {args.output}: cannot be written there; make the folder first")
     if not os.access(args.output.absolute().parent, os.W_OK):
         parser.error(f"--output {args.output}: this user may not write into the folder")
-    if args.output.resolve() == place_of(args.checkpoint).resolve():
+    if args.output.resolve() == expected_path(args.checkpoint).resolve():
         parser.error(f"--output {args.output} is where the training starts from: give another")
     return args
 

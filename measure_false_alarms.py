@@ -25,7 +25,7 @@ from danger_safe.core import cli  # first: where a package is missing, it says w
 # isort: split
 
 from danger_safe.core.flags import models_parser
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 
 
 def main(arguments: list[str]) -> int:
@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
     warnings = older_than_manifest(table)
     files = find_models(args.models, args.output_dir)
     for file in files:
-        check_ours(args.output_dir / f"{key_of(file)}_operating_point.png")
+        check_overwrite(args.output_dir / f"{key_of(file)}_operating_point.png")
         for other in (metrics_file(file), file.with_suffix(".joblib"), file.with_suffix(".skops")):
-            check_ours(other)
+            check_overwrite(other)
     models = load_models(files, table)
     sounds, checkpoint = find_sounds(table, args.dataset), checkpoint_of(table)
 

@@ -40,14 +40,14 @@ from typing import cast
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.audio.decode import RATES, SUFFIXES, AudioError, read_channels, read_header
-from danger_safe.audio.ffmpeg import SCHEMES, address_channels, is_stream_address
+from danger_safe.audio.decode import AUDIO_SUFFIXES, SAMPLE_RATES, AudioError, read_channels, read_header
+from danger_safe.audio.ffmpeg import SCHEMES, decode_url, is_stream_url
 from danger_safe.audio.read_ahead import ReadAhead
-from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.audio.stream import stream_microphone, stream_raw, stream_wav
 from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours
-from danger_safe.core.paths import is_address
+from danger_safe.core.ownership import check_overwrite
+from danger_safe.core.paths import is_url
 from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import SENSITIVITIES, BuiltinDetector, Detector, load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
@@ -64,7 +64,7 @@ SHORT_SECONDS = 30  # heard by NumPy before the network is ready for MNN
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     if args.plot:
-        check_ours(args.plot)
+        check_overwrite(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
     if args.model is None:  # the ready detector's, before its network is loaded
         check_categories((*args.only, *args.ignore), load_builtin())
@@ -243,7 +243,7 @@ class _Teller:
     def _ago(self, moment: float) -> float:
         """Seconds since a moment of a live recording."""
         assert self._live is not None  # only of a live recording is it told
-        return time.monotonic() - self._live.came_at(moment)
+        return time.monotonic() - self._live.arrival_time(moment)
 
     def _is_wanted(self, event: Event) -> bool:
         """Name the event, and say whether --only and --ignore let it through."""
@@ -255,13 +255,13 @@ class _Teller:
 def open_live(recording: str, args) -> ReadAhead:
     """A microphone's, stdin's or an address's sound, from now on."""
     if args.mic:
-        return ReadAhead(microphone_pieces(), may_wait=False)
+        return ReadAhead(stream_microphone(), can_wait=False)
     if recording != STREAM:
         stopped = threading.Event()
-        return ReadAhead(address_channels(recording, stopped), stopped)
+        return ReadAhead(decode_url(recording, stopped), stopped)
     # A thread that waits in Python's own buffer would keep Python from ending.
     stdin = cast(io.BufferedReader, sys.stdin.buffer).raw
-    return ReadAhead(raw_pieces(stdin, args.raw) if args.raw else wav_pieces(stdin))
+    return ReadAhead(stream_raw(stdin, args.raw) if args.raw else stream_wav(stdin))
 
 
 def open_file(recording: Path) -> tuple[Iterator[np.ndarray], int | None]:
@@ -279,9 +279,9 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
     any, and for an address that cannot be listened to."""
     for name in inputs:
         path = Path(name)
-        if name == STREAM or is_stream_address(name):
+        if name == STREAM or is_stream_url(name):
             yield name
-        elif is_address(name) and not path.exists():
+        elif is_url(name) and not path.exists():
             schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
             raise UserError(
                 f"{name}: no address that can be listened to ({schemes}): give a file, or send it to stdin (-)"
@@ -291,12 +291,12 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
         elif found := list_sounds(path):  # with folders that cannot be looked into: those are named, too
             yield from (file for _, file in found)
         else:
-            raise UserError(f"{path}: no recordings in it ({', '.join(SUFFIXES)})")
+            raise UserError(f"{path}: no recordings in it ({', '.join(AUDIO_SUFFIXES)})")
 
 
 def is_live(recording: str) -> bool:
     """Whether an input comes as it is recorded: stdin, an address."""
-    return recording == STREAM or is_stream_address(recording)
+    return recording == STREAM or is_stream_url(recording)
 
 
 def parse(arguments: list[str]):
@@ -333,7 +333,7 @@ def parse(arguments: list[str]):
     add("--fail-on-danger", action="store_true", help="exit status 4 when danger was heard, for scripts; a stream is "
         "left "
         "at the first danger")  # fmt: skip
-    add("--raw", type=cli.whole_number(RATES[0], RATES[-1]), default=None, metavar="RATE",
+    add("--raw", type=cli.whole_number(SAMPLE_RATES[0], SAMPLE_RATES[-1]), default=None, metavar="RATE",
     help="the stream is mono 16-bit PCM of so many "
         "Hz, without a header: that RATE is right and all of it came cannot be checked")  # fmt: skip
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.household_sounds import DANGERS, HOUSEHOLD, synthesise
 from danger_safe.audio.decode import read_clip
 from danger_safe.audio.pcm import SAMPLE_RATE
-from danger_safe.audio.windows import ScoredWindow, windows
+from danger_safe.audio.windows import ScoredWindow, sliding_windows
 from danger_safe.core import cli
 from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import BuiltinDetector
@@ -118,7 +118,7 @@ def taught(builtin: BuiltinDetector, events: list[list[ScoredWindow]]) -> Person
 
 def embed(recordings: list[np.ndarray], listener: Listener) -> list[list[ScoredWindow]]:
     """The windows of each recording."""
-    cut = [list(windows([samples], WINDOW, HOP)) for samples in recordings]
+    cut = [list(sliding_windows([samples], WINDOW, HOP)) for samples in recordings]
     heard = iter(listener.score(window for one in cut for window in one))
     return [[next(heard) for _ in one] for one in cut]
 
@@ -126,7 +126,7 @@ def embed(recordings: list[np.ndarray], listener: Listener) -> list[list[ScoredW
 def score(heard: list[ScoredWindow], detector: BuiltinDetector) -> float:
     """The highest smoothed score of a recording."""
     smoother, raw = Smoother(HOP), detector.scores(np.array([window.embedding for window in heard]))
-    return max(smoother.add(w.start, 0.0 if w.silent else float(s)) for w, s in zip(heard, raw, strict=True))
+    return max(smoother.add(w.start, 0.0 if w.is_silent else float(s)) for w, s in zip(heard, raw, strict=True))
 
 
 def _mixed(sound: np.ndarray, danger: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from danger_safe.audio.corruptions import DEGRADATIONS, degrade
+from danger_safe.audio.corruptions import CORRUPTIONS, corrupt
 from danger_safe.audio.decode import read_clip
 from danger_safe.data.categories import read_categories
 from danger_safe.data.clips import read_clips
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"warning: the network was trained on {seen} of the held-out clips: these scores are too good")
         learn = embed(engine, [clip.path for clip, out in zip(clips, held_out, strict=True) if not out])
         paths = [clip.path for clip, out in zip(clips, held_out, strict=True) if out]
-        tests = {"clean": embed(engine, paths)} | {name: embed(engine, paths, name) for name in DEGRADATIONS}
+        tests = {"clean": embed(engine, paths)} | {name: embed(engine, paths, name) for name in CORRUPTIONS}
     known, asked = categories[~held_out], categories[held_out]
     report = {"checkpoint": args.checkpoint, "held-out clips": len(asked), "conditions": {}}
     all_categories = classifier().fit(learn, known)
@@ -89,7 +89,7 @@ def embed(engine: Engine, paths: list[Path], degradation: str | None = None) -> 
         number, path = numbered
         samples = read_clip(path)
         if degradation:
-            samples = degrade(degradation, samples, np.random.default_rng(number))
+            samples = corrupt(degradation, samples, np.random.default_rng(number))
         return engine.front_end(samples)
 
     with ThreadPoolExecutor(max(1, engine.max_concurrency)) as pool:

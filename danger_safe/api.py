@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from danger_safe.audio.decode import WINDOW_SECONDS, read_blocks, read_channels
-from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, finite, mono, resampled
+from danger_safe.audio.decode import WINDOW_S, read_blocks, read_channels
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, check_samples, resample, to_mono
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector
@@ -172,16 +172,16 @@ def _pieces(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     if not isinstance(sound, np.ndarray):
         return read_channels(Path(sound))
     samples, rate = _checked(sound, sample_rate)
-    return resampled(iter([samples]), rate)
+    return resample(iter([samples]), rate)
 
 
 def _blocks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     """The sound, mono at 32 kHz, in blocks of 60 s, the last one shorter."""
     if not isinstance(sound, np.ndarray):
-        return read_blocks(Path(sound), WINDOW_SECONDS)
+        return read_blocks(Path(sound), WINDOW_S)
     whole, rate = _checked(sound, sample_rate)
-    samples = np.concatenate(list(resampled(iter([mono(whole)]), rate)))
-    size = int(WINDOW_SECONDS * SAMPLE_RATE)
+    samples = np.concatenate(list(resample(iter([to_mono(whole)]), rate)))
+    size = int(WINDOW_S * SAMPLE_RATE)
     return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
@@ -189,4 +189,4 @@ def _checked(samples: np.ndarray, sample_rate: int | None) -> tuple[np.ndarray, 
     """The array as float32, and its rate. Raises AudioError where it is no sound."""
     if sample_rate is None or samples.ndim not in (1, 2) or samples.dtype.kind != "f":
         raise AudioError("needs to be an array of float, (samples,) or (samples, channels), with its sample_rate in Hz")
-    return finite(np.asarray(samples, np.float32)), sample_rate
+    return check_samples(np.asarray(samples, np.float32)), sample_rate

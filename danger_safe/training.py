@@ -16,7 +16,7 @@ from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_write_text
 from danger_safe.core.errors import UserError
 from danger_safe.core.flags import TrainingFlags
-from danger_safe.core.ownership import MADE_BY, check_ours
+from danger_safe.core.ownership import MADE_BY, check_overwrite
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.detection.model_file import load_model_file, save_model_files
 from danger_safe.detection.novelty import fit_novelty
@@ -46,7 +46,7 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
         build: the unfitted Pipeline, from a seed and the number of cores.
     """
     for name in OUTPUTS:
-        check_ours(flags.output_dir / f"{key}_{name}")
+        check_overwrite(flags.output_dir / f"{key}_{name}")
     table = read_table(flags.embeddings)
     older = older_than_manifest(table)
     if not _can_predict(table):

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from danger_safe.audio.decode import AudioError, read_blocks, read_header
-from danger_safe.audio.stream import wav_pieces
+from danger_safe.audio.stream import stream_wav
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories, read_dangers, read_same
 from danger_safe.data.clips import read_clips
@@ -81,7 +81,7 @@ class Audio(Target):
             read_header(path)
             _some(read_blocks(path, 30))
         finally:
-            _some(wav_pieces(io.BytesIO(data)))
+            _some(stream_wav(io.BytesIO(data)))
 
 
 def _some(pieces: Iterator[np.ndarray]) -> None:

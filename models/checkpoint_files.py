@@ -21,7 +21,7 @@ DOWNLOADS = Path(__file__).parent if __package__ == "models" else cache_folders(
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialCheckpoint:
     """A file that somebody else has published, downloaded when absent."""
 
     title: str
@@ -34,7 +34,7 @@ class Official:
 
 # Tests point the variables at a local server; the real addresses could not be tried where this was written.
 OFFICIAL = {
-    "cnn14": Official(
+    "cnn14": OfficialCheckpoint(
         "the official Cnn14",
         DOWNLOADS / "Cnn14_mAP=0.431.pth",
         os.environ.get(
@@ -44,7 +44,7 @@ OFFICIAL = {
         "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
         "CC BY 4.0 (Kong et al.)",
     ),
-    "mn04": Official(
+    "mn04": OfficialCheckpoint(
         "EfficientAT's mn04",
         DOWNLOADS / "mn04_as_mAP_432.pt",
         os.environ.get(
@@ -101,7 +101,7 @@ def checkpoint_path(checkpoint: str) -> Path:
     return path
 
 
-def checkpoint_here(checkpoint: str) -> Path:
+def local_checkpoint_path(checkpoint: str) -> Path:
     """As ``checkpoint_path`` for a checkpoint that only a file names: nothing is downloaded because a file says so."""
     if (official := OFFICIAL.get(checkpoint)) and not official.path.is_file():
         size = f"{official.size / 1e6:.0f} MB"
@@ -111,7 +111,7 @@ def checkpoint_here(checkpoint: str) -> Path:
     return checkpoint_path(checkpoint)
 
 
-def place_of(checkpoint: str) -> Path:
+def expected_path(checkpoint: str) -> Path:
     """Where a checkpoint's file is, or will be."""
     places = {name: official.path for name, official in OFFICIAL.items()} | {"compact": COMPACT, "mfcc": BASELINE}
     return places.get(checkpoint, Path(checkpoint))

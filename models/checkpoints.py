@@ -21,7 +21,7 @@ from models.models import Cnn14
 from models.network import SoundNetwork
 from models.weights import FORMAT, read_weights
 
-KINDS = {"cnn14": Cnn14, "compact": CompactNet, "mn04": Mn04}
+NETWORKS = {"cnn14": Cnn14, "compact": CompactNet, "mn04": Mn04}
 
 
 def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
@@ -32,7 +32,7 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
     weights = read_weights(checkpoint)
     arguments = {k: v for k, v in weights.info.settings.items() if k not in ("network", "dimensions")}
     try:
-        model = KINDS[weights.kind](**arguments)
+        model = NETWORKS[weights.architecture](**arguments)
         learnt = {name: torch.from_numpy(array) for name, array in weights.tensors.items()}
         # The matrices of Cnn14's front end are computed where the file does not hold them.
         computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
@@ -52,9 +52,9 @@ def save_checkpoint(
     fingerprints: Collection[str] = (),
     licence: str,
     training: dict,
-    small: bool = False,
+    int8: bool = False,
 ) -> None:
-    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter, or 1 where it is ``small``."""
+    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter, or 1 where it is ``int8``."""
     state = {
         name: tensor.half() if tensor.ndim > 1 else tensor.clone()
         for name, tensor in model.state_dict().items()
@@ -64,7 +64,7 @@ def save_checkpoint(
         "format": FORMAT, "settings": model.settings, "model": state, "categories": categories,
         "fingerprints": sorted(fingerprints), "licence": licence, "training": training,
     }  # fmt: skip
-    if small:
+    if int8:
         content["scales"] = scales = {}
         for name, values in model.state_dict().items():
             if name in state and values.ndim > 1:

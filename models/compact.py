@@ -97,5 +97,5 @@ class CompactNet(LogMelNetwork):
     @property
     def head(self) -> Head:
         """``logits`` in NumPy: two layers, of which the first adds means and maxima."""
-        (weight, bias), last = Head.of(self.fc1, self.fc_audioset).layers
+        (weight, bias), last = Head.from_torch(self.fc1, self.fc_audioset).layers
         return Head(((np.hstack([weight, weight]), bias), last), "relu")

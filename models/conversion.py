@@ -18,7 +18,7 @@ from danger_safe.core.packages import is_installed
 from models.graph import embedding_graph
 from models.numpy_network import NumpyNetwork
 from models.onnx_file import write_onnx
-from models.parity import PROBE_SECONDS, probe_batch
+from models.parity import PROBE_LENGTHS_S, probe_batch
 from models.weights import Weights, read_weights
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     with open(folder / "network.onnx", "wb") as file:
         write_onnx(embedding_graph(weights), file)
     network = _reference(checkpoint, weights)
-    for seconds in PROBE_SECONDS:
+    for seconds in PROBE_LENGTHS_S:
         logmel = probe_batch(front_end, seconds)
         embedding = np.concatenate([network.embed(clip[None]) for clip in logmel])  # one by one: less memory
         np.savez(folder / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 def _reference(checkpoint: str, weights: Weights):
     """What MNN is held against: NumPy, which needs no loading; for the large network PyTorch, if it is installed."""
-    if weights.kind == "cnn14" and is_installed("torch"):
+    if weights.architecture == "cnn14" and is_installed("torch"):
         from models.checkpoints import load_model  # PyTorch takes seconds to load, and saves most of a minute here
         from models.torch_network import TorchNetwork
 

@@ -24,19 +24,19 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.core.atomic import FULL, FULL_WORDS, temporary_folder, to_disk
+from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE, fsync_file, temporary_folder
 from danger_safe.core.cache_folder import cache_folder, cache_folders, is_private
-from danger_safe.core.child import PROJECT, run_to_the_end
+from danger_safe.core.child import PROJECT, run_code
 from danger_safe.core.cores import available_cores
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import is_regular
+from danger_safe.core.ownership import is_regular_file
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, verified_sha256
 from models.head import Head
 from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.mnn_network import MnnNetwork, NetworkError
-from models.parity import PARITY, PROBE_SECONDS, largest_error
+from models.parity import MAX_PROBE_ERROR, PROBE_LENGTHS_S, largest_error
 
 ARRAYS = "arrays.npz"  # mel bank and head
 _FILES = ("network.mnn", ARRAYS)
@@ -50,7 +50,7 @@ class ConversionError(Exception):
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedNetwork:
     """A network that MNN can run."""
 
     file: Path
@@ -60,7 +60,7 @@ class Converted:
     winograd: int  # MNN's level of Winograd's algorithm that keeps the embeddings
     sha256: str  # of the file
 
-    def intact(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the file is what was converted: read once through."""
         return file_sha256(self.file) == self.sha256
 
@@ -69,8 +69,8 @@ class Converted:
         shutil.rmtree(self.file.parent)
 
 
-def find_or_convert(checkpoint: str) -> Converted:
-    """The converted network of a checkpoint given by name or path. Its file may be damaged: ask ``intact``.
+def find_or_convert(checkpoint: str) -> ConvertedNetwork:
+    """The converted network of a checkpoint given by name or path. Its file may be damaged: ask ``is_intact``.
 
     Raises UserError for a checkpoint that is none, ConversionError where MNN cannot take its place.
     """
@@ -82,9 +82,9 @@ def find_or_convert(checkpoint: str) -> Converted:
         try:
             _convert(path.resolve(), folder)
         except (OSError, NetworkError, subprocess.SubprocessError) as error:
-            if isinstance(error, OSError) and error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
                 raise UserError(
-                    f"{folder.parent}: {FULL_WORDS}, or name another folder in DANGER_SAFE_CACHE"
+                    f"{folder.parent}: {DISK_FULL_MESSAGE}, or name another folder in DANGER_SAFE_CACHE"
                 ) from error
             raise ConversionError(str(error)) from error
     try:
@@ -108,7 +108,7 @@ def _folder(sha256: str) -> Path:
     return found or cache_folder() / name
 
 
-def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
+def _load(checkpoint: str, sha256: str, folder: Path) -> ConvertedNetwork:
     known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     info = _info(checkpoint, sha256, known)
     if known["winograd"] is None:
@@ -122,7 +122,7 @@ def _load(checkpoint: str, sha256: str, folder: Path) -> Converted:
     else:
         front_end = LogMel(arrays["mel_bank"], info.settings["floor"], info.settings["normalise"])
     head, network = Head.from_arrays(arrays), folder / "network.mnn"
-    return Converted(network, info, front_end, head, known["winograd"], known["sha256"][network.name])
+    return ConvertedNetwork(network, info, front_end, head, known["winograd"], known["sha256"][network.name])
 
 
 def _info(checkpoint: str, sha256: str, known: dict) -> CheckpointInfo:
@@ -133,7 +133,7 @@ def _info(checkpoint: str, sha256: str, known: dict) -> CheckpointInfo:
 
 
 def _is_whole(folder: Path) -> bool:
-    if not is_private(folder) or not is_regular(folder / "info.json"):
+    if not is_private(folder) or not is_regular_file(folder / "info.json"):
         return False
     try:
         known = json.loads((folder / "info.json").read_text(encoding="utf-8"))
@@ -171,7 +171,7 @@ def _convert(checkpoint: Path, folder: Path) -> None:
         onnx, mnn = "network.onnx", "network.mnn"
         _run(call, "-f", "ONNX", "--modelFile", onnx, "--MNNModel", mnn, "--bizCode", "none", folder=new)
         if shutil.disk_usage(new).free < MIN_FREE_BYTES:  # the converter ends well even so
-            raise OSError(errno.ENOSPC, FULL_WORDS)
+            raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE)
         (new / onnx).unlink()
         bar.update()
         known = json.loads((new / "info.json").read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def _convert(checkpoint: Path, folder: Path) -> None:
             probes.unlink()
         (new / "info.json").write_text(json.dumps(known), encoding="utf-8")
         for file in new.iterdir():  # on the disk before the folder gets its name
-            to_disk(file)
+            fsync_file(file)
         if folder.exists() and not _is_whole(folder):  # damaged; else another process was quicker
             shutil.rmtree(folder)
         try:
@@ -196,8 +196,8 @@ def _fastest_with_parity(folder: Path) -> tuple[int | None, float]:
     """MNN's fastest setting that keeps the embeddings of the probe sounds, or None; and its largest error."""
     error = float("inf")
     for level in (3, 1, 0):  # from the fastest to the most exact; 2 is 1 on every processor that was tried
-        error = max(_error(folder, level, seconds) for seconds in PROBE_SECONDS)
-        if error <= PARITY:
+        error = max(_error(folder, level, seconds) for seconds in PROBE_LENGTHS_S)
+        if error <= MAX_PROBE_ERROR:
             return level, error
     return None, error
 
@@ -214,11 +214,11 @@ def _error(folder: Path, level: int, seconds: int) -> float:
 
 def _run(code: str, *arguments: str, folder: Path = PROJECT) -> None:
     """A step in a Python of its own, in ``folder``. Raises UserError with its words, or ConversionError."""
-    done = run_to_the_end(code, *arguments, folder=folder)
+    done = run_code(code, *arguments, folder=folder)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        if FULL_WORDS in last:
-            raise OSError(errno.ENOSPC, FULL_WORDS)
+        if DISK_FULL_MESSAGE in last:
+            raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE)
         if last.startswith("error: ") and "unexpected" not in last:
             raise UserError(last.removeprefix("error: "))
         raise ConversionError(last)

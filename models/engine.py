@@ -35,7 +35,7 @@ class Network(Protocol):
     """What computes: one object for one checkpoint."""
 
     name: str  # library, version, device
-    kind: str  # what decides the last digits of an embedding
+    backend: str  # what decides the last digits of an embedding
     max_concurrency: int  # batches that may be computed at once
     batch_size: int  # clips of five seconds in a batch that suit it
 
@@ -63,9 +63,9 @@ class Engine:
         return self.network.name
 
     @property
-    def kind(self) -> str:
+    def backend(self) -> str:
         """What decides the last digits of an embedding."""
-        return self.network.kind
+        return self.network.backend
 
     @property
     def max_concurrency(self) -> int:
@@ -102,7 +102,7 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
         return _other_engine(checkpoint, cores)
     if low_latency and not is_converted(checkpoint):
         weights = read_weights(checkpoint)
-        if weights.kind != "cnn14":
+        if weights.architecture != "cnn14":
             return _engine(weights, NumpyNetwork(weights), is_fallback=True)
         if is_installed("torch"):
             return replace(_torch_engine(checkpoint, "cpu", cores), is_fallback=True)
@@ -110,11 +110,11 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
         converted = find_or_convert(checkpoint)
     except ConversionError as error:
         engine = _other_engine(checkpoint, cores)
-        warn(f"{engine.kind} runs instead of MNN, slower: {error}")
+        warn(f"{engine.backend} runs instead of MNN, slower: {error}")
         return engine
     network = MnnNetwork(converted.file, cores, converted.winograd)
     network.start()  # it loads while its file is checked
-    if not converted.intact():
+    if not converted.is_intact():
         network.close()
         converted.discard()
         return open_engine(checkpoint, device, cores)
@@ -124,7 +124,7 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
 class FunctionNetwork:
     """A function that embeds waveforms, in a network's place."""
 
-    name = kind = "a function"
+    name = backend = "a function"
     max_concurrency, batch_size = 1, 1
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], dimensions: int):

@@ -1,7 +1,7 @@
 """A network as a graph of ONNX's operations, made of its weights without PyTorch.
 
     graph = embedding_graph(read_weights("compact"))    # logmel -> embedding: what engines run
-    graph = sound_graph(read_weights("compact"))        # waveform -> embedding, tags: what export_onnx.py writes
+    graph = waveform_graph(read_weights("compact"))        # waveform -> embedding, tags: what export_onnx.py writes
 
 onnx_file.py writes such a graph, numpy_network.py computes it. Batch norm is folded into the convolutions.
 """
@@ -73,12 +73,12 @@ class Graph:
 
 def embedding_graph(weights: Weights) -> Graph:
     """``logmel`` (batch, 1, frames, mel bins) -> ``embedding`` (batch, dimensions)."""
-    graph = Graph(("logmel", ("batch", 1, "frames", MEL_BINS_OF[weights.kind])))
+    graph = Graph(("logmel", ("batch", 1, "frames", MEL_BINS_OF[weights.architecture])))
     graph.give(_embedding(graph, weights, "logmel"), "embedding", ("batch", weights.info.dimensions))
     return graph
 
 
-def sound_graph(weights: Weights, samples: int | None = None) -> Graph:
+def waveform_graph(weights: Weights, samples: int | None = None) -> Graph:
     """``waveform`` (batch, samples) -> ``embedding`` (batch, dimensions) and ``tags`` (batch, classes) in [0, 1].
 
     samples: the length of each sound, at least MIN_SAMPLES, in batches of one; None leaves both free.
@@ -144,15 +144,15 @@ def _mel_power(graph: Graph, x: str, window: np.ndarray, mel_bank: np.ndarray) -
 
 def _embedding(graph: Graph, weights: Weights, logmel: str) -> str:
     """The network itself; returns the name of the embedding."""
-    if weights.kind == "mn04":
+    if weights.architecture == "mn04":
         return _mn04(graph, weights, logmel)
     node, tensor = graph.node, graph.tensor
     scale, shift = weights.norm("bn0")  # over mel bins
     x = node("Add", node("Mul", logmel, tensor(scale)), tensor(shift))
-    x = _compact_blocks(graph, weights, x) if weights.kind == "compact" else _cnn14_blocks(graph, weights, x)
+    x = _compact_blocks(graph, weights, x) if weights.architecture == "compact" else _cnn14_blocks(graph, weights, x)
     x = node("ReduceMean", x, tensor([3]), keepdims=0)  # over frequency
     loudest, mean = (node(name, x, tensor([2]), keepdims=0) for name in ("ReduceMax", "ReduceMean"))
-    if weights.kind == "compact":
+    if weights.architecture == "compact":
         return node("Concat", mean, loudest, axis=1)
     fc1 = (tensor(weights.tensors["fc1.weight"]), tensor(weights.tensors["fc1.bias"]))
     return node("Relu", node("Gemm", node("Add", loudest, mean), *fc1, transB=1))

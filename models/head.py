@@ -24,7 +24,7 @@ class Head:
     activation: str = "hardswish"  # or relu
 
     @classmethod
-    def of(cls, *layers: nn.Linear) -> Head:
+    def from_torch(cls, *layers: nn.Linear) -> Head:
         """The head that these layers of PyTorch are."""
         return cls(tuple((one.weight.detach().cpu().numpy(), one.bias.detach().cpu().numpy()) for one in layers))
 

@@ -56,7 +56,7 @@ class KaldiMel:
     mel_bank: np.ndarray = field(default_factory=kaldi_mel_bank)  # (513, 128)
 
     normalise: ClassVar[bool] = False  # a louder sound has larger values
-    half_rate_suffices: ClassVar[bool] = False  # it hears up to 15 kHz
+    supports_half_rate: ClassVar[bool] = False  # it hears up to 15 kHz
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) float32 at 32 kHz -> scaled log-mel power, (frames, 128). Short clips are padded with silence."""

@@ -42,7 +42,7 @@ class LogMel:
 
     def at_half_rate(self) -> "LogMel":
         """The same values, to a tenth of a dB in the mean, from sounds at 16 kHz: half the work for a training, which
-        hears hundreds of thousands. Only where ``half_rate_suffices``."""
+        hears hundreds of thousands. Only where ``supports_half_rate``."""
         bins = N_FFT // 4 + 1
         return LogMel(4 * self.mel_bank[:bins], self.floor, self.normalise, N_FFT // 2, HOP_LENGTH // 2)
 
@@ -69,7 +69,7 @@ class LogMel:
         return np.float32(10.0) * np.log10(np.maximum(mel, np.float32(self.floor)))
 
     @property
-    def half_rate_suffices(self) -> bool:
+    def supports_half_rate(self) -> bool:
         """Whether nothing is heard that sounds at 16 kHz would not hold: up to where resampling begins to fade."""
         return self._used * SAMPLE_RATE / N_FFT <= 0.9 * SAMPLE_RATE / 4
 
@@ -117,7 +117,7 @@ def power_blocks(
 
     A window shorter than ``n_fft`` is followed by zeros: where it lies in the FFT does not change the power.
     """
-    fft = fourier_transforms()
+    fft = fft_module()
     frames = np.lib.stride_tricks.sliding_window_view(padded, len(window), axis=-1)[..., ::hop_length, :]
     windowed = np.zeros((*frames.shape[:-2], BLOCK_FRAMES, n_fft), np.float32)
     for start in range(0, frames.shape[-2], BLOCK_FRAMES):
@@ -130,7 +130,7 @@ def power_blocks(
         yield power
 
 
-def fourier_transforms() -> ModuleType:
+def fft_module() -> ModuleType:
     """SciPy's, five times as fast as NumPy's; or those, with the same values to rounding, where prediction is installed
     alone (requirements/predict.txt): SciPy is as large as all the rest of that."""
     try:

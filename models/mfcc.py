@@ -33,7 +33,7 @@ class MfccStatistics:
     batch_size, max_concurrency = 24, 1
 
     def __init__(self):
-        self.name = self.kind = f"librosa {version('librosa')}"
+        self.name = self.backend = f"librosa {version('librosa')}"
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, 64) -> float32 statistics, (batch, 160)."""

@@ -134,4 +134,4 @@ class Mn04(SoundNetwork):
     @property
     def head(self) -> Head:
         """``logits`` in NumPy: two layers."""
-        return Head.of(*(cast(nn.Linear, self.classifier[number]) for number in (2, 5)))
+        return Head.from_torch(*(cast(nn.Linear, self.classifier[number]) for number in (2, 5)))

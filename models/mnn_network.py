@@ -46,10 +46,10 @@ class MnnNetwork:
     def __init__(self, file: Path, cores: int, winograd: int):
         """``file`` is a converted network (models/converted.py). Processes start when ``start`` says, or with their
         first batch."""
-        self.kind = f"MNN {version('MNN')}"
+        self.backend = f"MNN {version('MNN')}"
         self.max_concurrency = min(cores, MAX_PROCESSES) if file.stat().st_size <= SMALL_FILE else 1
         threads = max(1, cores // self.max_concurrency)
-        self.name = f"{self.kind}, {cores} core{'s' * (cores > 1)}"
+        self.name = f"{self.backend}, {cores} core{'s' * (cores > 1)}"
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # the last one that worked works first
         self._processes = [_Process(file, threads, winograd) for _ in range(self.max_concurrency)]
         for process in self._processes:

@@ -40,7 +40,7 @@ class Cnn14(LogMelNetwork):
     width: channels of the first block; the embedding has 32 times as many numbers. The others: LogMelNetwork.
     """
 
-    holds_front_end = True  # as in the official checkpoint
+    stores_front_end = True  # as in the official checkpoint
 
     def __init__(
         self,

@@ -81,7 +81,7 @@ class SoundNetwork(nn.Module):
         scores = torch.sigmoid(scores) if self.multilabel else torch.softmax(scores, dim=1)
         return {"clipwise_output": scores, "embedding": embedding}
 
-    def replace_classes(self, classes: int) -> None:
+    def replace_last_layer(self, classes: int) -> None:
         """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
         old = self.get_submodule(self.last_layer)
         assert isinstance(old, nn.Linear)  # the last layer of each of our networks is
@@ -110,7 +110,7 @@ class LogMelNetwork(SoundNetwork):
     """
 
     last_layer = "fc_audioset"
-    holds_front_end = False  # whether the matrices of spectrogram and mel bank are among its tensors
+    stores_front_end = False  # whether the matrices of spectrogram and mel bank are among its tensors
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class LogMelNetwork(SoundNetwork):
         }  # fmt: skip
         self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
         self._made: tuple[nn.Module, nn.Module] | None = None
-        if self.holds_front_end:
+        if self.stores_front_end:
             self.spectrogram_extractor, self.logmel_extractor = self._front_end()
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
 
@@ -162,7 +162,7 @@ class LogMelNetwork(SoundNetwork):
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
         waveform = prepare(waveform, self.normalise)
-        if self.holds_front_end:
+        if self.stores_front_end:
             return self.logmel_extractor(self.spectrogram_extractor(waveform))
         self._made = self._made or self._front_end()  # in a tuple: not among the network's tensors
         spectrogram, bank = self._made
@@ -185,21 +185,21 @@ class LogMelNetwork(SoundNetwork):
     @property
     def mel_bank(self) -> np.ndarray:
         """(513, 64)"""
-        if self.holds_front_end:
+        if self.stores_front_end:
             return cast(torch.Tensor, self.logmel_extractor.melW).detach().cpu().numpy()
         return mel_bank(self.settings["fmin"], self.settings["fmax"])
 
     def embed(self, logmel: torch.Tensor) -> torch.Tensor:
         """(batch, 1, frames, 64) -> (batch, dimensions)."""
-        return self.pool(self.step_features(logmel))
+        return self.pool(self.framewise_features(logmel))
 
-    def step_features(self, logmel: torch.Tensor) -> torch.Tensor:
+    def framewise_features(self, logmel: torch.Tensor) -> torch.Tensor:
         """(batch, 1, frames, 64) -> the last feature maps' mean over frequency, (batch, channels, fewer frames)."""
         x = self.bn0(logmel.transpose(1, 3)).transpose(1, 3)
         return self.blocks(x).mean(dim=3)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """What ``step_features`` returned -> (batch, dimensions)."""
+        """What ``framewise_features`` returned -> (batch, dimensions)."""
         x = x.amax(dim=2) + x.mean(dim=2)  # what was loud once, and what lasted
         x = self.drop(x, self.dropout[1])
         return F.relu(self.fc1(x))
@@ -211,7 +211,7 @@ class LogMelNetwork(SoundNetwork):
     @property
     def head(self) -> Head:
         """``logits`` in NumPy: one layer."""
-        return Head.of(self.fc_audioset)
+        return Head.from_torch(self.fc_audioset)
 
 
 def initialise(network: nn.Module) -> None:

@@ -17,7 +17,7 @@ class NumpyNetwork:
     batch_size, max_concurrency = 24, 1
 
     def __init__(self, weights: Weights):
-        self.name = self.kind = f"NumPy {np.__version__}"
+        self.name = self.backend = f"NumPy {np.__version__}"
         self._graph = embedding_graph(weights)
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:

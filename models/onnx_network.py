@@ -16,8 +16,8 @@ class OnnxNetwork:
     batch_size, max_concurrency = 24, 1
 
     def __init__(self, weights: Weights, cores: int):
-        self.kind = f"ONNX Runtime {version('onnxruntime')}"
-        self.name = f"{self.kind}, {cores} core{'s' * (cores > 1)}"
+        self.backend = f"ONNX Runtime {version('onnxruntime')}"
+        self.name = f"{self.backend}, {cores} core{'s' * (cores > 1)}"
         self._session = open_session(onnx_bytes(embedding_graph(weights)), cores)
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:

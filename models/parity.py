@@ -8,9 +8,9 @@ from models.logmel import LogMel
 
 # The promise is 0.05 % of the mean embedding on every sound. Real clips go further astray than the probes do, so an
 # engine has to stay under a fifth of that on the probes (benchmarks/speed.md has both, for every setting).
-PROMISE = 5e-4
-PARITY = PROMISE / 5
-PROBE_SECONDS = (2, 5)  # an engine picks its algorithm by the length of the first clips that it gets
+MAX_ENGINE_ERROR = 5e-4
+MAX_PROBE_ERROR = MAX_ENGINE_ERROR / 5
+PROBE_LENGTHS_S = (2, 5)  # an engine picks its algorithm by the length of the first clips that it gets
 
 
 def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:

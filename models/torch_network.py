@@ -2,7 +2,7 @@
 
 Batch norm is folded into the convolutions and memory is laid out channels-last: the same function as
 the network itself, to rounding. On a GPU, half precision is used only after it has proved itself on this GPU with
-these weights (``PARITY``), transfers are pinned, and a batch is as large as the memory that is free allows.
+these weights (``MAX_PROBE_ERROR``), transfers are pinned, and a batch is as large as the memory that is free allows.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from danger_safe.core.errors import UserError
 from models.network import SoundNetwork, channels_last
-from models.parity import PARITY, largest_error, probe_batch
+from models.parity import MAX_PROBE_ERROR, largest_error, probe_batch
 
 CONVOLUTION_AND_NORM = [torch.nn.Conv2d, torch.nn.BatchNorm2d]  # as mn04's sequences begin
 _BYTES_PER_CELL = 4 * 4  # float32: each of the largest feature maps' activations, in, out and two in flight
@@ -34,7 +34,7 @@ class TorchNetwork:
         if device != "cpu":
             self._try_half_precision(probe_batch(model.front_end))
         precision = {torch.float32: "", torch.float16: ", half precision"}[self.dtype]
-        self.name = self.kind = f"PyTorch {torch.__version__} on {device}{precision}"
+        self.name = self.backend = f"PyTorch {torch.__version__} on {device}{precision}"
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
@@ -63,7 +63,7 @@ class TorchNetwork:
         """Keep float16 if, on this GPU, it gives the embeddings that float32 gives."""
         whole, expected = self._model, self._run(probes)
         self._model, self.dtype = copy.deepcopy(whole).half(), torch.float16
-        if largest_error(self._run(probes), expected) > PARITY:
+        if largest_error(self._run(probes), expected) > MAX_PROBE_ERROR:
             self._model, self.dtype = whole, torch.float32
 
 

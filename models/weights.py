@@ -2,7 +2,7 @@
 
     weights = read_weights("compact")                # by name or path: checkpoint_files.py
     weights.tensors["stem.weight"]                   # float32
-    weights.info, weights.kind                       # what is known of the file; cnn14, compact or mn04
+    weights.info, weights.architecture                       # what is known of the file; cnn14, compact or mn04
 
 Three layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
 ignored). EfficientAT's: the state dict alone. Ours, written by ``save_checkpoint``: ``settings`` (the arguments of
@@ -43,7 +43,7 @@ ANY = "a checkpoint of Cnn14, mn04 or the compact network"
 class Weights:
     """A checkpoint's content."""
 
-    kind: str  # cnn14, compact or mn04
+    architecture: str  # cnn14, compact or mn04
     info: CheckpointInfo
     tensors: dict[str, np.ndarray]  # float32, by the state dict's names
 
@@ -51,7 +51,7 @@ class Weights:
     def front_end(self) -> LogMel | KaldiMel:
         """What makes the network's input of sounds."""
         settings = self.info.settings
-        if self.kind == "mn04":
+        if self.architecture == "mn04":
             return KaldiMel()
         bank = self.tensors.get(MEL_BANK)
         bank = mel_bank(settings["fmin"], settings["fmax"]) if bank is None else bank
@@ -60,10 +60,10 @@ class Weights:
     @property
     def head(self) -> Head:
         """What turns embeddings into the logits of the network's classes."""
-        last = self._linear(LAST_LAYER[self.kind])
-        if self.kind == "cnn14":
+        last = self._linear(LAST_LAYER[self.architecture])
+        if self.architecture == "cnn14":
             return Head((last,))
-        if self.kind == "mn04":
+        if self.architecture == "mn04":
             return Head((self._linear("classifier.2"), last))
         weight, bias = self._linear("fc1")  # of the sum of means and maxima, which follow each other in an embedding
         return Head(((np.hstack([weight, weight]), bias), last), "relu")
@@ -78,7 +78,7 @@ class Weights:
         weight, bias, mean, variance = (
             self.tensors[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
         )
-        scale = weight / np.sqrt(variance + np.float32(NORM_EPS[self.kind]))
+        scale = weight / np.sqrt(variance + np.float32(NORM_EPS[self.architecture]))
         return scale, bias - mean * scale
 
     def _linear(self, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ class Stage:
             self.windows[name] += 1
             embedding = np.full(768, kind, np.float32)
             window = ScoredWindow(
-                start, start + WINDOW, score, score, embedding, silent=silent, levels=np.zeros((10, 32))
+                start, start + WINDOW, score, score, embedding, is_silent=silent, band_levels=np.zeros((10, 32))
             )
             at = time.time() if now else self.begun + window.end
             tracker.add(window, at)

@@ -15,7 +15,7 @@ import torch
 from helpers import ROOT, run, write_esc50
 
 from danger_safe.audio.decode import AudioError, read_blocks, read_header
-from danger_safe.audio.stream import wav_pieces
+from danger_safe.audio.stream import stream_wav
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories, read_same
 from danger_safe.detection.detector import load_builtin
@@ -43,7 +43,7 @@ def wav(rate=8_000, bits=16, frames=100):
 )
 def test_wav_streams_with_impossible_headers_are_refused(data):
     with pytest.raises(AudioError):
-        list(wav_pieces(BytesIO(data)))
+        list(stream_wav(BytesIO(data)))
 
 
 def test_sample_rates_that_no_recording_has_are_refused(tmp_path):

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from danger_safe.core import cache_folder as cache
 from danger_safe.core import cli
 from danger_safe.core.atomic import csv_line, with_formula, write_csv
-from danger_safe.core.child import run_to_the_end
+from danger_safe.core.child import run_code
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import list_files
 from danger_safe.core.terminal import one_json_line
@@ -153,8 +153,8 @@ def test_a_file_that_names_the_official_network_downloads_nothing(monkeypatch, t
     absent = replace(checkpoint_files.OFFICIAL["cnn14"], path=tmp_path / "absent.pth")
     monkeypatch.setitem(checkpoint_files.OFFICIAL, "cnn14", absent)
     with pytest.raises(UserError, match="give --checkpoint cnn14"):
-        checkpoint_files.checkpoint_here("cnn14")
-    assert checkpoint_files.checkpoint_here("compact") == checkpoint_files.COMPACT
+        checkpoint_files.local_checkpoint_path("cnn14")
+    assert checkpoint_files.local_checkpoint_path("compact") == checkpoint_files.COMPACT
 
 
 # --- models
@@ -290,8 +290,7 @@ def test_steps_end_with_whoever_started_them(tmp_path):
         f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep({2 * PATIENCE_S})"
     )
     code = (
-        "from pathlib import Path; from danger_safe.core.child import run_to_the_end; "
-        f"run_to_the_end({step!r}, folder=Path('/'))"
+        f"from pathlib import Path; from danger_safe.core.child import run_code; run_code({step!r}, folder=Path('/'))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
@@ -307,7 +306,7 @@ def test_steps_end_with_whoever_started_them(tmp_path):
         return Path(f"/proc/{child}/stat").exists() and " Z " in Path(f"/proc/{child}/stat").read_text()
 
     wait_for(has_ended)
-    done = run_to_the_end("import danger_safe.core.cache_folder, sys; print(sys.argv[1])", "x", folder=tmp_path)
+    done = run_code("import danger_safe.core.cache_folder, sys; print(sys.argv[1])", "x", folder=tmp_path)
     assert done.stdout == "x\n" and done.returncode == 0
 
 

@@ -194,7 +194,7 @@ class ClipScores:
         self.source = np.array([data.sounds[number].source for number in self.clip])
         self.collection = data.collection[first]
         windows = [data.heard.windows[row] for row in labelled]
-        raw = np.where([window.silent for window in windows], 0.0, expit(slope * values[labelled] + offset))
+        raw = np.where([window.is_silent for window in windows], 0.0, expit(slope * values[labelled] + offset))
         smoothed = [window.smoothed_score for window in with_scores(windows, raw.tolist())]
         self.scores = np.zeros(len(self.clip))
         np.maximum.at(self.scores, place, smoothed)
@@ -230,7 +230,7 @@ def false_alarms(checkpoint: str, detector: BuiltinDetector, ordinary: list[Soun
     for number in range(len(ordinary)):
         rows = np.flatnonzero(heard.sound == number)
         plain = [heard.windows[row] for row in rows]
-        windows = with_scores(plain, np.where([window.silent for window in plain], 0.0, raw[rows]).tolist())
+        windows = with_scores(plain, np.where([window.is_silent for window in plain], 0.0, raw[rows]).tolist())
         hours[number] = windows[-1].end / SECONDS_PER_HOUR if windows else 0.0
         for place, threshold in enumerate(THRESHOLDS):
             counts[place, number] = len(find_events(windows, float(threshold)))

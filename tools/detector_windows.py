@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.audio.decode import SUFFIXES, AudioError, read_clip
-from danger_safe.audio.room_tone import CATEGORY, quiet_room
-from danger_safe.audio.windows import ScoredWindow, Window, windows
+from danger_safe.audio.decode import AUDIO_SUFFIXES, AudioError, read_clip
+from danger_safe.audio.room_tone import CATEGORY, synthesize_room_tone
+from danger_safe.audio.windows import ScoredWindow, Window, sliding_windows
 from danger_safe.core import cli
 from danger_safe.data.clips import read_clips
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
@@ -33,7 +33,7 @@ class Sound:
 
     def read(self) -> np.ndarray:
         """float32, mono, 32 kHz."""
-        return quiet_room(self.path) if isinstance(self.path, int) else read_clip(self.path)
+        return synthesize_room_tone(self.path) if isinstance(self.path, int) else read_clip(self.path)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def labelled_sounds(folder: Path, same: dict[str, str]) -> list[Sound]:
 def unlabelled_sounds(folder: Path) -> list[Sound]:
     """All sounds under a folder; collections by its clips.csv, else the folders directly in it."""
     rows = _rows(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     names = [(path, path.relative_to(folder)) for path in files]
     return [
         Sound(
@@ -105,7 +105,7 @@ def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
                 cli.warn(f"{sound.path} {error}")
                 continue
             loudest = max(float(np.abs(samples).max()), 1e-9)
-            for window in windows([samples], WINDOW, hop):
+            for window in sliding_windows([samples], WINDOW, hop):
                 peaks.append(float(np.abs(window.samples).max()) / loudest)
                 owner.append(number)
                 yield window
@@ -115,7 +115,7 @@ def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
         Listener(engine, NullDetector(), WINDOW, hop) as listener,
     ):
         heard = list(listener.score(all_windows()))
-    audible = (np.array(peaks) >= AUDIBLE_FRACTION) & ~np.array([window.silent for window in heard])
+    audible = (np.array(peaks) >= AUDIBLE_FRACTION) & ~np.array([window.is_silent for window in heard])
     return WindowSet(heard, np.array(owner), audible, len(sounds))
 
 

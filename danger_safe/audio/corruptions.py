@@ -1,6 +1,6 @@
 """The same sound, recorded badly: what phones, cheap microphones and small rooms do to it.
 
-    worse = degrade("telephone", samples, np.random.default_rng(0))
+    worse = corrupt("telephone", samples, np.random.default_rng(0))
 
 Every function takes and returns mono float32 at 32 kHz, (samples,), in [-1, 1], and draws from the generator it is
 given. benchmarks/judge_network.py measures networks on all of them.
@@ -62,7 +62,7 @@ def _clipping(samples: np.ndarray, rng: Random) -> np.ndarray:
     return np.clip(samples / peak * 4, -1, 1)
 
 
-DEGRADATIONS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
+CORRUPTIONS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
     "30 dB softer": _gain(-30),
     "12 dB louder": _gain(12),
     "noise at 10 dB": _noise,
@@ -73,6 +73,6 @@ DEGRADATIONS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
 }
 
 
-def degrade(name: str, samples: np.ndarray, rng: Random) -> np.ndarray:
-    """The sound as ``DEGRADATIONS[name]`` leaves it."""
-    return DEGRADATIONS[name](samples, rng).astype(np.float32)
+def corrupt(name: str, samples: np.ndarray, rng: Random) -> np.ndarray:
+    """The sound as ``CORRUPTIONS[name]`` leaves it."""
+    return CORRUPTIONS[name](samples, rng).astype(np.float32)

@@ -21,19 +21,38 @@ import soundfile
 
 from danger_safe.audio import ffmpeg
 from danger_safe.audio.containers import find_sections
-from danger_safe.audio.pcm import RATES, SAMPLE_RATE, AudioError, broken_off, check_rate, clock, finite, mono, resampled
-from danger_safe.audio.sections import Section, Source, SpliceReader
-from danger_safe.core.paths import PathOrUrl, is_address, open_file
+from danger_safe.audio.pcm import (
+    SAMPLE_RATE,
+    SAMPLE_RATES,
+    AudioError,
+    check_sample_rate,
+    check_samples,
+    format_time,
+    resample,
+    to_mono,
+    truncation_message,
+)
+from danger_safe.audio.sections import Section, SectionReader, Source
+from danger_safe.core.paths import PathOrUrl, is_url, open_file
 
-__all__ = ["RATES", "SAMPLE_RATE", "SUFFIXES", "AudioError", "read_blocks", "read_channels", "read_clip", "read_header"]
-WINDOW_SECONDS = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
-SUFFIXES = (  # of sounds: what is read when it is named is found in a folder too
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "SAMPLE_RATE",
+    "SAMPLE_RATES",
+    "AudioError",
+    "read_blocks",
+    "read_channels",
+    "read_clip",
+    "read_header",
+]
+WINDOW_S = 30.0  # longer recordings are read and embedded in windows of this length: memory stays bounded
+AUDIO_SUFFIXES = (  # of sounds: what is read when it is named is found in a folder too
     ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".awb", ".caf",
     ".dts", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
     ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus", ".rf64", ".snd", ".spx", ".tak", ".tta", ".ts",
     ".vob", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wv",
 )  # fmt: skip
-MISSING = "is missing"
+_MISSING = "is missing"
 MAX_FRAMES = 1 << 48  # libsndfile says 2**63 - 1 of what was written to a pipe
 _READ_FRAMES = 1 << 16  # frames decoded at once: 1.5 s at 44.1 kHz; what breaks off in one of them is lost with it
 _SLACK = {"OGG": MAX_FRAMES, "MP3": 4_608}  # frames: Ogg's pages are counted instead, MP3 has a decoder's delay
@@ -57,7 +76,7 @@ def read_blocks(path: PathOrUrl, seconds: float) -> Generator[np.ndarray, None, 
     size = int(seconds * SAMPLE_RATE)
     ready, held = [], 0  # resampled pieces that do not fill a block yet, and how many samples they hold
     empty = True
-    for piece in read_pieces(path):
+    for piece in read_chunks(path):
         empty = empty and not len(piece)
         ready.append(piece)
         held += len(piece)
@@ -78,18 +97,18 @@ def read_header(path: PathOrUrl) -> tuple[int, int]:
     Raises AudioError as ``read_clip``.
     """
     try:
-        with open_sound(path) as file:
-            check_rate(file.samplerate)
+        with open_audio(path) as file:
+            check_sample_rate(file.samplerate)
             return (file.frames if file.frames <= MAX_FRAMES else 0), file.samplerate
     except AudioError as refused:
-        if not str(refused).startswith(_UNDECODABLE) or not ffmpeg.has_program():
+        if not str(refused).startswith(_UNDECODABLE) or not ffmpeg.is_available():
             raise
     with _local(path) as local:
-        return round(ffmpeg.Facts(local).seconds * SAMPLE_RATE), SAMPLE_RATE
+        return round(ffmpeg.StreamInfo(local).seconds * SAMPLE_RATE), SAMPLE_RATE
 
 
 @contextlib.contextmanager
-def open_sound(path: PathOrUrl) -> Iterator[soundfile.SoundFile]:
+def open_audio(path: PathOrUrl) -> Iterator[soundfile.SoundFile]:
     """A sound file, open as libsndfile reads it. Raises AudioError as ``read_clip``, also while it is read."""
     _check_is_file(path)
     try:
@@ -101,7 +120,7 @@ def open_sound(path: PathOrUrl) -> Iterator[soundfile.SoundFile]:
 
 def _opened(path: PathOrUrl):
     """What libsndfile can open: the path itself, or an open file for an address."""
-    if is_address(path):
+    if is_url(path):
         return open_file(path)
     # as bytes, where the system knows names as bytes: not every one is text
     return contextlib.nullcontext(os.fsencode(path) if os.name == "posix" else path)
@@ -110,7 +129,7 @@ def _opened(path: PathOrUrl):
 @contextlib.contextmanager
 def _local(path: PathOrUrl) -> Iterator[Path]:
     """The file on this computer: what an address names is fetched for as long as it is needed."""
-    if not is_address(path):
+    if not is_url(path):
         yield Path(path)
         return
     with tempfile.TemporaryDirectory() as folder, open_file(path) as source:
@@ -120,13 +139,13 @@ def _local(path: PathOrUrl) -> Iterator[Path]:
         yield local
 
 
-def read_pieces(path: PathOrUrl) -> Iterator[np.ndarray]:
+def read_chunks(path: PathOrUrl) -> Iterator[np.ndarray]:
     """Decoded, mono, 32 kHz pieces of a file, as they come: (samples,). Raises AudioError as ``read_clip``."""
-    yield from _pieces(path, mono)
+    yield from _pieces(path, to_mono)
 
 
 def read_channels(path: PathOrUrl) -> Iterator[np.ndarray]:
-    """As ``read_pieces`` with the channels of all tracks: (samples, channels)."""
+    """As ``read_chunks`` with the channels of all tracks: (samples, channels)."""
     yield from _pieces(path, lambda samples: samples)
 
 
@@ -165,16 +184,16 @@ def _by_ffmpeg(path: Path, sections: list[Section], refused: AudioError) -> Iter
     Raises AudioError where some of it was missing, after all that there is.
     """
     if len(sections) < 2:
-        yield from ffmpeg.file_channels(path, refused)
+        yield from ffmpeg.decode_file(path, refused)
         return
     fault = ""
     for section in sections:  # of the whole file, ffmpeg hears the first one
         with tempfile.TemporaryDirectory() as folder, open(path, "rb") as file:
             part = Path(folder, "part" + path.suffix)
             with open(part, "wb") as copy:
-                shutil.copyfileobj(SpliceReader(file, section), copy)
+                shutil.copyfileobj(SectionReader(file, section), copy)
             try:
-                yield from ffmpeg.file_channels(part, refused)
+                yield from ffmpeg.decode_file(part, refused)
             except AudioError as error:
                 fault = fault or str(error)
     if fault:
@@ -188,9 +207,12 @@ def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterat
     for section in sections or [Section(0, 0)]:
         count = _Count()
         try:
-            with _opened(path) as name, soundfile.SoundFile(name if is_whole else SpliceReader(file, section)) as sound:
-                check_rate(sound.samplerate)
-                for piece in resampled(map(mix, count.watch(sound)), sound.samplerate):
+            with (
+                _opened(path) as name,
+                soundfile.SoundFile(name if is_whole else SectionReader(file, section)) as sound,
+            ):
+                check_sample_rate(sound.samplerate)
+                for piece in resample(map(mix, count.watch(sound)), sound.samplerate):
                     heard += len(piece)
                     yield piece
                 # In a WAV, MP3 has its delay, too.
@@ -199,7 +221,7 @@ def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterat
         except soundfile.SoundFileError as error:
             if not heard:
                 raise
-            fault = fault or broken_off(heard, section.promised, _reason(path, error))
+            fault = fault or truncation_message(heard, section.promised, _reason(path, error))
             continue
         if section.fault or missing:
             fault = fault or _in_words(section.fault, heard, section.promised)
@@ -210,8 +232,8 @@ def _decoded(path: Path, file: BinaryIO, sections: list[Section], mix) -> Iterat
 def _in_words(fault: str, heard: int, promised: float = 0.0) -> str:
     """What a person is told of a section's fault."""
     if fault == "is damaged":
-        return f"is damaged: not all of its sound up to {clock(heard / SAMPLE_RATE)} could be heard"
-    return broken_off(heard, promised)
+        return f"is damaged: not all of its sound up to {format_time(heard / SAMPLE_RATE)} could be heard"
+    return truncation_message(heard, promised)
 
 
 class _Count:
@@ -225,12 +247,12 @@ class _Count:
         frames = _READ_FRAMES * 8 // max(8, file.channels)
         while len(piece := file.read(frames, dtype="float32", always_2d=True)):
             self.frames += len(piece)
-            yield finite(piece)
+            yield check_samples(piece)
 
 
 def _check_is_file(path: PathOrUrl) -> None:
     """Raises AudioError for a folder, a pipe, a device: to open one could wait for ever, or read for ever."""
-    if is_address(path):
+    if is_url(path):
         return
     try:
         mode = os.stat(path).st_mode
@@ -247,11 +269,11 @@ def _check_is_file(path: PathOrUrl) -> None:
 def _reason(path: PathOrUrl, error: Exception) -> str:
     """What a person can act on, from libsndfile's or the system's words."""
     if isinstance(error, FileNotFoundError):
-        dangling = not is_address(path) and os.path.islink(path)
-        return "is a link to a file that is not there" if dangling else MISSING
+        dangling = not is_url(path) and os.path.islink(path)
+        return "is a link to a file that is not there" if dangling else _MISSING
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
-    if not is_address(path) and os.path.getsize(path) == 0:
+    if not is_url(path) and os.path.getsize(path) == 0:
         return "is an empty file"
     words = str(error).rsplit(": ", 1)[-1].rstrip(".")
     if "regular file" in words:  # what libsndfile says of anything that is named .mp3 and is none

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from danger_safe.audio.containers import ASF_PROPERTIES
-from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, broken_off, finite
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, check_samples, truncation_message
 
 GIVE_UP_SECONDS = 60  # without a sample, from a file or an address
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp", "tcp", "mms", "mmsh")
@@ -43,22 +43,22 @@ _BLOCK = 1 << 18  # bytes
 _POLL_SECONDS = 0.2  # after which who waits looks whether it is to stop
 
 
-def is_stream_address(text: str) -> bool:
+def is_stream_url(text: str) -> bool:
     """Whether ffmpeg can open it from elsewhere: ``rtsp://…``, ``http://…``."""
     return text.partition("://")[0].lower() in SCHEMES and "://" in text
 
 
-def has_program() -> bool:
+def is_available() -> bool:
     """Whether ffmpeg is installed."""
     return shutil.which("ffmpeg") is not None
 
 
-class Facts:
+class StreamInfo:
     """What ffmpeg says of an input before it decodes it."""
 
     def __init__(self, path: Path):
         """Raises AudioError where it can make no sound of the file."""
-        command = [*command_to_open(f"file:{path}"), "-v", "info"]
+        command = [*input_command(f"file:{path}"), "-v", "info"]
         try:
             done = subprocess.run([*command, "-i", f"file:{path}"], capture_output=True, timeout=GIVE_UP_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -79,14 +79,14 @@ class Facts:
             raise AudioError(f"cannot be decoded, by ffmpeg neither: {known}")
 
 
-def file_channels(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
+def decode_file(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
     """(samples, channels) pieces at 32 kHz of a file that libsndfile ``refused``: all its tracks, side by side.
 
     Raises AudioError, after what could be heard, where something is missing.
     """
-    if not has_program():
+    if not is_available():
         raise AudioError(f"{refused}; with ffmpeg installed, videos and more formats can be read")
-    facts = Facts(path)
+    facts = StreamInfo(path)
     tracks = [_Track(f"file:{path}", number, facts) for number in range(len(facts.codecs))]
     heard = 0
     for piece in _side_by_side([track.pieces() for track in tracks]):
@@ -100,7 +100,9 @@ def file_channels(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
         raise AudioError(f"cannot be decoded, by ffmpeg neither: {complaint}")
     if complaint or (facts.promised and reached < facts.promised - MAX_MISSING):
         short = reached < facts.promised - MAX_MISSING
-        raise AudioError(broken_off(heard, facts.promised if short else 0.0, complaint and f"ffmpeg says: {complaint}"))
+        raise AudioError(
+            truncation_message(heard, facts.promised if short else 0.0, complaint and f"ffmpeg says: {complaint}")
+        )
     if not heard:
         raise AudioError("has no samples")
 
@@ -115,10 +117,10 @@ def _is_cut_asf(path: Path) -> bool:
     return at >= 0 and not is_stream and int.from_bytes(head[at + 40 : at + 48], "little") > size
 
 
-def address_channels(address: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
+def decode_url(address: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
     """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end, or until it is
     ``stopped``."""
-    if not has_program():
+    if not is_available():
         raise AudioError("is an address: with ffmpeg installed, it can be listened to")
     track, heard = _Track(address, 0, None), 0
     if stopped is not None:
@@ -128,15 +130,15 @@ def address_channels(address: str, stopped: threading.Event | None = None) -> It
         yield piece
     if track.complaint or not heard:
         words = f"ffmpeg says: {track.complaint}" if track.complaint else "it sends no sound"
-        raise AudioError(broken_off(heard, reason=words) if heard else f"cannot be heard: {words}")
+        raise AudioError(truncation_message(heard, reason=words) if heard else f"cannot be heard: {words}")
 
 
 class _Track:
     """One track of sound, decoded by a process of its own."""
 
-    def __init__(self, source: str, number: int, facts: Facts | None):
+    def __init__(self, source: str, number: int, facts: StreamInfo | None):
         self._command = [
-            *command_to_open(source), "-v", "level+verbose", "-stats", "-i", source,
+            *input_command(source), "-v", "level+verbose", "-stats", "-i", source,
             "-map", f"0:a:{number}", "-af", f"aresample={SAMPLE_RATE}:async=1:min_hard_comp=0.05:first_pts=0",
             "-c:a", "pcm_f32be", "-f", "au", "-",
         ]  # fmt: skip
@@ -172,7 +174,7 @@ class _Track:
                 size = len(data) // (4 * channels) * 4 * channels
                 rest = data[size:]
                 if size:
-                    yield finite(np.frombuffer(data[:size], ">f4").astype(np.float32).reshape(-1, channels))
+                    yield check_samples(np.frombuffer(data[:size], ">f4").astype(np.float32).reshape(-1, channels))
             threads[1].join(GIVE_UP_SECONDS)
             if process.wait() and not self.complaint:
                 self.complaint = f"status {process.returncode}"
@@ -242,11 +244,11 @@ class _Track:
         return re.sub(r"^file:.*?: (?=[^:]*$)", "", words)
 
 
-def command_to_open(source: str) -> list[str]:
+def input_command(source: str) -> list[str]:
     """How ffmpeg is called for a file or an address, up to the options of its input: which protocols and kinds of file
     it may open."""
     protocols, formats = "file", FORMATS
-    if is_stream_address(source):
+    if is_stream_url(source):
         protocols, formats = (
             ",".join((*SCHEMES, "tls", "httpproxy", "crypto")),
             f"{FORMATS},rtsp,rtp,hls,live_flv,mpjpeg,sdp",

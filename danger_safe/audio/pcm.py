@@ -6,7 +6,7 @@ import numpy as np
 import soxr
 
 SAMPLE_RATE = 32_000  # Hz, what Cnn14 was trained on
-RATES = range(1_000, 1_000_001)  # Hz
+SAMPLE_RATES = range(1_000, 1_000_001)  # Hz
 CANCELLATION = 0.15  # energy of the channels' mean, of the loudest one's: identical 1, independent 0.5, one silent 0.25
 SAME_CHANNEL = 0.01  # of a channel's energy, that another one does not explain: below, the two hold one sound
 MAX_AMPLITUDE = 1e10  # full scale is 1; some write integers as floats. Beyond, a spectrum would overflow
@@ -16,7 +16,7 @@ class AudioError(Exception):
     """A sound file that cannot be used; the message is the reason, without the file's name."""
 
 
-def mono(samples: np.ndarray) -> np.ndarray:
+def to_mono(samples: np.ndarray) -> np.ndarray:
     """(samples, channels) -> the mean of the channels; where they cancel each other out, the loudest: (samples,)."""
     if samples.ndim == 1:
         return samples
@@ -36,7 +36,7 @@ def distinct_channels(samples: np.ndarray) -> list[np.ndarray]:
     A danger may be on one channel only, and a mean of channels can cancel it; what is the same on two is heard once.
     """
     if samples.ndim == 1 or samples.shape[1] == 1:
-        return [mono(samples)]
+        return [to_mono(samples)]
     channels = np.ascontiguousarray(samples.T, np.float32)
     centred = channels - channels.mean(axis=1, keepdims=True)
     products = (centred @ centred.T).astype(np.float64)
@@ -49,9 +49,9 @@ def distinct_channels(samples: np.ndarray) -> list[np.ndarray]:
     return [channels[channel] for channel in kept]
 
 
-def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+def resample(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """Pieces of ``rate`` Hz, (samples,) or (samples, channels), at 32 kHz, as they come."""
-    check_rate(rate)
+    check_sample_rate(rate)
     if rate == SAMPLE_RATE:
         yield from pieces
         return
@@ -66,13 +66,15 @@ def resampled(pieces: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         yield resampler.resample_chunk(rest, last=True)
 
 
-def check_rate(rate: int) -> None:
+def check_sample_rate(rate: int) -> None:
     """Raises AudioError for a rate that no sound has: a second of it might last for hours."""
-    if rate not in RATES:
-        raise AudioError(f"has a sample rate of {rate:,} Hz, where {RATES[0]:,} to {RATES[-1]:,} are possible")
+    if rate not in SAMPLE_RATES:
+        raise AudioError(
+            f"has a sample rate of {rate:,} Hz, where {SAMPLE_RATES[0]:,} to {SAMPLE_RATES[-1]:,} are possible"
+        )
 
 
-def finite(samples: np.ndarray) -> np.ndarray:
+def check_samples(samples: np.ndarray) -> np.ndarray:
     """The samples. Raises AudioError when one is NaN, infinite, or too large for any sound."""
     if not np.isfinite(samples).all():
         raise AudioError("holds NaN or infinite samples")
@@ -81,15 +83,15 @@ def finite(samples: np.ndarray) -> np.ndarray:
     return samples
 
 
-def broken_off(heard: int, promised: float = 0.0, reason: str = "") -> str:
+def truncation_message(heard: int, promised: float = 0.0, reason: str = "") -> str:
     """What is said of a recording of which ``heard`` samples came, and ``promised`` seconds should have."""
     if not heard and not reason:
-        return "has no samples" + (f", where its header promises {clock(promised)}" if promised else "")
-    of_all = f" of {clock(promised)}" if promised > heard / SAMPLE_RATE else ""
-    return f"breaks off at {clock(heard / SAMPLE_RATE)}{of_all}{': ' if reason else ''}{reason}"
+        return "has no samples" + (f", where its header promises {format_time(promised)}" if promised else "")
+    of_all = f" of {format_time(promised)}" if promised > heard / SAMPLE_RATE else ""
+    return f"breaks off at {format_time(heard / SAMPLE_RATE)}{of_all}{': ' if reason else ''}{reason}"
 
 
-def clock(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """``1:02:03.5``: hours only where there are any."""
     tenths = round(seconds * 10)
     minutes, tenths = divmod(tenths, 600)

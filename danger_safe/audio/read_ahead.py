@@ -25,11 +25,11 @@ CLOSE_S = 0.5  # that a source is given to end
 class ReadAhead:
     """Iterates over ``pieces``, (samples,) or (samples, channels) at 32 kHz, which a thread reads meanwhile."""
 
-    def __init__(self, pieces: Iterator[np.ndarray], stopped: threading.Event | None = None, may_wait: bool = True):
-        """``stopped`` is what ends ``pieces`` while they wait; ``may_wait`` whether their source loses nothing by
+    def __init__(self, pieces: Iterator[np.ndarray], stopped: threading.Event | None = None, can_wait: bool = True):
+        """``stopped`` is what ends ``pieces`` while they wait; ``can_wait`` whether their source loses nothing by
         waiting."""
         self.lost_s = 0.0  # seconds of sound that nobody will hear
-        self._pieces, self._stopped, self._may_wait = pieces, stopped or threading.Event(), may_wait
+        self._pieces, self._stopped, self._may_wait = pieces, stopped or threading.Event(), can_wait
         self._held: deque[np.ndarray] = deque()
         self._bytes = 0
         self._read_s = 0.0  # seconds of sound that have come
@@ -39,7 +39,7 @@ class ReadAhead:
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         self._thread.start()
 
-    def came_at(self, moment: float) -> float:
+    def arrival_time(self, moment: float) -> float:
         """When, by time.monotonic, the sound at ``moment`` seconds of the recording came."""
         with self._changed:
             after = bisect_left(self._times, (moment, 0.0))

@@ -13,7 +13,7 @@ SECONDS = 5
 SLOWEST = 20.0  # Hz, below which noise of any colour stops growing
 
 
-def quiet_room(number: int) -> np.ndarray:
+def synthesize_room_tone(number: int) -> np.ndarray:
     """Room number 0 is digital silence; the others are noise and hum, at -60 to -40 dB: float32, (samples,)."""
     size = SECONDS * SAMPLE_RATE
     if number == 0:

@@ -2,7 +2,7 @@
 
     with open("night.wav", "rb") as file:
         for section in find_sections(Source(file)):
-            ...  # SpliceReader(file, section) is what a decoder should read
+            ...  # SectionReader(file, section) is what a decoder should read
 
 Decoders believe headers. A header may hold the length of a stream that nobody knew when it was written (0, 0xFFFFFFFF),
 a length above 4 GiB of which 32 bits are left, or less than there is; other recordings may follow, joined with ``cat``;
@@ -71,7 +71,7 @@ class Source:
         return not any(any(self.read(at, BLOCK)) for at in range(start, self.size, BLOCK))
 
 
-class SpliceReader(io.RawIOBase):
+class SectionReader(io.RawIOBase):
     """A section as a file of its own: its header, then its bytes."""
 
     def __init__(self, file: BinaryIO, section: Section):

@@ -16,7 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from danger_safe.audio.chunked import CHUNKS, UNKNOWN_LENGTHS
-from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, broken_off, check_rate, finite, resampled
+from danger_safe.audio.pcm import (
+    SAMPLE_RATE,
+    AudioError,
+    check_sample_rate,
+    check_samples,
+    resample,
+    truncation_message,
+)
 from danger_safe.core.errors import UserError
 
 MAX_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
@@ -76,7 +83,7 @@ class _Format:
     length: int | None  # bytes, None where the header does not know
 
 
-def wav_pieces(stream: Readable) -> Generator[np.ndarray, None, None]:
+def stream_wav(stream: Readable) -> Generator[np.ndarray, None, None]:
     """A WAV stream (PCM of 8 to 32 bit, or float) as ``ffmpeg -f wav -`` or ``arecord`` write it: (samples, channels).
 
     To its end; where another WAV follows, as ``cat`` makes it, that is heard too. Raises AudioError when it is none, or
@@ -86,11 +93,13 @@ def wav_pieces(stream: Readable) -> Generator[np.ndarray, None, None]:
     while (head := _read_format(source, is_first)) is not None:
         is_first = False
         missing = _Missing()
-        for piece in resampled(_samples(source, head, missing), head.rate):
+        for piece in resample(_samples(source, head, missing), head.rate):
             heard += len(piece)
             yield piece
         if missing.size > 0:
-            fault = broken_off(heard, heard / SAMPLE_RATE + missing.size / (head.rate * head.channels * head.width))
+            fault = truncation_message(
+                heard, heard / SAMPLE_RATE + missing.size / (head.rate * head.channels * head.width)
+            )
     if fault:
         raise AudioError(fault)
 
@@ -123,7 +132,7 @@ def _read_format(source: _Stream, is_first: bool) -> _Format | None:
         _refuse(f"format {kind}, {bits} bits")
     if not 0 < channels <= MAX_CHANNELS:
         _refuse(f"{channels} channels")
-    check_rate(rate)
+    check_sample_rate(rate)
     length = int.from_bytes(chunk[4:8], "little")
     if length == 0xFFFF_FFFF and long_length:
         length = long_length
@@ -175,13 +184,13 @@ def _is_over(source: _Stream) -> bool:
 
 def _numbers(data: bytes, head: _Format) -> np.ndarray:
     return (
-        finite(np.frombuffer(data, f"<f{head.width}").astype(np.float32))
+        check_samples(np.frombuffer(data, f"<f{head.width}").astype(np.float32))
         if head.is_float
         else _integers(data, head.width)
     )
 
 
-def raw_pieces(stream: Readable, rate: int) -> Iterator[np.ndarray]:
+def stream_raw(stream: Readable, rate: int) -> Iterator[np.ndarray]:
     """Headerless mono 16-bit little-endian PCM of ``rate`` Hz."""
     size = 2 * max(1, int(rate * PIECE_SECONDS))
 
@@ -191,10 +200,10 @@ def raw_pieces(stream: Readable, rate: int) -> Iterator[np.ndarray]:
         while data := source.read(size):
             yield _integers(data[: len(data) // 2 * 2], 2)
 
-    yield from resampled(blocks(), rate)
+    yield from resample(blocks(), rate)
 
 
-def microphone_pieces(
+def stream_microphone(
     device: str | None = None, heard: "queue.SimpleQueue[np.ndarray | None] | None" = None
 ) -> Iterator[np.ndarray]:
     """A microphone, the system's default or one whose name contains ``device``, until the program is stopped.
@@ -216,7 +225,7 @@ def microphone_pieces(
             rate, size, device, channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
         )
         with microphone:
-            yield from resampled(iter(heard.get, None), rate)
+            yield from resample(iter(heard.get, None), rate)
     except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: several, or none, of that name
         raise UserError(f"--mic: no microphone can be opened: {error}") from error
 

@@ -12,8 +12,8 @@ from danger_safe.audio.decode import SAMPLE_RATE, AudioError
 # seconds are far surer of needs no more of them: its alarm comes earlier, and false alarms stayed as few
 # (benchmarks/detector.md).
 SMOOTHING_S = 3.0
-SURE_AFTER_S = 1.0
-SURE_MARGIN = 0.1  # that the mean over SURE_AFTER_S gives away
+FAST_SMOOTHING_S = 1.0
+FAST_MARGIN = 0.1  # that the mean over FAST_SMOOTHING_S gives away
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,23 @@ class ScoredWindow:
     raw_score: float  # of this window by itself: tells when a sound begins and ends
     smoothed_score: float  # mean of SMOOTHING_S of windows up to this one, or nearly that of the newest: decides
     embedding: np.ndarray  # (dimensions,)
-    unknown: bool = False  # it sounds like nothing that the detector was taught
-    silent: bool = False  # nothing in it is loud enough to be judged
-    levels: np.ndarray | None = None  # dB, (frames, bands), of the sound that the window before did not have
-    quiet_for: int = (
+    is_unknown: bool = False  # it sounds like nothing that the detector was taught
+    is_silent: bool = False  # nothing in it is loud enough to be judged
+    band_levels: np.ndarray | None = None  # dB, (frames, bands), of the sound that the window before did not have
+    similar_false_alarms: int = (
         0  # it would be danger, but resembles so many false alarms of this household: detection/personal.py
     )
 
     @property
-    def quiet_words(self) -> str:
+    def suppression_note(self) -> str:
         """Why it is no danger, though it sounds like one; empty where nothing was learnt about it."""
-        if not self.quiet_for:
+        if not self.similar_false_alarms:
             return ""
-        return f"quiet since learnt: resembles {self.quiet_for} false alarm{'s' if self.quiet_for > 1 else ''}"
+        count = self.similar_false_alarms
+        return f"quiet since learnt: resembles {count} false alarm{'s' if count > 1 else ''}"
 
 
-def windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Generator[Window, None, None]:
+def sliding_windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Generator[Window, None, None]:
     """A window of ``seconds`` every ``hop`` seconds, each as soon as its last sample is there.
 
     The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording. Raises

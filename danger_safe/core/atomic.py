@@ -21,11 +21,11 @@ from functools import cache
 from pathlib import Path
 
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 
 MAX_NAME_CHARS = 50  # characters of a file's own name in the temporary one; systems allow 255 bytes in all
-FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-FULL_WORDS = "the disk is full: make room, and run the same command again"
+DISK_FULL_ERRNOS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+DISK_FULL_MESSAGE = "the disk is full: make room, and run the same command again"
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _PROBE = 1 << 20  # bytes that tell whether there is room
 _RANDOM = "[a-z0-9_]{8}"  # as tempfile makes it
@@ -43,7 +43,7 @@ def make_folder(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{path}: a folder is needed, and a file is in its place") from error
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
         raise UserError(f"{path}: the folder cannot be made: {error.strerror}") from error
 
@@ -68,8 +68,8 @@ def _new_file(path: Path) -> Path:
     try:
         descriptor, name = tempfile.mkstemp(".part", _prefix(path.name), path.parent)
     except OSError as error:
-        if error.errno in FULL:
-            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE, str(path)) from error
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     os.close(descriptor)
     os.chmod(name, 0o666 & ~_UMASK)  # as a file that is simply opened would be
@@ -105,11 +105,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         _tidy_once(path.parent, part)
         yield part
-        to_disk(part)
+        fsync_file(part)
         os.replace(part, path)
     except (OSError, RuntimeError, AssertionError) as error:
         if _was_full(part, error):
-            raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+            raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE, str(path)) from error
         if not isinstance(error, OSError) or error.filename != str(part):
             raise
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
@@ -128,7 +128,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         try:
             yield part
             for file in part.iterdir():
-                to_disk(file)
+                fsync_file(file)
             os.chmod(part, 0o777 & ~_UMASK)
             if path.is_dir():  # a folder cannot be replaced in one step
                 os.replace(path, old)
@@ -136,14 +136,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 path.unlink()
             os.replace(part, path)
         except OSError as error:
-            if error.errno in FULL:
-                raise OSError(errno.ENOSPC, FULL_WORDS, str(path)) from error
+            if error.errno in DISK_FULL_ERRNOS:
+                raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE, str(path)) from error
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def to_disk(file: Path) -> None:
+def fsync_file(file: Path) -> None:
     """Have a file on the disk before it gets its name: a power cut leaves no empty one."""
     with open(file, "rb+") as content:
         os.fsync(content.fileno())
@@ -152,12 +152,12 @@ def to_disk(file: Path) -> None:
 def _was_full(part: Path, error: Exception) -> bool:
     """Whether an error came of a full disk; libraries that lose the system's reason are found out by writing on."""
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return error.errno in DISK_FULL_ERRNOS
     try:
         with open(part, "ab") as file:
             file.write(bytes(_PROBE))
     except OSError as reason:
-        return reason.errno in FULL
+        return reason.errno in DISK_FULL_ERRNOS
     return False
 
 
@@ -230,7 +230,7 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     """Write a CSV table, whole or not at all."""
     columns = tuple(columns)
-    check_ours(Path(path), columns)
+    check_overwrite(Path(path), columns)
     atomic_write_text(path, "".join(csv_line(row) + "\n" for row in [columns, *rows]))
 
 

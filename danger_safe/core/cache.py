@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.cli import warn
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours, is_regular, mark_zip
+from danger_safe.core.ownership import check_overwrite, is_regular_file, mark_zip
 
 
 def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
@@ -21,7 +21,7 @@ def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarr
 
     Nothing takes more memory than the file has bytes, whatever its headers claim.
     """
-    if not is_regular(path):
+    if not is_regular_file(path):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -50,7 +50,7 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def save_cache(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays, whole or not at all; where they cannot be, warn: the next run has to compute them again."""
     try:
-        check_ours(path)
+        check_overwrite(path)
         with atomic_path(path) as part:
             content: dict[str, Any] = arrays | {"key": np.array(key)}
             with open(part, "wb") as file:

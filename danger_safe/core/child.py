@@ -29,12 +29,12 @@ def code_command(code: str, *arguments: str) -> list[str]:
     return [sys.executable, *isolated, "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}); {code}", *arguments]
 
 
-def run_to_the_end(code: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
+def run_code(code: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
     """Run ``code`` in ``folder``, capturing what it prints; it does not outlive this process, however that ends."""
     reading, writing = os.pipe()  # its other end closes when this process ends
     try:
         command = code_command(
-            f"from danger_safe.core.child import end_with_parent; end_with_parent(); {code}", *arguments
+            f"from danger_safe.core.child import exit_with_parent; exit_with_parent(); {code}", *arguments
         )
         return subprocess.run(
             command, cwd=folder, stdin=reading, capture_output=True, encoding="utf-8", errors="replace", check=False
@@ -44,8 +44,8 @@ def run_to_the_end(code: str, *arguments: str, folder: Path) -> subprocess.Compl
         os.close(writing)
 
 
-def end_with_parent() -> None:
-    """In a process of ``run_to_the_end``: end when the parent ends."""
+def exit_with_parent() -> None:
+    """In a process of ``run_code``: end when the parent ends."""
     if sys.platform == "linux":  # also while a library holds Python's lock
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from danger_safe.core.atomic import FULL, FULL_WORDS
+from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE
 from danger_safe.core.cores import available_cores, limit_threads
 from danger_safe.core.errors import UserError
 from danger_safe.core.terminal import Terminal, one_line
@@ -138,7 +138,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         _drop_output()
         status = FAILED
     except (UserError, OSError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             _drop_output()
         if "--debug" in arguments:
             raise
@@ -240,8 +240,8 @@ def _of_memory(error: BaseException | None) -> bool:
 def _words(error: BaseException) -> str:
     if _of_memory(error):
         return "not enough memory: close other programs, or let this one have more"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return one_line(f"{error.filename}: {FULL_WORDS}") if error.filename else FULL_WORDS
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+        return one_line(f"{error.filename}: {DISK_FULL_MESSAGE}") if error.filename else DISK_FULL_MESSAGE
     if isinstance(error, OSError) and error.filename is not None:
         # filename2: what could not be replaced, on Windows a table that is open in Excel
         return one_line(f"{error.filename2 or error.filename}: {error.strerror}")

@@ -13,10 +13,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def available_cores() -> int:
     """The cores that the system, a scheduler or a container leaves to this process; at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, quota())))
+    return max(1, math.ceil(min(cores, cpu_quota())))
 
 
-def quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
+def cpu_quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
     """How many cores a container may keep busy (Linux control groups, both versions); infinite where nothing says
     so."""
     try:

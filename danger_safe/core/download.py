@@ -16,13 +16,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.core.atomic import FULL, to_disk
+from danger_safe.core.atomic import DISK_FULL_ERRNOS, fsync_file
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import is_regular
+from danger_safe.core.ownership import is_regular_file
 
-TIMEOUT = 30  # seconds without a byte
-MIN_RATE = 1_000  # bytes a second over so many seconds
-ATTEMPTS = 3
+TIMEOUT_S = 30  # seconds without a byte
+MIN_BYTES_PER_S = 1_000  # bytes a second over so many seconds
+MAX_ATTEMPTS = 3
 MAX_BYTES = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
 _CHUNK = 1 << 18  # bytes
 
@@ -33,31 +33,33 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(url: str, target: Path, *, size: int | None = None, sha256: str | None = None, by_hand: str = "") -> Path:
+def download(
+    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, manual_steps: str = ""
+) -> Path:
     """Fetch ``url`` into ``target``; ``size`` in bytes and ``sha256`` are checked where given.
 
-    ``by_hand``: what to do where the server refuses.
+    ``manual_steps``: what to do where the server refuses.
 
     Raises UserError, with what to do, when the file cannot be had whole.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    if os.path.lexists(part) and (part.is_symlink() or not is_regular(part)):
+    if os.path.lexists(part) and (part.is_symlink() or not is_regular_file(part)):
         raise UserError(f"{part} is in the way of the download, and no part of one: move it away")
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             _fetch(url, part, size)
             break
         except urllib.error.HTTPError as error:
             problem = f"the server answered {error.code} {error.reason}"
             if error.code < 500:
-                raise UserError(f"{url}: {problem}. {by_hand or f'Save the file by hand as {target}'}") from error
+                raise UserError(f"{url}: {problem}. {manual_steps or f'Save the file by hand as {target}'}") from error
         except (_Incomplete, OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
                 words = "the disk is full: make room, and run again: the download goes on where it stopped"
                 raise UserError(f"{part}: {words}") from error
             problem = str(getattr(error, "reason", error))
-        if attempt == ATTEMPTS:
+        if attempt == MAX_ATTEMPTS:
             raise UserError(f"{url}: {problem}. Check the connection and run again: it goes on where it stopped")
     if size is not None and part.stat().st_size != size:
         got = part.stat().st_size
@@ -66,7 +68,7 @@ def download(url: str, target: Path, *, size: int | None = None, sha256: str | N
     if sha256 is not None and file_sha256(part) != sha256:
         part.unlink()
         raise UserError(f"{url}: the file has another SHA-256 than {sha256}; discarded. Do not use that source")
-    to_disk(part)
+    fsync_file(part)
     part.replace(target)
     return target
 
@@ -85,7 +87,7 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
         have = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing left to send, or a part of something else
             part.unlink()
@@ -105,10 +107,10 @@ def _fetch(url: str, part: Path, size: int | None) -> None:
             began, before = time.monotonic(), file.tell()
             while chunk := answer.read1(_CHUNK):
                 if (
-                    time.monotonic() - began > TIMEOUT
+                    time.monotonic() - began > TIMEOUT_S
                 ):  # a server that sends a byte now and then is as silent as one that sends none
-                    if file.tell() - before < MIN_RATE * TIMEOUT:
-                        raise _Incomplete(f"the server sent less than {MIN_RATE:,} bytes a second")
+                    if file.tell() - before < MIN_BYTES_PER_S * TIMEOUT_S:
+                        raise _Incomplete(f"the server sent less than {MIN_BYTES_PER_S:,} bytes a second")
                     began, before = time.monotonic(), file.tell()
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -21,12 +21,12 @@ MARK = (
 )
 MADE_BY = {"made_by": MARK}
 JOURNAL_ID = 0x44534A4C  # of a journal, in SQLite's header: "DSJL"
-OWN_FOLDER = ".danger-safe"  # a file in folders that only scripts write into
+FOLDER_MARK = ".danger-safe"  # a file in folders that only scripts write into
 _HEAD = 4_096  # bytes at a file's beginning that its mark is in
 _PART = re.compile(r"part-\d{5}\.parquet")
 
 
-def check_ours(path: Path, columns: Sequence[str] = ()) -> None:
+def check_overwrite(path: Path, columns: Sequence[str] = ()) -> None:
     """Raises UserError where there is a file at ``path`` that this project did not make.
 
     A CSV table is told by the first two of its ``columns``; without them it is not checked, nor are files of kinds that
@@ -90,24 +90,24 @@ def mark_zip(path: Path) -> None:
         archive.comment = MARK.encode()
 
 
-def own_folder(folder: Path) -> Path:
+def marked_folder(folder: Path) -> Path:
     """A folder that only scripts write into, made when absent. Raises UserError where it is somebody else's.
 
     It carries a file with the mark, which is made first: a run that was stopped knows its folder again.
     """
-    mark = folder / OWN_FOLDER
+    mark = folder / FOLDER_MARK
     try:
         folder.mkdir(parents=True)
         mark.write_text(f"{MARK}: this folder is written and removed by a script\n", encoding="utf-8")
     except FileExistsError:
-        if folder.is_symlink() or (not is_regular(mark) and (not folder.is_dir() or os.listdir(folder))):
+        if folder.is_symlink() or (not is_regular_file(mark) and (not folder.is_dir() or os.listdir(folder))):
             raise UserError(f"{folder} is there and was not made by this project: move it away") from None
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be made: {error.strerror}") from error
     return folder
 
 
-def is_regular(path: str | Path) -> bool:
+def is_regular_file(path: str | Path) -> bool:
     """Whether it is a file, and no pipe or device that one could wait for without end."""
     with suppress(OSError, ValueError):
         return stat.S_ISREG(os.stat(path).st_mode)

@@ -19,7 +19,7 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how a Mac's companion files begin
 PathOrUrl = Path | str  # a path, or an address
 
 
-def is_address(path: PathOrUrl) -> TypeGuard[str]:
+def is_url(path: PathOrUrl) -> TypeGuard[str]:
     """Whether it is an address and not a path."""
     return isinstance(path, str) and "://" in path
 
@@ -31,7 +31,7 @@ def parse_path(text: str) -> PathOrUrl:
 
 def join(folder: PathOrUrl, name: str) -> PathOrUrl:
     """A file of a folder."""
-    return f"{folder}/{name}" if is_address(folder) else Path(folder, *name.split("/"))
+    return f"{folder}/{name}" if is_url(folder) else Path(folder, *name.split("/"))
 
 
 def filesystem(address: str) -> Any:
@@ -46,12 +46,12 @@ def filesystem(address: str) -> Any:
 
 def open_file(file: PathOrUrl) -> BinaryIO:
     """Open for reading, in binary."""
-    return filesystem(file).open(file, "rb") if is_address(file) else open(file, "rb")
+    return filesystem(file).open(file, "rb") if is_url(file) else open(file, "rb")
 
 
 def exists(file: PathOrUrl) -> bool:
     """Whether there is such a file; False for a name that the system cannot have."""
-    return filesystem(file).isfile(file) if is_address(file) else os.path.isfile(file)
+    return filesystem(file).isfile(file) if is_url(file) else os.path.isfile(file)
 
 
 def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
@@ -59,7 +59,7 @@ def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
 
     A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
     """
-    if not is_address(folder):
+    if not is_url(folder):
         os.listdir(folder)  # raises where the folder itself is closed
         named: list[tuple[tuple[str, ...], Path]] = []
         waiting: list[tuple[str, ...]] = [()]  # not os.walk, which Python 3.11 cannot do for a thousand nested folders
@@ -70,7 +70,7 @@ def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append((*parts, entry.name))
-                        elif not is_companion(entry):
+                        elif not is_apple_double(entry):
                             named.append(((*parts, entry.name), Path(folder, *parts, entry.name)))
             except OSError:  # closed, or its path is longer than the system allows
                 named.append(((*parts, ""), Path(folder, *parts)))
@@ -82,7 +82,7 @@ def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
     return [(name, join(folder, name)) for name in names]
 
 
-def is_companion(entry: os.DirEntry) -> bool:
+def is_apple_double(entry: os.DirEntry) -> bool:
     """Whether a file is what a Mac leaves beside each file on other systems' disks: ``._dog.wav``, which is no
     sound."""
     if not entry.name.startswith("._"):
@@ -98,7 +98,7 @@ def is_companion(entry: os.DirEntry) -> bool:
 
 def signature(file: PathOrUrl) -> str:
     """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
-    if not is_address(file):
+    if not is_url(file):
         if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
         status = os.stat(file)

@@ -16,11 +16,11 @@ from pathlib import Path, PureWindowsPath
 from typing import overload
 from unicodedata import normalize
 
-from danger_safe.audio.decode import SUFFIXES
+from danger_safe.audio.decode import AUDIO_SUFFIXES
 from danger_safe.core.atomic import with_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import PathOrUrl, exists, is_address, join, list_files, open_file
+from danger_safe.core.paths import PathOrUrl, exists, is_url, join, list_files, open_file
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
@@ -48,7 +48,7 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
 
     Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
     """
-    if not is_address(folder):
+    if not is_url(folder):
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
@@ -66,13 +66,13 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
     if not clips:
         raise UserError(
             f"{folder}: no sounds in it. Expected manifest.csv, ESC-50's meta/esc50.csv, "
-            f"or folders of {', '.join(SUFFIXES)} files"
+            f"or folders of {', '.join(AUDIO_SUFFIXES)} files"
         )
     return clips
 
 
 def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
-    """(name, file) of the sounds under a folder, as ``list_files``: what is named with one of SUFFIXES.
+    """(name, file) of the sounds under a folder, as ``list_files``: what is named with one of AUDIO_SUFFIXES.
 
     Says what it passes over. A folder that cannot be looked into is among them: reading it says why.
     """
@@ -80,7 +80,7 @@ def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
     for file, path in list_files(folder):
         name = file.rpartition("/")[2]
         stem, dot, suffix = name.rpartition(".")
-        if not name or (stem and (dot + suffix).lower() in SUFFIXES):
+        if not name or (stem and (dot + suffix).lower() in AUDIO_SUFFIXES):
             sounds.append((file, path))
         elif file not in TABLES:
             others[(dot + suffix.lower()) or name] += 1
@@ -160,7 +160,7 @@ def one_name(text: str) -> str:
 
 def as_on_disk(path: PathOrUrl) -> PathOrUrl:
     """The path of a file whose name may be written on the disk in the other way; as it is where neither is there."""
-    if is_address(path) or os.path.lexists(path):
+    if is_url(path) or os.path.lexists(path):
         return path
     others = (Path(normalize(form, str(path))) for form in ("NFC", "NFD"))
     return next((other for other in others if os.path.lexists(other)), path)

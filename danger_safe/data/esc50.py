@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.core.atomic import FULL, FULL_WORDS
+from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE
 from danger_safe.core.download import MAX_BYTES, download
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import own_folder
+from danger_safe.core.ownership import marked_folder
 from danger_safe.data.clips import inside, read_table
 
 # A test points this at a local server; the real address could not be tried where this was written.
@@ -31,19 +31,19 @@ def download_esc50(folder: Path) -> None:
     What is downloaded and unpacked lies in a folder of its own beside it until then. Raises UserError when the download
     or the check fails; an archive that is not usable is removed.
     """
-    work = own_folder(folder.with_name(folder.name + ".download"))
+    work = marked_folder(folder.with_name(folder.name + ".download"))
     archive, unpacked = work / "ESC-50.zip", work / "unpacked"
     if not archive.is_file():
         print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)
-        download(URL, archive, by_hand="Download and unpack ESC-50 by hand, and give its folder with --esc50")
+        download(URL, archive, manual_steps="Download and unpack ESC-50 by hand, and give its folder with --esc50")
     shutil.rmtree(unpacked, ignore_errors=True)  # an earlier, interrupted run
     try:
         _unpack(archive, unpacked)
         _check(unpacked)
     except OSError as error:  # the archive is good, and room is made for another try
         shutil.rmtree(unpacked, ignore_errors=True)
-        if error.errno in FULL:
-            raise OSError(errno.ENOSPC, FULL_WORDS, str(unpacked)) from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE, str(unpacked)) from error
         raise
     except Exception as error:  # a damaged archive can raise anything
         shutil.rmtree(unpacked, ignore_errors=True)

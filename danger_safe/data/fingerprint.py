@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from danger_safe.audio.decode import AudioError, open_sound
+from danger_safe.audio.decode import AudioError, open_audio
 from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import Clip
 
@@ -25,7 +25,7 @@ def fingerprint(path: PathOrUrl) -> str:
 
     Raises AudioError when the file cannot be read.
     """
-    with open_sound(path) as file:
+    with open_audio(path) as file:
         digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
         frames = max(1, _READ_FRAMES // file.channels)
         while len(piece := file.read(frames, dtype="float32", always_2d=True)):

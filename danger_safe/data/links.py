@@ -20,7 +20,7 @@ from danger_safe.core.atomic import atomic_path, atomic_write_text, csv_line, ma
 from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours, is_regular
+from danger_safe.core.ownership import check_overwrite, is_regular_file
 from danger_safe.data.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside, read_table
 
 _RECORD = ".placed.txt"
@@ -88,7 +88,7 @@ def _placed_before(output: Path) -> Placed:
         if os.path.lexists(output / "manifest.csv"):
             raise UserError(f"{output / 'manifest.csv'} was not written by this script: use another --output")
         return {}
-    if not is_regular(record):
+    if not is_regular_file(record):
         raise UserError(f"{record} is no file: use another --output")
     try:
         with open(record, encoding="utf-8", newline="") as file:
@@ -120,7 +120,7 @@ def _other_rows(output: Path, ours: set[str]) -> list[tuple]:
     manifest = output / "manifest.csv"
     if not os.path.lexists(manifest):
         return []
-    check_ours(manifest, MANIFEST_COLUMNS)
+    check_overwrite(manifest, MANIFEST_COLUMNS)
     rows = read_table(manifest, MANIFEST_COLUMNS)
     return [
         tuple(row[name] for name in MANIFEST_COLUMNS)
@@ -143,7 +143,7 @@ def _what_is(target: Path) -> str:
     """Where a link leads, or what a file holds."""
     if target.is_symlink():
         return f"link {hashlib.sha256(os.fsencode(os.readlink(target))).hexdigest()}"
-    return f"copy {file_sha256(target)}" if is_regular(target) else "something else"
+    return f"copy {file_sha256(target)}" if is_regular_file(target) else "something else"
 
 
 def _place_one(source: Path, target: Path, copy: bool) -> bool:
@@ -165,7 +165,7 @@ def _is_there(source: Path, target: Path) -> bool:
     """Whether ``target`` is a link to the clip, or a copy of it."""
     if target.is_symlink():
         return target.exists() and os.path.samefile(source, target)
-    return is_regular(target) and source.stat().st_size == target.stat().st_size and _same_content(source, target)
+    return is_regular_file(target) and source.stat().st_size == target.stat().st_size and _same_content(source, target)
 
 
 def _can_link(source: Path, folder: Path) -> bool:

@@ -13,7 +13,7 @@ from scipy.signal import butter, sosfilt
 from tqdm import tqdm
 
 from danger_safe.core.atomic import atomic_path, make_folder, write_csv
-from danger_safe.core.ownership import own_folder
+from danger_safe.core.ownership import marked_folder
 
 RATE = 44_100  # Hz, as ESC-50
 SECONDS = 5
@@ -34,7 +34,7 @@ TIME = np.arange(FRAMES) / RATE  # seconds
 def make_samples(folder: Path) -> None:
     """Write meta/esc50.csv and audio/*.wav under ``folder``; 180 clips, 79 MB."""
     rows = []
-    make_folder(own_folder(folder) / "audio")
+    make_folder(marked_folder(folder) / "audio")
     jobs = [(category, number) for category in TARGETS for number in range(CLIPS_PER_CATEGORY)]
     for category, number in tqdm(jobs, desc="Making sample sounds", unit="clip"):
         target = TARGETS[category]

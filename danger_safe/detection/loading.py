@@ -11,7 +11,7 @@ import numpy as np
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import Detector, load_builtin, user_detector
 from danger_safe.detection.personal import load_learnt, personal_detector
-from models.checkpoint_files import NAMES, CheckpointInfo, checkpoint_here
+from models.checkpoint_files import NAMES, CheckpointInfo, local_checkpoint_path
 from models.engine import Engine, convert_for_next_time, function_engine, open_engine
 
 CONVERT_AFTER_S = 60.0  # of an endless recording: what was missed while the network was loaded is caught up with first
@@ -59,7 +59,7 @@ def open_detector(
         if checkpoint is None and name not in NAMES:
             raise UserError(f"{model} listens through {name}: give --checkpoint with its path")
         if checkpoint is None:
-            checkpoint_here(name)
+            local_checkpoint_path(name)
     elif checkpoint not in (None, "compact"):
         raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:

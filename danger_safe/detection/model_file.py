@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import MADE_BY, check_ours, mark_zip
+from danger_safe.core.ownership import MADE_BY, check_overwrite, mark_zip
 
 KEYS = ("pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions")
 TRUSTED = [  # what our pipelines hold besides what skops trusts itself
@@ -37,8 +37,8 @@ SMALL = 64 << 20  # bytes, which any may have
 def save_model_files(path: Path, content: dict) -> list[Path]:
     """Write a model as ``path`` (.joblib) and beside it as .skops, each whole or not at all; their paths."""
     content, safe = MADE_BY | content, path.with_suffix(".skops")
-    check_ours(path)
-    check_ours(safe)
+    check_overwrite(path)
+    check_overwrite(safe)
     with atomic_path(path) as part:
         joblib.dump(content, part, compress=3)
     import skops.io  # it takes a while to load

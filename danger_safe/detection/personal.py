@@ -25,7 +25,7 @@ import numpy as np
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.cache import read_array
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours, is_regular, mark_zip
+from danger_safe.core.ownership import check_overwrite, is_regular_file, mark_zip
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.reference import Reference
 
@@ -74,7 +74,7 @@ class Learnt:
 
     def save(self, path: Path) -> None:
         """Write it as .npz without pickle, whole or not at all. Raises UserError where the file is somebody else's."""
-        check_ours(path)
+        check_overwrite(path)
         text = {"checkpoint_sha256": self.checkpoint_sha256, "strength": self.strength}
         text["verdicts"] = [asdict(verdict) for verdict in self.verdicts]
         with atomic_path(path) as part:
@@ -86,7 +86,7 @@ class Learnt:
 def load_learnt(path: Path) -> Learnt:
     """What ``Learnt.save`` wrote. Raises UserError where it is absent or damaged."""
     try:
-        if os.path.exists(path) and not is_regular(path):
+        if os.path.exists(path) and not is_regular_file(path):
             raise ValueError("a folder, a pipe or a device")
         with zipfile.ZipFile(path) as archive:  # nothing takes more memory than the file has bytes
             text = json.loads(str(read_array(archive, "text")))

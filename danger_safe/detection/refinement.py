@@ -75,7 +75,7 @@ def _find_edge(
 
 def _levels(windows: Sequence[ScoredWindow], hop_s: float) -> tuple[np.ndarray | None, float]:
     """(the loudness of those windows joined, dB, (frames, bands), or None where it is not known; when it begins)."""
-    levels = [window.levels for window in windows if window.levels is not None]
+    levels = [window.band_levels for window in windows if window.band_levels is not None]
     if len(levels) < len(windows):
         return None, 0.0
     begin = windows[0].end - len(levels[0]) * hop_s / frames_per_hop(hop_s)

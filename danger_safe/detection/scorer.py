@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, distinct_channels
-from danger_safe.audio.windows import SMOOTHING_S, SURE_AFTER_S, SURE_MARGIN, ScoredWindow, Window, windows
+from danger_safe.audio.windows import FAST_MARGIN, FAST_SMOOTHING_S, SMOOTHING_S, ScoredWindow, Window, sliding_windows
 from danger_safe.detection.detector import Detector, OperatingPoint
 from danger_safe.detection.onset import frames_per_hop, loudness
 from danger_safe.detection.personal import PersonalDetector
@@ -23,11 +23,11 @@ BATCH_SECONDS = 60.0  # of sound in one batch of the network
 
 
 class Smoother:
-    """The running mean of a recording's window scores over SMOOTHING_S, or that over SURE_AFTER_S less SURE_MARGIN
+    """The running mean of a recording's window scores over SMOOTHING_S, or that over FAST_SMOOTHING_S less FAST_MARGIN
     where that is higher. It starts anew with each recording."""
 
     def __init__(self, hop: float):
-        self._newest = max(1, round(SURE_AFTER_S / hop))
+        self._newest = max(1, round(FAST_SMOOTHING_S / hop))
         self._last: deque[float] = deque(maxlen=max(1, round(SMOOTHING_S / hop)))
 
     def smooth(self, window: ScoredWindow) -> ScoredWindow:
@@ -40,7 +40,7 @@ class Smoother:
             self._last.clear()
         self._last.append(score)
         newest = list(self._last)[-self._newest :]
-        return max(sum(self._last) / len(self._last), sum(newest) / len(newest) - SURE_MARGIN)
+        return max(sum(self._last) / len(self._last), sum(newest) / len(newest) - FAST_MARGIN)
 
 
 class NullDetector:
@@ -90,7 +90,7 @@ class Listener:
 
     def listen(self, pieces: Iterable[np.ndarray], live: bool = False) -> Iterator[ScoredWindow]:
         """The scored windows of a recording. ``live``: each as soon as it is heard, else many at a time."""
-        cut = windows(pieces, self.window, self.hop)
+        cut = sliding_windows(pieces, self.window, self.hop)
         if not live:
             yield from self.score(cut)
             return
@@ -162,9 +162,11 @@ class Listener:
             silent = bool(np.ptp(window.samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
             raw = 0.0 if silent else float(score)
             unknown, levels = bool(new) and not silent, self._new_levels(window)
-            quiet_for = 0 if silent else int(quiet)
+            similar_false_alarms = 0 if silent else int(quiet)
             scored.append(
-                ScoredWindow(window.start, window.end, raw, raw, embedding, unknown, silent, levels, quiet_for)
+                ScoredWindow(
+                    window.start, window.end, raw, raw, embedding, unknown, silent, levels, similar_false_alarms
+                )
             )
         return scored
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
-from danger_safe.audio.pcm import clock
+from danger_safe.audio.pcm import format_time
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.atomic import csv_line
 from danger_safe.core.terminal import one_json_line, one_line
@@ -60,10 +60,10 @@ class Summary:
         self.seconds = window.end
         self.highest = max(self.highest, window.smoothed_score)
         self.windows += 1
-        self.unknown_windows += window.unknown
-        self.silent_windows += window.silent
-        if window.quiet_for:
-            start, end, count = window.start, window.end, window.quiet_for
+        self.unknown_windows += window.is_unknown
+        self.silent_windows += window.is_silent
+        if window.similar_false_alarms:
+            start, end, count = window.start, window.end, window.similar_false_alarms
             if self.quiet and start <= self.quiet[-1][1]:
                 start, count = self.quiet[-1][0], max(count, self.quiet.pop()[2])
             self.quiet.append((start, end, count))
@@ -90,11 +90,11 @@ class Table(Writer):
     """For reading."""
 
     def begun(self, summary: Summary, event: Event, ago: float) -> None:
-        line = f"{wall_clock(ago)}  DANGER begins  {event.score:.2f}  {clock(event.start)}  {names(event.heard)}"
+        line = f"{wall_clock(ago)}  DANGER begins  {event.score:.2f}  {format_time(event.start)}  {names(event.heard)}"
         print(line.rstrip(), flush=True)
 
     def ended(self, summary: Summary, event: Event, ago: float) -> None:
-        times = f"{clock(event.start)} – {clock(event.end)}"
+        times = f"{format_time(event.start)} – {format_time(event.end)}"
         print(
             f"{wall_clock(ago)}  DANGER ends    {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True
         )
@@ -105,13 +105,16 @@ class Table(Writer):
         strange = f"; {summary.unknown:.0%} like nothing in training" if summary.unknown_windows else ""
         strange += f"; nothing in it is louder than {SILENCE:.0f} dB: silence" if summary.silent == 1 else ""
         strange += "; not all of it was heard" if summary.broke_off else ""
-        print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({clock(summary.seconds)}{strange})", flush=True)
+        print(f"{verdict:<7}  {summary.score:.2f}  {name}  ({format_time(summary.seconds)}{strange})", flush=True)
         for event in summary.events:
-            times = f"{clock(event.start)} – {clock(event.end)}"
+            times = f"{format_time(event.start)} – {format_time(event.end)}"
             print(f"         {event.score:.2f}  {times}  {names(event.heard)}".rstrip(), flush=True)
         for start, end, count in summary.quiet:
             alarms = f"{count} false alarm{'s' if count > 1 else ''}"
-            print(f"         quiet since learnt  {clock(start)} – {clock(end)}  resembles {alarms}", flush=True)
+            print(
+                f"         quiet since learnt  {format_time(start)} – {format_time(end)}  resembles {alarms}",
+                flush=True,
+            )
 
 
 class Csv(Writer):
@@ -123,7 +126,7 @@ class Csv(Writer):
     def window(self, summary: Summary, window: ScoredWindow, live: bool) -> None:
         danger = int(window.smoothed_score >= summary.threshold)
         times = (f"{window.start:.3f}", f"{window.end:.3f}")
-        print(csv_line((summary.file, *times, f"{window.smoothed_score:.6f}", danger, int(window.unknown))))
+        print(csv_line((summary.file, *times, f"{window.smoothed_score:.6f}", danger, int(window.is_unknown))))
         if live:
             sys.stdout.flush()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import is_address
+from danger_safe.core.paths import is_url
 from danger_safe.embeddings.extractor import Extractor, group, record
 from danger_safe.embeddings.journal import Journal, Result
 from danger_safe.embeddings.plan import Task
@@ -87,7 +87,7 @@ async def _ask(scheduler: str, connect: Callable) -> None:
 def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: int) -> tuple[str, list[Result]]:
     """On a worker: the engine's name, and the results of a group of clips."""
     for task in members:
-        if not is_address(task.clip.path) and not Path(task.clip.path).exists() and task.signature != "missing":
+        if not is_url(task.clip.path) and not Path(task.clip.path).exists() and task.signature != "missing":
             raise UserError(
                 f"a worker does not see {task.clip.path}: workers need the sounds at the same path, or an address"
             )
@@ -106,7 +106,7 @@ def embed_group(members: list[Task], checkpoint: str, sha256: str, batch_size: i
                 raise UserError(f"a worker's checkpoint {checkpoint} is another file than here")
             _extractors[checkpoint] = Extractor(engine, cores, batch_size)
     extractor = _extractors[checkpoint]
-    return extractor.engine.kind, next(extractor.results([members]))
+    return extractor.engine.backend, next(extractor.results([members]))
 
 
 def check_answer(answer: Any, members: list[Task], dimensions: int) -> tuple[str, list[Result]]:
@@ -135,7 +135,7 @@ def check_answer(answer: Any, members: list[Task], dimensions: int) -> tuple[str
 
 def _everywhere(task: Task) -> Task:
     """The task with a path that means the same in any working folder."""
-    if is_address(task.clip.path):
+    if is_url(task.clip.path):
         return task
     return replace(task, clip=replace(task.clip, path=Path(task.clip.path).absolute()))
 

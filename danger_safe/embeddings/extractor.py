@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS, AudioError, read_blocks
+from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_S, AudioError, read_blocks
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.embeddings.batches import Batch, BatchRunner, embed_by_length
@@ -36,7 +36,7 @@ def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
     """
     waiting: dict[tuple[int, int], list[Task]] = {}
     for task in tasks:
-        if task.seconds > WINDOW_SECONDS:
+        if task.seconds > WINDOW_S:
             yield [task]
             continue
         key = (task.frames, task.rate)
@@ -76,7 +76,7 @@ class Extractor:
         """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
 
         def as_batch(members: list[Task]) -> Batch[np.ndarray | AudioError | None, list[Result]]:
-            seconds = sum(min(task.seconds, WINDOW_SECONDS) or CLIP_SECONDS for task in members)
+            seconds = sum(min(task.seconds, WINDOW_S) or CLIP_SECONDS for task in members)
             return Batch([partial(self._transform, task) for task in members], partial(self._embed, members), seconds)
 
         # All that is decoded while the network starts is time won.
@@ -84,10 +84,10 @@ class Extractor:
 
     def _transform(self, task: Task) -> np.ndarray | AudioError | None:
         """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""
-        if task.seconds > WINDOW_SECONDS:
+        if task.seconds > WINDOW_S:
             return None
         try:
-            blocks = read_blocks(task.clip.path, WINDOW_SECONDS)
+            blocks = read_blocks(task.clip.path, WINDOW_S)
             first = next(blocks)
             if next(blocks, None) is not None:  # longer than its header says
                 return None
@@ -123,7 +123,7 @@ class Extractor:
 
     def _embed_recording(self, task: Task) -> Result:
         """The mean of a recording's windows, weighted by length; the next window is decoded meanwhile."""
-        windows = read_blocks(task.clip.path, WINDOW_SECONDS)
+        windows = read_blocks(task.clip.path, WINDOW_S)
 
         def next_window() -> tuple[int, np.ndarray] | None:
             samples = next(windows, None)

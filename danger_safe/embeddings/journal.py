@@ -20,7 +20,7 @@ import numpy as np
 
 from danger_safe.core.atomic import make_folder
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import JOURNAL_ID, check_ours
+from danger_safe.core.ownership import JOURNAL_ID, check_overwrite
 
 FORMAT = 1
 _TABLES = {
@@ -58,7 +58,7 @@ class Journal:
         Raises UserError when another process has it open, it cannot be written, or the file is somebody else's.
         """
         self.path, self.damaged = path, False
-        check_ours(path)
+        check_overwrite(path)
         make_folder(path.parent)
         with self._errors():
             try:

@@ -5,10 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_SECONDS
+from danger_safe.audio.decode import SAMPLE_RATE, WINDOW_S
 from danger_safe.core.atomic import atomic_write_text, remove_leftovers, write_csv
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import MADE_BY, check_ours
+from danger_safe.core.ownership import MADE_BY, check_overwrite
 from danger_safe.data.clips import Clip
 from danger_safe.embeddings.journal import Journal, digest
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, side_file, write_table
@@ -29,12 +29,12 @@ class TableFiles:
         self.info = side_file(path, ".json")
         self.failures = side_file(path, "_failures.csv")
 
-    def check_ours(self) -> None:
+    def check_overwrite(self) -> None:
         """Raises UserError where one of the files is there already and was not made by an extraction."""
-        check_ours(self.path, INFO_COLUMNS)
-        check_ours(self.failures, FAILURE_COLUMNS)
+        check_overwrite(self.path, INFO_COLUMNS)
+        check_overwrite(self.failures, FAILURE_COLUMNS)
         for file in (self.info, self.journal):
-            check_ours(file)
+            check_overwrite(file)
 
     def write(
         self, clips: list[Clip], seen: list[bool], journal: Journal, info: CheckpointInfo, engine: str
@@ -62,7 +62,7 @@ class TableFiles:
             "checkpoint": {"name": info.name, "sha256": info.sha256, "licence": info.licence},
             "made_of": self.made_of,
             "sample_rate": SAMPLE_RATE,
-            "settings": info.settings | {"dimensions": info.dimensions, "window_seconds": WINDOW_SECONDS},
+            "settings": info.settings | {"dimensions": info.dimensions, "window_seconds": WINDOW_S},
             "engine": engine,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "counts": {

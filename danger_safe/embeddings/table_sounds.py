@@ -3,12 +3,12 @@
 from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
-from danger_safe.core.paths import PathOrUrl, exists, is_address, parse_path
+from danger_safe.core.paths import PathOrUrl, exists, is_url, parse_path
 from danger_safe.data.clips import as_on_disk, inside, read_clips
 from danger_safe.data.clips import read_table as read_rows
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_writer import side_file
-from models.checkpoint_files import checkpoint_here, verified_sha256
+from models.checkpoint_files import local_checkpoint_path, verified_sha256
 
 
 def find_sounds(table: EmbeddingTable, given: PathOrUrl | None = None) -> list[PathOrUrl]:
@@ -23,7 +23,7 @@ def find_sounds(table: EmbeddingTable, given: PathOrUrl | None = None) -> list[P
     if given is None and _leads_outside(named):
         raise UserError(f"{table.path} says that its sounds are at {named}: give --dataset {named} to go there")
     folder = given if given is not None else parse_path(named)
-    folders = [folder] if is_address(folder) else [folder, table.path.parent / folder]
+    folders = [folder] if is_url(folder) else [folder, table.path.parent / folder]
     for folder in folders:
         sounds = [as_on_disk(inside(folder, file)) for file in table.clips["file"]]
         if exists(sounds[0]):
@@ -33,7 +33,7 @@ def find_sounds(table: EmbeddingTable, given: PathOrUrl | None = None) -> list[P
 
 def check_network(table: EmbeddingTable, checkpoint: str) -> None:
     """Raises UserError where the table's ``checkpoint`` is another network than when the table was made."""
-    path = checkpoint_here(checkpoint)
+    path = local_checkpoint_path(checkpoint)
     if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
         raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
 
@@ -89,4 +89,4 @@ def older_than_manifest(table: EmbeddingTable) -> list[str]:
 def _leads_outside(named: str) -> bool:
     """Whether what a file names is not on this computer: an address, or a folder that Windows would ask a server
     for."""
-    return is_address(named) or PureWindowsPath(named).drive.startswith("\\\\")
+    return is_url(named) or PureWindowsPath(named).drive.startswith("\\\\")

@@ -27,7 +27,7 @@ from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_sounds import check_network
 from danger_safe.embeddings.table_writer import side_file
-from models.checkpoint_files import checkpoint_here, verified_sha256
+from models.checkpoint_files import local_checkpoint_path, verified_sha256
 from models.engine import open_engine
 
 MAX_DANGERS = 400  # that are heard again: enough to state a fraction
@@ -57,7 +57,7 @@ def embed_windows(
     check_network(table, checkpoint)
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features).data).hexdigest()
-    sha256_of_network = verified_sha256(checkpoint, checkpoint_here(checkpoint))
+    sha256_of_network = verified_sha256(checkpoint, local_checkpoint_path(checkpoint))
     key = digest([sha256_of_network, WINDOW, HOP, minutes, SHUFFLE_SEED, MAX_DANGERS, rows, sounds_as_embedded])
     cache = side_file(table.path, "_windows.npz")
     content = load_cache(cache, key, [field.name for field in fields(WindowTable)])
@@ -136,7 +136,7 @@ def _embed_stretch(listener: Listener, stretch: int, recording: Soundscape) -> d
         begin, end, clip = next(s for s in recording.background if middle < s[1] or s is recording.background[-1])
         whole = window.start >= begin and window.end <= end
         times, row = (window.start, window.end), int(clip.file)
-        rows.append((window.embedding, *times, not window.silent, stretch, row, whole))
+        rows.append((window.embedding, *times, not window.is_silent, stretch, row, whole))
     return dict(zip((field.name for field in fields(WindowTable)), map(list, zip(*rows, strict=True)), strict=False))
 
 

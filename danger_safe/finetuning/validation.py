@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 
-from danger_safe.audio.decode import WINDOW_SECONDS
+from danger_safe.audio.decode import WINDOW_S
 from danger_safe.finetuning.waveform_store import WaveformStore
 from models.network import SoundNetwork
 
@@ -31,7 +31,7 @@ class ValidationSet:
     def score(self, model: SoundNetwork, device: str, precision: str) -> Score:
         """Each clip is heard whole, by the network as it is; a long recording in pieces, whose answers are averaged."""
         front_end, logits = self.sounds.front_end(model), []
-        size = round(WINDOW_SECONDS * self.sounds.sample_rate)
+        size = round(WINDOW_S * self.sounds.sample_rate)
         lower = precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lower):
             for samples in self.sounds:

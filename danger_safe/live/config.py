@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import is_regular
+from danger_safe.core.ownership import is_regular_file
 from danger_safe.live import settings as s
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -138,7 +138,7 @@ LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandCon
 
 def read_config(path: Path) -> Config:
     """The checked settings of a file. Raises UserError that names the place and says what to write."""
-    if os.path.exists(path) and (not is_regular(path) or os.path.getsize(path) > MAX_CONFIG_BYTES):
+    if os.path.exists(path) and (not is_regular_file(path) or os.path.getsize(path) > MAX_CONFIG_BYTES):
         raise UserError(f"{path} is no file of settings, or larger than any")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))

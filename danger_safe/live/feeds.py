@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 
 from danger_safe.audio.decode import read_channels
-from danger_safe.audio.ffmpeg import command_to_open, has_program
+from danger_safe.audio.ffmpeg import input_command, is_available
 from danger_safe.audio.pcm import AudioError
-from danger_safe.audio.stream import microphone_pieces, raw_pieces, wav_pieces
+from danger_safe.audio.stream import stream_microphone, stream_raw, stream_wav
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.live.config import SourceConfig, without_secrets
@@ -48,7 +48,7 @@ class FfmpegFeed(Feed):
 
     def __init__(self, url: str):
         _check_ffmpeg()
-        command = [*command_to_open(url), "-v", "error", "-analyzeduration", ANALYSE_US]
+        command = [*input_command(url), "-v", "error", "-analyzeduration", ANALYSE_US]
         # Packets are flushed one by one, or a slow stream's sound would wait in ffmpeg until 32 KB have come.
         command += ["-i", url, "-map", "0:a:0", "-c:a", "pcm_s16le", "-flush_packets", "1", "-f", "wav", "-"]
         self._url = url
@@ -63,7 +63,7 @@ class FfmpegFeed(Feed):
     def _read(self, stdout: IO[bytes]) -> Iterator[np.ndarray]:
         broken = None
         try:
-            with contextlib.closing(wav_pieces(stdout)) as pieces:
+            with contextlib.closing(stream_wav(stdout)) as pieces:
                 for number, piece in enumerate(pieces):
                     if not number:
                         self._words.clear()  # a camera refused one of the ways to it, and was reached by another
@@ -118,7 +118,7 @@ class StdinFeed(Feed):
     is_live = True
 
     def __init__(self, kind: str | int):
-        super().__init__(wav_pieces(_Stdin()) if kind == "wav" else raw_pieces(_Stdin(), int(kind)))
+        super().__init__(stream_wav(_Stdin()) if kind == "wav" else stream_raw(_Stdin(), int(kind)))
 
 
 class MicrophoneFeed(Feed):
@@ -132,7 +132,7 @@ class MicrophoneFeed(Feed):
 
     def _read(self, device: str | None) -> Iterator[np.ndarray]:
         try:
-            yield from microphone_pieces(device, self._heard)
+            yield from stream_microphone(device, self._heard)
         except UserError as error:  # it may be plugged in again
             raise AudioError(str(error).removeprefix("--mic: ")) from error
 
@@ -166,5 +166,5 @@ def check_can_open(config: SourceConfig) -> None:
 
 
 def _check_ffmpeg() -> None:
-    if not has_program():
+    if not is_available():
         raise UserError("ffmpeg is needed for addresses and is not installed (Debian: apt install ffmpeg)")

@@ -13,7 +13,7 @@ import numpy as np
 
 from danger_safe.audio.decode import AudioError, read_channels
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_ours
+from danger_safe.core.ownership import check_overwrite
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.personal import (
     Learnt,
@@ -73,7 +73,7 @@ class Learner:
             )
         if not kept:
             if self._learnt.exists():
-                check_ours(self._learnt)
+                check_overwrite(self._learnt)
                 self._learnt.unlink()
             return self._builtin
         owner = np.repeat(np.arange(len(rows), dtype=np.int32), [len(embeddings) for embeddings in rows])
@@ -115,7 +115,7 @@ class Learner:
         if embeddings is None and sound is not None:
             try:
                 heard = self._listener.listen(read_channels(sound))
-                embeddings = np.array([window.embedding for window in heard if not window.silent])
+                embeddings = np.array([window.embedding for window in heard if not window.is_silent])
             except (AudioError, OSError):
                 pass
         if embeddings is None or not len(embeddings) or embeddings.shape[1:] != self._builtin.centres.shape[1:]:
@@ -137,7 +137,7 @@ def report(detector: PersonalDetector) -> str:
 def forget(folder: Path) -> str:
     """Go back to the shipped detector. The verdicts are put aside, not lost; returns what was done, in a line."""
     learnt, verdicts = folder / LEARNT_FILE, folder / FILE
-    check_ours(learnt)
+    check_overwrite(learnt)
     learnt.unlink(missing_ok=True)
     if not verdicts.exists():
         return "there is nothing to forget: no verdicts"

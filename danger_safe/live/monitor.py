@@ -80,9 +80,9 @@ class Monitor:
 def _no_event(window: ScoredWindow, threshold: float) -> str:
     if window.smoothed_score >= threshold:
         return "too short"  # by now: min_seconds
-    if window.silent:
+    if window.is_silent:
         return "silent"
-    if window.quiet_for:
+    if window.similar_false_alarms:
         return "learnt"
     return "averaging" if window.raw_score >= threshold else "below"
 

@@ -132,7 +132,7 @@ class View:
             "scoreText": words(
                 "score of", score=words.number(score, 2), threshold=words.number(now.threshold, 2)
             ),
-            "tags": [] if now.window.silent else self._tags_of(now),
+            "tags": [] if now.window.is_silent else self._tags_of(now),
         }  # fmt: skip
 
     def _learnt(self, words: Words) -> str:
@@ -166,7 +166,7 @@ class View:
             windows=now.windows,
             needed=policy.config.confirm_windows,
             until=now.until,
-            alarms=now.window.quiet_for,
+            alarms=now.window.similar_false_alarms,
             left=f"{now.seconds_left:.0f}",
         )
 

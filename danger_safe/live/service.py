@@ -140,9 +140,9 @@ class Service:
 
     def _note_quiet(self, source: str, window: ScoredWindow) -> None:
         """Say when a source begins to be quiet because of what was learnt."""
-        if window.quiet_for and source not in self._is_quiet:
-            say(f"{source}: {window.quiet_words}")
-        (self._is_quiet.add if window.quiet_for else self._is_quiet.discard)(source)
+        if window.similar_false_alarms and source not in self._is_quiet:
+            say(f"{source}: {window.suppression_note}")
+        (self._is_quiet.add if window.similar_false_alarms else self._is_quiet.discard)(source)
 
     def _close(self) -> None:
         self._heartbeat.end()
@@ -196,11 +196,11 @@ class Service:
             window = smoother.smooth(next(scored))
             tracker.add(window, item.ended_at)
             self._note_quiet(item.source.name, window)
-            item.source.note_silence(window.silent, window.end)
+            item.source.note_silence(window.is_silent, window.end)
             if self._page:
                 self._page.follow(item.source.name, item.window.samples, window, tracker.current, item.ended_at)
             if self._recorder:
-                names = [name for name, _ in self._detector.tags(window.embedding)] if not window.silent else []
+                names = [name for name, _ in self._detector.tags(window.embedding)] if not window.is_silent else []
                 assert item.sound is not None  # every source has a buffer where there is a recorder
                 self._recorder.follow(item.source.name, item.sound, window, names, tracker.current)
 

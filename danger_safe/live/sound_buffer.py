@@ -5,7 +5,7 @@ from collections import deque
 
 import numpy as np
 
-from danger_safe.audio.pcm import SAMPLE_RATE, mono
+from danger_safe.audio.pcm import SAMPLE_RATE, to_mono
 
 
 class SoundBuffer:
@@ -19,7 +19,7 @@ class SoundBuffer:
 
     def add(self, piece: np.ndarray) -> None:
         """The next float32 samples, (samples,) or (samples, channels)."""
-        samples = np.round(np.clip(mono(piece), -1, 1) * 32767).astype(np.int16)
+        samples = np.round(np.clip(to_mono(piece), -1, 1) * 32767).astype(np.int16)
         with self._lock:
             self._pieces.append(samples)
             self._end += len(samples)

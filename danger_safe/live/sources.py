@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from danger_safe.audio.pcm import AudioError
-from danger_safe.audio.windows import Window, windows
+from danger_safe.audio.windows import Window, sliding_windows
 from danger_safe.live.config import SourceConfig
 from danger_safe.live.feeds import Feed, open_feed
 from danger_safe.live.sound_buffer import SoundBuffer
@@ -47,14 +47,14 @@ class Inbox:
         self._changed = threading.Condition()
         self._waiting: dict[Source, deque[Heard]] = {}
 
-    def put(self, heard: Heard, may_wait: bool) -> bool:
+    def put(self, heard: Heard, can_wait: bool) -> bool:
         """Add one. Where too many wait already, wait, too; or else the oldest goes (False)."""
         source = heard.source
         with self._changed:
             waiting = self._waiting.setdefault(source, deque())
-            if may_wait:
+            if can_wait:
                 self._changed.wait_for(lambda: len(waiting) < MAX_WAITING or source.is_stopped)
-            is_full = not may_wait and len(waiting) >= MAX_WAITING and waiting[0].window is not None
+            is_full = not can_wait and len(waiting) >= MAX_WAITING and waiting[0].window is not None
             if is_full:
                 waiting.popleft()
             waiting.append(heard)
@@ -212,7 +212,7 @@ class Source:
             if self._stop.is_set():  # since
                 self._close()
             begun = time.time()
-            with closing(windows(self._pieces(self._feed), self._window_s, self._hop_s)) as cut:
+            with closing(sliding_windows(self._pieces(self._feed), self._window_s, self._hop_s)) as cut:
                 for window in cut:
                     # A file is heard faster than it sounds: its windows are where they would be if it had not been.
                     ended_at = time.time() if self.is_live else begun + window.end

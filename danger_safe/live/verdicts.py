@@ -19,7 +19,7 @@ import numpy as np
 
 from danger_safe.core.atomic import atomic_path, make_folder
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import is_regular
+from danger_safe.core.ownership import is_regular_file
 from danger_safe.live.lines import append_line, cut_torn_line
 
 FILE, WINDOWS_FOLDER = "verdicts.jsonl", "windows"  # beside events.jsonl
@@ -90,7 +90,7 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
     Empty where there is no file. Raises UserError for a line that is no verdict; what a power cut left of a last line
     is none.
     """
-    if os.path.exists(path) and not is_regular(path):
+    if os.path.exists(path) and not is_regular_file(path):
         raise UserError(f"{path} is no file")
     try:
         *lines, _ = path.read_bytes().split(b"\n")

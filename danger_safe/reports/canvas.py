@@ -24,7 +24,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import TextToPath
 
 from danger_safe.core.atomic import atomic_path
-from danger_safe.core.ownership import MARK, check_ours
+from danger_safe.core.ownership import MARK, check_overwrite
 
 # Okabe and Ito, safe for the colour-blind. Right is blue and wrong is vermilion in every picture.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
@@ -54,7 +54,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all. Raises UserError where a file is there that this project did not make."""
-    check_ours(path)
+    check_overwrite(path)
     with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=DPI, metadata={"Software": MARK})
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from danger_safe.audio.pcm import SAMPLE_RATE, mono
+from danger_safe.audio.pcm import SAMPLE_RATE, to_mono
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
 from danger_safe.detection.events import Event
-from danger_safe.detection.writers import Summary, clock
+from danger_safe.detection.writers import Summary, format_time
 from danger_safe.reports.canvas import BLUE, VERMILION, frame, new_figure, save, styled, text_width
 from models.logmel import HOP_LENGTH, LogMel, mel_bank
 
@@ -36,7 +36,7 @@ class Overview:
     def watch(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass pieces through, looking at them."""
         for piece in pieces:
-            self._add(mono(piece))
+            self._add(to_mono(piece))
             yield piece
 
     def _add(self, piece: np.ndarray) -> None:
@@ -125,7 +125,7 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
         )
     score.set_xlim(0, seconds)
     score.xaxis.set_major_locator(MultipleLocator(next((t for t in TICKS if seconds / t <= 9), TICKS[-1])))
-    score.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value).removesuffix(".0")))
+    score.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_time(value).removesuffix(".0")))
     figure.draw_without_rendering()  # now the axes have their width, and names can be measured
     for at, row, text in place_event_names(summary.events, seconds, score.bbox.width / figure.dpi):
         score.text(
@@ -143,7 +143,7 @@ def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
         "Unknown": "Unknown: like nothing in training",
     }[summary.verdict]
     if summary.broke_off and not summary.events:
-        verdict = f"no danger heard until it breaks off at {clock(summary.seconds)}"
+        verdict = f"no danger heard until it breaks off at {format_time(summary.seconds)}"
     elif summary.silent == 1:
         verdict = "silence: there is nothing to be judged"
     side = "at or above" if summary.score >= summary.threshold else "below"

@@ -5,7 +5,7 @@ import pytest
 import soxr
 import torch
 
-from danger_safe.audio.corruptions import DEGRADATIONS, degrade
+from danger_safe.audio.corruptions import CORRUPTIONS, corrupt
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.finetuning import augment
 from models.compact import CompactNet
@@ -19,14 +19,14 @@ def tone(frequency, peak=0.5):
 
 
 def worsened(name, samples):
-    return degrade(name, samples, np.random.default_rng(0))
+    return corrupt(name, samples, np.random.default_rng(0))
 
 
 def decibels(samples):
     return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
 
 
-@pytest.mark.parametrize("name", DEGRADATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("samples", [tone(440), tone(440)[:100], np.zeros(5000, np.float32)])
 def test_every_length_and_silence_survive(name, samples):
     worse = worsened(name, samples)
@@ -78,7 +78,7 @@ def test_every_way_of_recording_badly_changes_a_sound(corruption):
 
 def test_half_the_rate_hears_the_same():
     front_end = CompactNet(2).front_end
-    assert front_end.half_rate_suffices and not Cnn14(2, 1).front_end.half_rate_suffices
+    assert front_end.supports_half_rate and not Cnn14(2, 1).front_end.supports_half_rate
     sound = tone(300, 0.3) + tone(2_500, 0.2)
     whole, half = front_end(sound), front_end.at_half_rate()(soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE // 2))
     assert whole.shape == half.shape

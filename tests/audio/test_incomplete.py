@@ -13,10 +13,10 @@ from helpers import run
 from hostile_files import encoded, noise, spoilt, wav_header
 
 from danger_safe.audio.containers import find_sections
-from danger_safe.audio.decode import SUFFIXES, AudioError, read_channels, read_clip
-from danger_safe.audio.pcm import distinct_channels, mono
+from danger_safe.audio.decode import AUDIO_SUFFIXES, AudioError, read_channels, read_clip
+from danger_safe.audio.pcm import distinct_channels, to_mono
 from danger_safe.audio.sections import Source
-from danger_safe.audio.stream import _read_format, _Stream, wav_pieces
+from danger_safe.audio.stream import _read_format, _Stream, stream_wav
 
 RATE = 16_000
 KINDS = [
@@ -77,7 +77,7 @@ def test_headers_that_say_less_than_there_is(tmp_path):
     for length, riff in itertools.product(LENGTHS, (0, 36, len(WAV) - 8, 0xFFFF_FFFF)):
         content = patched(patched(WAV, 40, struct.pack("<I", length)), 4, struct.pack("<I", riff))
         assert heard(path, content) == (pytest.approx(4, abs=0.01), ""), (length, riff)
-        pieces = np.concatenate(list(wav_pieces(io.BytesIO(content))))
+        pieces = np.concatenate(list(stream_wav(io.BytesIO(content))))
         assert len(pieces) == pytest.approx(4 * 32_000, abs=200), (length, riff)
     aiff, au, caf, flac = (encoded(noise(4), container=kind) for kind in ("AIFF", "AU", "CAF", "FLAC"))
     sound = aiff.find(b"SSND")
@@ -151,14 +151,14 @@ class NoWaiting(io.RawIOBase):
 
 def test_streams_that_wait_are_cut_or_joined(monkeypatch):
     monkeypatch.setattr("danger_safe.audio.stream.time.sleep", lambda seconds: None)
-    assert sum(map(len, wav_pieces(NoWaiting(WAV)))) == 4 * 32_000
+    assert sum(map(len, stream_wav(NoWaiting(WAV)))) == 4 * 32_000
     other = encoded(noise(2, 2, rate=8_000), 8_000)
-    assert sum(map(len, wav_pieces(io.BytesIO(WAV + b"LIST\4\0\0\0abcd" + other)))) == pytest.approx(6 * 32_000, abs=99)
+    assert sum(map(len, stream_wav(io.BytesIO(WAV + b"LIST\4\0\0\0abcd" + other)))) == pytest.approx(6 * 32_000, abs=99)
     with pytest.raises(AudioError, match=r"breaks off at 0:02\.0 of 0:04\.0"):
-        list(wav_pieces(io.BytesIO(WAV[: 44 + 64_000])))
+        list(stream_wav(io.BytesIO(WAV[: 44 + 64_000])))
     with pytest.raises(AudioError, match="has no samples"):
-        list(wav_pieces(io.BytesIO(WAV[:44])))
-    assert len(np.concatenate(list(wav_pieces(io.BytesIO(encoded(noise(1), subtype="FLOAT")))))) == 32_000
+        list(stream_wav(io.BytesIO(WAV[:44])))
+    assert len(np.concatenate(list(stream_wav(io.BytesIO(encoded(noise(1), subtype="FLOAT")))))) == 32_000
 
 
 def test_what_ordinary_files_have_behind_their_sound(tmp_path):
@@ -177,7 +177,7 @@ def test_no_danger_hides_on_one_of_the_channels():
     siren = np.sin(np.arange(32_000) / 5).astype(np.float32)
     hiss = 0.1 * rng.standard_normal((32_000, 2)).astype(np.float32)
     crossed = np.stack([siren, -siren], axis=1) + hiss * 0.7  # 20 dB below
-    assert np.ptp(mono(crossed)) > 1.5
+    assert np.ptp(to_mono(crossed)) > 1.5
     assert len(distinct_channels(np.stack([siren, -siren], axis=1))) == 1
     assert len(distinct_channels(np.stack([siren, 0.5 * siren], axis=1))) == 1
     traffic = rng.standard_normal(32_000).astype(np.float32)
@@ -267,7 +267,7 @@ def test_no_file_leads_to_another(tmp_path, recording):
 
 def test_one_list_of_suffixes_and_one_reader(tmp_path):
     """For prediction and extraction; what is passed over is said, what is missing is no whole Safe."""
-    for number, suffix in enumerate(SUFFIXES):
+    for number, suffix in enumerate(AUDIO_SUFFIXES):
         (tmp_path / ("Danger", "Safe")[number % 2]).mkdir(exist_ok=True)
         (tmp_path / ("Danger", "Safe")[number % 2] / f"a{suffix}").write_bytes(encoded(noise(0.5, seed=number)))
     (tmp_path / "Safe" / "cut.wav").write_bytes(encoded(noise(5))[:5_000])
@@ -275,6 +275,6 @@ def test_one_list_of_suffixes_and_one_reader(tmp_path):
     (tmp_path / "notes.xyz").write_text("no sound")
     flags = ("--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
     done = run("extractEmbeddingCnn14.py", "--dataset", tmp_path, *flags, status=3)
-    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(SUFFIXES)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(AUDIO_SUFFIXES)
     assert "Safe/cut.wav breaks off at 0:00.2 of 0:05.0" in done.stderr
     assert "1 file is passed over" in done.stderr and ".xyz" in done.stderr

@@ -16,7 +16,7 @@ import predict_danger
 from danger_safe.audio import read_ahead
 from danger_safe.audio.pcm import AudioError
 from danger_safe.audio.read_ahead import ReadAhead
-from danger_safe.audio.stream import wav_pieces
+from danger_safe.audio.stream import stream_wav
 from danger_safe.detection import loading
 from danger_safe.detection.scorer import HOP, Listener
 from danger_safe.detection.writers import Summary, Writer
@@ -58,11 +58,11 @@ def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
         with os.fdopen(writing, "wb") as pipe:
             sender = threading.Thread(target=lambda: [pipe.write(content), pipe.close()])
             sender.start()
-            assert np.allclose(events("-", ReadAhead(wav_pieces(os.fdopen(reading, "rb", 0)))), expected, atol=HOP)
+            assert np.allclose(events("-", ReadAhead(stream_wav(os.fdopen(reading, "rb", 0)))), expected, atol=HOP)
             sender.join()
         for size in (777, 65_537):
             stream = InChunks(content, size)
-            assert np.allclose(events("-", ReadAhead(wav_pieces(stream))), expected, atol=HOP)
+            assert np.allclose(events("-", ReadAhead(stream_wav(stream))), expected, atol=HOP)
 
 
 def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypatch):
@@ -77,14 +77,14 @@ def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypat
     given = []
     ahead = ReadAhead(pieces(given))
     wait_for(lambda: len(given) == 5)  # four wait here, and one to be let in
-    came = ahead.came_at(4000 / RATE)
-    assert came <= time.monotonic() and ahead.came_at(3500 / RATE) == pytest.approx(came - 500 / RATE, abs=1e-4)
+    came = ahead.arrival_time(4000 / RATE)
+    assert came <= time.monotonic() and ahead.arrival_time(3500 / RATE) == pytest.approx(came - 500 / RATE, abs=1e-4)
     heard = []
     with pytest.raises(AudioError, match="breaks off"):
         heard.extend(piece[0] for piece in ahead)
     assert heard == list(range(9)) and not ahead.lost_s
 
-    microphone = ReadAhead(pieces(given := []), may_wait=False)
+    microphone = ReadAhead(pieces(given := []), can_wait=False)
     wait_for(lambda: len(given) == 9)
     with pytest.raises(AudioError):
         [heard.append(piece[0]) for piece in microphone]

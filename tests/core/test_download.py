@@ -102,7 +102,7 @@ def test_broken_connection_is_resumed(server, tmp_path, ranges):
 
 
 def test_interrupted_download_goes_on_in_the_next_run(server, tmp_path):
-    server.break_after, server.breaks = 100_000, downloads.ATTEMPTS
+    server.break_after, server.breaks = 100_000, downloads.MAX_ATTEMPTS
     with pytest.raises(UserError, match="goes on where it stopped"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert not (tmp_path / "file").exists()
@@ -136,8 +136,8 @@ def whole(server, tmp_path, **known):
 
 
 def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
-    server.break_after, server.breaks, server.stall = 300_000, downloads.ATTEMPTS, 2
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
+    server.break_after, server.breaks, server.stall = 300_000, downloads.MAX_ATTEMPTS, 2
     with pytest.raises(UserError, match=r"timed out.*goes on where it stopped"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert not (tmp_path / "file").exists()
@@ -147,8 +147,8 @@ def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
 
 
 def test_a_server_that_drips_is_not_waited_for(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "TIMEOUT", 1.0)
-    server.break_after, server.breaks, server.drips = 0, downloads.ATTEMPTS, 50
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 1.0)
+    server.break_after, server.breaks, server.drips = 0, downloads.MAX_ATTEMPTS, 50
     with pytest.raises(UserError, match="less than 1,000 bytes a second"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
 
@@ -201,7 +201,7 @@ def test_refusals_are_told_and_leave_nothing(server, tmp_path, number):
         download(server.url.replace("/file", f"/{number}"), tmp_path / "file")
     assert not list(tmp_path.iterdir())
     if number != 302:  # which leads to itself
-        assert len(server.requests) == (downloads.ATTEMPTS if number >= 500 else 1)  # a refusal is not asked again
+        assert len(server.requests) == (downloads.MAX_ATTEMPTS if number >= 500 else 1)  # a refusal is not asked again
 
 
 def test_redirect_is_followed(server, tmp_path):

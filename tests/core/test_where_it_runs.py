@@ -13,7 +13,7 @@ from hostile_files import encoded, noise
 
 from danger_safe.core import cache_folder as cache
 from danger_safe.core.child import module_command
-from danger_safe.core.cores import available_cores, quota
+from danger_safe.core.cores import available_cores, cpu_quota
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import read_clips
 from danger_safe.detection import audioset
@@ -41,7 +41,7 @@ def test_cores_that_a_container_may_use(tmp_path, groups, files, cores):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert quota(tmp_path, tmp_path / "own") == cores
+    assert cpu_quota(tmp_path, tmp_path / "own") == cores
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.audio.room_tone import quiet_room
+from danger_safe.audio.room_tone import synthesize_room_tone
 from danger_safe.data.clips import read_clips
 from danger_safe.data.soundscape import FADE, LOUDNESS_DB, Soundscape
 
@@ -52,7 +52,7 @@ def test_planted_sounds_are_where_they_were_planted(clips):
 
 
 def test_quiet_rooms_are_quiet_and_differ():
-    silence, *others = map(quiet_room, range(3))
+    silence, *others = map(synthesize_room_tone, range(3))
     assert not silence.any()
     for room in others:
         assert -62 < 10 * np.log10(np.mean(np.square(room, dtype=np.float64))) < -38

@@ -19,7 +19,7 @@ def found_in(windows, threshold=0.5, hop=HOP, smooths=True, **settings):
     finder, smoother, found = EventFinder(EventConfig(threshold, **settings), hop), Smoother(hop), []
     for start, end, score, embedding, levels in windows:
         smoothed = smoother.add(start, score) if smooths else score
-        found += finder.add(ScoredWindow(start, end, score, smoothed, np.array(embedding), levels=levels))
+        found += finder.add(ScoredWindow(start, end, score, smoothed, np.array(embedding), band_levels=levels))
     return [*found, *finder.finish()]
 
 

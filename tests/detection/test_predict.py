@@ -18,7 +18,7 @@ import torch
 from helpers import ROOT, patience, run
 
 import predict_danger
-from danger_safe.audio.windows import windows
+from danger_safe.audio.windows import sliding_windows
 from danger_safe.core.errors import UserError
 from danger_safe.detection import audioset
 from danger_safe.detection.events import Event
@@ -251,13 +251,13 @@ def test_wrong_usage(arguments):
 def test_windows_cover_everything_once_they_can():
     samples = np.arange(10 * RATE, dtype=np.float32)
     for pieces in ([samples], np.split(samples, range(0, len(samples), 12_345))):
-        cut = list(windows(pieces, 3.0, 2.0))
+        cut = list(sliding_windows(pieces, 3.0, 2.0))
         assert [(w.start, w.end) for w in cut] == [(0, 3), (2, 5), (4, 7), (6, 9), (8, 10)]
         for window in cut:
             assert np.array_equal(window.samples, samples[round(window.start * RATE) : round(window.end * RATE)])
-    assert [(w.start, w.end) for w in windows([samples[: 5 * RATE]], 3.0, 2.0)] == [(0, 3), (2, 5)]
-    assert [(w.start, w.end) for w in windows([samples[:RATE]], 3.0, 2.0)] == [(0, 1)]
-    assert list(windows([], 3.0, 2.0)) == []
+    assert [(w.start, w.end) for w in sliding_windows([samples[: 5 * RATE]], 3.0, 2.0)] == [(0, 3), (2, 5)]
+    assert [(w.start, w.end) for w in sliding_windows([samples[:RATE]], 3.0, 2.0)] == [(0, 1)]
+    assert list(sliding_windows([], 3.0, 2.0)) == []
 
 
 def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():

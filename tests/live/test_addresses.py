@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from danger_safe.audio.ffmpeg import address_channels
+from danger_safe.audio.ffmpeg import decode_url
 from danger_safe.live.feeds import FfmpegFeed
 
 SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=a\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\na=control:a\r\n"
@@ -62,7 +62,7 @@ class UdpCamera(threading.Thread):
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 def test_a_camera_that_sends_only_by_udp_is_heard():
     url = UdpCamera().url
-    for feed in (address_channels(url), FfmpegFeed(url)):
+    for feed in (decode_url(url), FfmpegFeed(url)):
         pieces = iter(feed)
         assert any(len(piece) and np.abs(piece).max() > 0.1 for piece in pieces)  # the first one is of the filter's
         feed.close()

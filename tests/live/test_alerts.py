@@ -297,7 +297,9 @@ def decisions(config, categories, scores, kind=1, begin=1e9):
 
     tracker = Tracker("a", Policy(config, categories, config.threshold or 0.5), Named, 0.5, [Ears])
     for number, score in enumerate(scores):
-        window = ScoredWindow(number / 2, number / 2 + 3, score, score, np.array([kind]), levels=np.zeros((10, 32)))
+        window = ScoredWindow(
+            number / 2, number / 2 + 3, score, score, np.array([kind]), band_levels=np.zeros((10, 32))
+        )
         tracker.add(window, begin + window.end)
     tracker.finish()
     return told, ended

@@ -94,7 +94,7 @@ def test_a_full_disk_is_said_once_and_listening_goes_on(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("danger_safe.core.atomic.to_disk", full)
+    monkeypatch.setattr("danger_safe.core.atomic.fsync_file", full)
     said = listen(tmp_path, [(10, 12), (30, 32)])
     assert len(said) == 1 and "could not be kept" in said[0]
     assert not list(tmp_path.iterdir())

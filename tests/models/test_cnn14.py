@@ -69,7 +69,7 @@ def test_compact_checkpoint_is_small_and_says_what_it_is():
 
 def test_weights_of_one_byte_are_nearly_the_same(tmp_path):
     network = CompactNet(2, 2)
-    save_checkpoint(tmp_path / "small.pth", network, categories=["a", "b"], licence="", training={}, small=True)
+    save_checkpoint(tmp_path / "small.pth", network, categories=["a", "b"], licence="", training={}, int8=True)
     small = load_model(str(tmp_path / "small.pth"))[0].fc1.weight
     assert torch.allclose(small, network.fc1.weight, atol=0.01) and not torch.equal(small, network.fc1.weight)
 

@@ -20,7 +20,7 @@ from models.logmel import MIN_SAMPLES, N_FFT, mel_bank
 from models.models import Cnn14
 from models.numpy_network import NumpyNetwork
 from models.onnx_network import OnnxNetwork
-from models.parity import PROBE_SECONDS, PROMISE, largest_error
+from models.parity import MAX_ENGINE_ERROR, PROBE_LENGTHS_S, largest_error
 from models.torch_network import TorchNetwork
 from models.weights import read_weights
 
@@ -52,7 +52,7 @@ def check(checkpoint, clips):
         for number, (clip, want) in enumerate(zip(clips, expected, strict=True)):
             got = embed(clip)
             assert cosine(got, want) >= 0.99999, (name, number)
-            assert largest_error(got[None], want[None]) <= PROMISE, (name, number)
+            assert largest_error(got[None], want[None]) <= MAX_ENGINE_ERROR, (name, number)
 
 
 @needs_shared
@@ -65,7 +65,7 @@ def test_engines_give_the_reference_s_embeddings_of_every_signal(standin):
             want = expected[f"{signal}/embedding"]
             got = embed(clip)
             assert cosine(got, want) >= 0.99999, (name, signal)
-            assert largest_error(got[None], want[None]) <= PROMISE, (name, signal)
+            assert largest_error(got[None], want[None]) <= MAX_ENGINE_ERROR, (name, signal)
 
 
 @needs_shared
@@ -122,7 +122,7 @@ def test_batches_equal_single_clips(sample):
         logmel = np.stack([engine.front_end(clip) for clip in clips])
         together = engine.embed(logmel)
         alone = np.concatenate([engine.embed(one[None]) for one in logmel])
-    assert largest_error(together, alone) < PROMISE / 5
+    assert largest_error(together, alone) < MAX_ENGINE_ERROR / 5
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
     with open_engine("compact", "cpu", 1) as engine:
         assert engine.name.startswith("MNN")
         assert (engine.embed(np.zeros((1, 101, 64), np.float32)) == expected).all()
-    assert find_or_convert("compact").intact()
+    assert find_or_convert("compact").is_intact()
     assert [path.name for path in kept.parent.iterdir()] == [kept.name], "something was left over"
 
 
@@ -223,15 +223,15 @@ def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path,
     model, _ = load_model("compact")
     with torch.inference_mode():
         embedding = model.embed(torch.from_numpy(logmel)[:, None]).numpy()
-    for seconds in PROBE_SECONDS:
+    for seconds in PROBE_LENGTHS_S:
         np.savez(kept / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
     chosen = []
     for limit in (1.0, 0.0):
-        monkeypatch.setattr(models.converted, "PARITY", limit)
+        monkeypatch.setattr(models.converted, "MAX_PROBE_ERROR", limit)
         chosen.append(models.converted._fastest_with_parity(kept))
     assert chosen[0][0] == 3
     assert chosen[1][0] is None
-    assert chosen[1][1] < PROMISE
+    assert chosen[1][1] < MAX_ENGINE_ERROR
 
 
 @pytest.mark.parametrize(("fmin", "fmax"), [(50, 14_000), (50, 7_000), (0, 16_000)])
@@ -274,4 +274,4 @@ def test_gpu_path_on_the_cpu(monkeypatch):
     assert sizes == [2, 2, 1]
     network._try_half_precision(logmel)
     assert network.embed(logmel).shape == (5, 128)
-    assert largest_error(network.embed(logmel), expected) <= PROMISE
+    assert largest_error(network.embed(logmel), expected) <= MAX_ENGINE_ERROR

@@ -12,7 +12,7 @@ import export_onnx
 from danger_safe.core.errors import UserError
 from models import onnx_network
 from models.checkpoints import load_model
-from models.parity import PROMISE, largest_error
+from models.parity import MAX_ENGINE_ERROR, largest_error
 
 MN04 = SHARED / "mn04" / "mn04_as_mAP_432.pt"
 
@@ -30,7 +30,7 @@ def agree(session, checkpoint, sounds):
     with torch.inference_mode():
         expected = model(torch.from_numpy(sounds))
     embedding, tags = session.run(["embedding", "tags"], {"waveform": sounds})
-    assert largest_error(embedding, expected["embedding"].numpy()) <= PROMISE
+    assert largest_error(embedding, expected["embedding"].numpy()) <= MAX_ENGINE_ERROR
     assert np.abs(tags - expected["clipwise_output"].numpy()).max() < 1e-3
 
 
@@ -47,7 +47,7 @@ def test_any_length_and_any_batch(tmp_path, monkeypatch, capsys):
     assert len(json.loads(about["tag_names"])) == 527 and "Siren" in about["tag_names"]
     assert "PyTorch" in capsys.readouterr().out
     with monkeypatch.context() as worse, pytest.raises(UserError, match="nothing was written"):
-        worse.setattr(export_onnx, "PROMISE", 0.0)
+        worse.setattr(export_onnx, "MAX_ENGINE_ERROR", 0.0)
         export_onnx.main(["--output", "other.onnx"])
     (tmp_path / "somebody_s.onnx").write_bytes(b"\x08\x09\x12\x07pytorch")
     with pytest.raises(UserError, match="not made by this project"):

@@ -14,7 +14,7 @@ from models.checkpoints import load_model
 from models.engine import open_engine
 from models.kaldimel import KaldiMel
 from models.mn04 import Mn04
-from models.parity import PROMISE, largest_error
+from models.parity import MAX_ENGINE_ERROR, largest_error
 from models.torch_network import TorchNetwork
 
 OFFICIAL = SHARED / "mn04" / "mn04_as_mAP_432.pt"
@@ -63,7 +63,7 @@ def test_every_engine_gives_the_reference_s_answers(expected):
         for name, clip, logits, features in expected:
             logmel = mnn.front_end(clip)[None]
             for embedding in (mnn.embed(logmel), pytorch.embed(logmel)):
-                assert largest_error(embedding, features[None]) <= PROMISE / 2, name
+                assert largest_error(embedding, features[None]) <= MAX_ENGINE_ERROR / 2, name
             assert np.abs(mnn.head(mnn.embed(logmel))[0] - logits).max() < 1e-3, name
 
 
@@ -103,7 +103,7 @@ def test_it_works_wherever_a_checkpoint_does(network, tmp_path):
     with torch.inference_mode():
         want = model(torch.from_numpy(samples)[None])["embedding"].numpy()
     assert rows.filter(like="feat_").shape == (24, 384)
-    assert largest_error(rows.filter(like="feat_").to_numpy()[:1], want) < PROMISE
+    assert largest_error(rows.filter(like="feat_").to_numpy()[:1], want) < MAX_ENGINE_ERROR
     run("train_logreg_model.py", "--embeddings", table, "--output-dir", tmp_path)
     flags = ("--model", tmp_path / "logreg_model.joblib", "--checkpoint", network, "--plot", tmp_path / "p.png")
     done = run("predict_danger.py", recording, *flags, "--format", "json", "--threshold", "1e-9")

@@ -100,7 +100,7 @@ class Student(nn.Module):
     def forward(self, logmel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(batch, 1, frames, 64) -> logits (batch, 527), features (batch, 384), features in time (batch, steps,
         384)."""
-        steps = self.network.step_features(logmel)
+        steps = self.network.framewise_features(logmel)
         pooled = F.dropout(steps.mean(dim=2) + steps.amax(dim=2), DROPOUT, self.training)
         hidden = F.relu(self.network.fc1(pooled))
         logits = self.network.fc_audioset(hidden)
@@ -270,7 +270,7 @@ def main(arguments: list[str]) -> int:
         args.output, training.network(), categories=tag_names, fingerprints=[], licence=LICENCE,
         training={"recipe": asdict(training.recipe), "history": training.history,
         "collections": list(corpus.collections)},
-        small=True,
+        int8=True,
     )  # fmt: skip
     print(f"Wrote {args.output}; python -m tools.build_detector makes the detector that belongs to it")
     return cli.DONE

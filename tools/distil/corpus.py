@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from danger_safe.audio.decode import SAMPLE_RATE, SUFFIXES, AudioError, read_blocks
+from danger_safe.audio.decode import AUDIO_SUFFIXES, SAMPLE_RATE, AudioError, read_blocks
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 
@@ -91,7 +91,7 @@ def _files(folders: list[Path], without: set[str]) -> Iterator[tuple[Path, str]]
             with open(folder / "clips.csv", newline="", encoding="utf-8") as file:
                 rows = {row["file"]: row for row in csv.DictReader(file)}
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in SUFFIXES:
+            if path.suffix.lower() not in AUDIO_SUFFIXES:
                 continue
             name = path.relative_to(folder)
             row = rows.get(name.as_posix(), {})
