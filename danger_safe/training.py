@@ -187,7 +187,7 @@ def print_summary(
     )
     print(f"The threshold {report.threshold_rule}")
     if seen:
-        print(f"NO PROMISE for new recordings: the network knows {seen} of these clips, and new ones less well")
+        print(f"NO ESTIMATE for new recordings: the network was trained on {seen} of these clips")
     where = "On clips that it knows" if seen else "On new recordings like these"
     print(f"{where}: {report.estimate.describe()}; 95 % intervals over recordings")
     print(unknown.describe())

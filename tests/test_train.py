@@ -44,7 +44,7 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     assert (folder / f"{key}_confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     for name in ("reliability", "category_recall"):
         assert (folder / f"{key}_{name}.png").read_bytes().startswith(b"\x89PNG")
-    value, low, high = metrics["promise"]["danger_recall"]
+    value, low, high = metrics["estimate"]["danger_recall"]
     assert 0.5 < low <= value <= high <= 1
     table = read_table(embeddings)
     assert (saved["pipeline"].predict(table.features) == table.labels).mean() > 0.95
@@ -118,10 +118,10 @@ def test_seen_clips_are_called_optimistic(tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     done = run("train_logreg_model.py", *arguments)
     assert "OPTIMISTIC: 60 of 60" in done.stderr
-    assert "NO PROMISE" in done.stdout and "On new recordings" not in done.stdout
+    assert "NO ESTIMATE" in done.stdout and "On new recordings" not in done.stdout
     assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] == 0.5
     metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
-    assert metrics["promise"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of that threshold
+    assert metrics["estimate"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of that threshold
 
 
 def features(table):

@@ -60,10 +60,10 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
     if len(models) == 1:
         return Recommendation(chosen, f"Use {chosen}: it is the only one; {paid}.", differences)
     if chosen != best:
-        why = f"{best} has fewer, which may be luck, and a lower ROC-AUC, which is more than luck"
+        why = f"{best} has fewer, which may be due to chance, and a ROC-AUC that is lower by more than chance"
     else:
         rivals = [title for title in models if title != best and no_dearer(title)]
-        why = f"its lead over {' and '.join(rivals)} may be luck" if rivals else "its lead is more than luck"
+        why = f"its lead over {' and '.join(rivals)} may be due to chance" if rivals else "its lead is more than chance"
     return Recommendation(chosen, f"Use {chosen}: {paid}, against {others}; {why}.", differences)
 
 

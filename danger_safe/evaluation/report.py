@@ -97,7 +97,7 @@ class Report:
             "majority_baseline": self.majority_baseline,
             "threshold": self.threshold,
             "threshold_rule": self.threshold_rule,
-            "promise": {
+            "estimate": {
                 "danger_recall": estimate.danger_recall.as_list(),
                 "false_alarms": estimate.false_alarms.as_list(),
             },

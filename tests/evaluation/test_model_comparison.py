@@ -50,7 +50,7 @@ def test_the_model_with_fewest_false_alarms_is_recommended_whatever_its_speed():
     hourly = {title: Estimate(rate, rate / 2, 2 * rate) for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)}
     by_the_hour = recommend(results_of(dict.fromkeys(noises, 0.0)), list(noises), hourly)
     assert by_the_hour.title == "middling" and "about 24 false alarms per hour" in by_the_hour.sentence
-    assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be luck" in by_the_hour.sentence
+    assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be due to chance" in by_the_hour.sentence
     part = {"worst": hourly["worst"]}  # of which only one was measured: that says nothing
     assert recommend(results_of(noises), list(noises), part).title == "good"
     assert "it is the only one" in recommend(results_of({"good": 0.0}), ["good"], {}).sentence
@@ -67,7 +67,7 @@ def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_n
     }
     hourly = {"few": Estimate(20.0, 5.0, 60.0), "sharp": Estimate(24.0, 8.0, 70.0)}
     chosen = recommend(results, ["few", "sharp"], hourly)
-    assert chosen.title == "sharp" and "few has fewer, which may be luck" in chosen.sentence
+    assert chosen.title == "sharp" and "few has fewer, which may be due to chance" in chosen.sentence
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""Do the trainings keep what they promise? Each fold of ESC-50 in turn is kept from everything, and then listened to.
+"""How good are the train scripts' estimates for new recordings? Each fold of ESC-50 in turn is held out of everything.
 
-    python benchmarks/promises.py --esc50 dataset/ESC-50-master --checkpoint mn04 --output promises
+    python benchmarks/estimates.py --esc50 dataset/ESC-50-master --checkpoint mn04 --output estimates
 
-The network must not have heard ESC-50. The scripts are run as they are on the other folds; models and stored thresholds
-are tried on the fold. Prints what the training said and what came, with 95 % intervals over recordings.
+The network must not have been trained on ESC-50. The scripts are run unchanged on the other folds; models and stored
+thresholds are then applied to the held-out fold. Prints estimates and observed values, with 95 % intervals over
+recordings.
 """
 
 import argparse
@@ -31,11 +32,11 @@ def main() -> None:
     meta = pd.read_csv(args.esc50 / "meta" / "esc50.csv")
     for fold in np.unique(meta["fold"]):
         folder = args.output / f"fold_{fold}"
-        for name, rows in (("learn", meta[meta["fold"] != fold]), ("try", meta[meta["fold"] == fold])):
+        for name, rows in (("train", meta[meta["fold"] != fold]), ("test", meta[meta["fold"] == fold])):
             embed(args, folder / name, rows)
         for model in MODELS:
-            run(f"train_{model}_model.py", "--embeddings", folder / "learn" / "table.csv", "--output-dir", folder)
-        report(fold, folder, read_table(folder / "try" / "table.csv"))
+            run(f"train_{model}_model.py", "--embeddings", folder / "train" / "table.csv", "--output-dir", folder)
+        report(fold, folder, read_table(folder / "test" / "table.csv"))
 
 
 def embed(args: argparse.Namespace, folder: Path, rows: pd.DataFrame) -> None:
@@ -60,7 +61,7 @@ def run(script: str, *arguments) -> None:
 
 
 def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
-    """A line for each model and measure: promised, came, and whether that is inside the promise's interval."""
+    """Print a line for each model: estimates, observed values, and whether these are inside the 95 % intervals."""
     labels, sources = table.labels, table.clips["source"].to_numpy()
     for name in MODELS:
         saved = joblib.load(folder / f"{name}_model.joblib")
@@ -68,14 +69,15 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
         scores = danger_scores(saved["pipeline"], table.features)
         alarms = scores >= threshold
         pairs = {
-            "dangers found": (metrics["promise"]["danger_recall"], fraction(alarms, labels == 1, sources)),
-            "safe clips with an alarm": (metrics["promise"]["false_alarms"], fraction(alarms, labels == 0, sources)),
+            "dangers found": (metrics["estimate"]["danger_recall"], fraction(alarms, labels == 1, sources)),
+            "safe clips with an alarm": (metrics["estimate"]["false_alarms"], fraction(alarms, labels == 0, sources)),
         }
         errors = [metrics["calibration"]["after"]["calibration_error"], calibration(labels, scores).calibration_error]
         line = {"fold": int(fold), "model": name, "threshold": threshold}
         line["calibration error"] = errors
-        for measure, (promised, came) in pairs.items():
-            line[measure] = {"promised": promised, "came": came, "inside": promised[1] <= came[0] <= promised[2]}
+        for measure, (estimated, observed) in pairs.items():
+            inside = estimated[1] <= observed[0] <= estimated[2]
+            line[measure] = {"estimated": estimated, "observed": observed, "inside": inside}
         print(json.dumps(line), flush=True)
 
 
@@ -86,7 +88,7 @@ def fraction(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc50", type=Path, default=ROOT / "dataset" / "ESC-50-master")
-    parser.add_argument("--checkpoint", default="mn04", help="a network that has not heard ESC-50")
+    parser.add_argument("--checkpoint", default="mn04", help="a network that was not trained on ESC-50")
     parser.add_argument("--categories", type=Path, default=ROOT / "dataset" / "categories.toml")
     parser.add_argument("--output", type=Path, required=True, help="folder to work in")
     return parser.parse_args()
