@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
     from danger_safe.embeddings.table import read_baseline, read_table
-    from danger_safe.embeddings.table_sounds import older_than_manifest
-    from danger_safe.evaluation.contest import evaluate_all
-    from danger_safe.evaluation.report import warnings_of
+    from danger_safe.embeddings.table_sounds import manifest_warnings
+    from danger_safe.evaluation.compared_models import evaluate_all
+    from danger_safe.evaluation.report import collect_warnings
     from danger_safe.reports.comparison import write_comparison
     from danger_safe.training import find_models, load_models
 
@@ -54,10 +54,10 @@ def main(arguments: list[str]) -> int:
     baseline = read_baseline(args.baseline, table) if args.baseline else None
     contestants = evaluate_all(load_models(files, table), table, baseline, args.jobs)
 
-    warnings = older_than_manifest(table)
+    warnings = manifest_warnings(table)
     own = [contestant for contestant in contestants if contestant.file]
     for contestant in own:
-        warnings += [f"{contestant.title}: {warning}" for warning in warnings_of(contestant.report, seen=0)]
+        warnings += [f"{contestant.title}: {warning}" for warning in collect_warnings(contestant.report, seen=0)]
     if seen := int(table.seen.sum()):
         warnings.append(
             f"OPTIMISTIC: {seen} of {len(table.labels)} clips were in the network's own training (column seen)"

@@ -31,7 +31,7 @@ from danger_safe.data.clips import TABLES, Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.splits import with_folds
 from danger_safe.embeddings.journal import Journal
-from danger_safe.embeddings.plan import survey
+from danger_safe.embeddings.plan import plan_extraction
 from danger_safe.embeddings.table_files import SUFFIXES, TableFiles
 from models.checkpoint_files import checkpoint_path, verified_sha256
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         if journal.damaged:
             cli.warn(f"{journal.path} was damaged: starting anew")
         known = journal.results() if journal.made_with.get("checkpoint") == sha256 else {}
-        found = survey(clips, known, args.jobs)
+        found = plan_extraction(clips, known, args.jobs)
         request = table.request(clips, sha256)
         if found.nothing_new and journal.note("table") == {"request": request, "files": table.stamps()}:
             print(f"Nothing new: {args.output} has all {len(clips)} clips already")
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         with open_engine(args.checkpoint, args.device, args.jobs) as engine:
             if journal.begin({"checkpoint": sha256, "engine": "cluster" if args.scheduler else engine.backend}):
                 cli.warn(f"{journal.path} was made with another checkpoint or engine: starting anew")
-                found = survey(clips, {}, args.jobs)
+                found = plan_extraction(clips, {}, args.jobs)
             print(found.describe())
             journal.add(found.unreadable)
             batch_size = args.batch_size or engine.network.batch_size

@@ -36,35 +36,35 @@ def main(arguments: list[str]) -> int:
     # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
     from danger_safe.detection.model_file import save_model_files
     from danger_safe.embeddings.table import describe_data, read_table
-    from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds, older_than_manifest
+    from danger_safe.embeddings.table_sounds import find_sounds, manifest_warnings, table_checkpoint
     from danger_safe.evaluation.calibration import uncalibrated
-    from danger_safe.evaluation.cross_validation import evaluate, folds_of
-    from danger_safe.evaluation.novelty_report import summarise_unknown, with_left_out
-    from danger_safe.evaluation.report import summarise_hours
-    from danger_safe.evaluation.thresholds import RULE_OF_THREE, Rule
+    from danger_safe.evaluation.cross_validation import evaluate, table_folds
+    from danger_safe.evaluation.novelty_report import add_left_out_categories, summarise_novelty
+    from danger_safe.evaluation.report import summarise_windows
+    from danger_safe.evaluation.thresholds import RULE_OF_THREE, ThresholdRule
     from danger_safe.evaluation.window_table import embed_windows
     from danger_safe.reports.plots import draw_operating_points
     from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
 
     table = read_table(args.embeddings)
-    warnings = older_than_manifest(table)
+    warnings = manifest_warnings(table)
     files = find_models(args.models, args.output_dir)
     for file in files:
         check_overwrite(args.output_dir / f"{key_of(file)}_operating_point.png")
         for other in (metrics_file(file), file.with_suffix(".joblib"), file.with_suffix(".skops")):
             check_overwrite(other)
     models = load_models(files, table)
-    sounds, checkpoint = find_sounds(table, args.dataset), checkpoint_of(table)
+    sounds, checkpoint = find_sounds(table, args.dataset), table_checkpoint(table)
 
     written = []
     for file, saved in models:
         metrics = saved["metrics"]
-        folds, _ = folds_of(table, metrics["seed"])
+        folds, _ = table_folds(table, metrics["seed"])
         windows = embed_windows(table, folds, sounds, checkpoint, args.minutes, args.jobs)
-        pipeline, rule = uncalibrated(saved["pipeline"]), Rule(metrics["min_recall"], metrics["max_threshold"])
+        pipeline, rule = uncalibrated(saved["pipeline"]), ThresholdRule(metrics["min_recall"], metrics["max_threshold"])
         result = evaluate(pipeline, table, rule, metrics["seed"], windows, args.jobs)
-        hour = summarise_hours(result)
-        novelty = with_left_out(summarise_unknown(result), result, pipeline, table)
+        hour = summarise_windows(result)
+        novelty = add_left_out_categories(summarise_novelty(result), result, pipeline, table)
         metrics |= hour.as_json() | {"unknown": novelty.as_json()}
         if saved.get("unknown"):
             saved["unknown"]["level"] = novelty.min_similarity

@@ -26,11 +26,11 @@ from danger_safe.data.categories import read_categories
 from danger_safe.data.clips import Clip, read_clips
 from danger_safe.data.fingerprint import seen_clips
 from danger_safe.embeddings.extractor import Extractor, group
-from danger_safe.embeddings.plan import survey
+from danger_safe.embeddings.plan import plan_extraction
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.cross_validation import evaluate
 from danger_safe.evaluation.metrics import confusion, ranking
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.thresholds import ThresholdRule
 from models.engine import open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def main() -> None:
             used = np.isin(categories, list(labels))
             table = as_table([c for c, use in zip(clips, used, strict=True) if use], labels, features[used])
             for title, script in CLASSIFIERS.items():
-                result = evaluate(script.build(0, args.jobs), table, Rule(), 0)
+                result = evaluate(script.build(0, args.jobs), table, ThresholdRule(), 0)
                 (safe, alarms), (missed, found) = confusion(result.labels, (result.scores >= 0.5).astype(int)).tolist()
                 line = f"ROC-AUC {ranking(result.labels, result.scores)['roc_auc']:.4f}; at 0.5 {found} of "
                 line += f"{found + missed} dangers, {alarms} of {safe + alarms} safe clips in alarm"
@@ -72,7 +72,7 @@ def embed(checkpoint: str, clips: list[Clip]) -> np.ndarray:
         if seen := sum(seen_clips(clips, engine.info.fingerprints, jobs)):
             print(f"warning: {checkpoint} was trained on {seen} of these clips: its scores are too good")
         with Extractor(engine, jobs, batch := engine.network.batch_size) as extractor:
-            tasks = survey(clips, {}, jobs).tasks
+            tasks = plan_extraction(clips, {}, jobs).tasks
             results = {result.file: result for part in extractor.results(group(tasks, batch)) for result in part}
     return np.stack([results[clip.file].embedding for clip in clips])
 

@@ -54,7 +54,7 @@ def main() -> None:
         listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
         seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
         finder, events = EventFinder(EventConfig(detector.threshold), HOP), []
-        for window in listener.listen(recording.pieces()):
+        for window in listener.listen(recording.chunks()):
             events += finder.add(window)
         events += finder.finish()
     seconds = time.monotonic() - began

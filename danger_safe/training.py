@@ -21,13 +21,13 @@ from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.detection.model_file import load_model_file, save_model_files
 from danger_safe.detection.novelty import fit_novelty
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
-from danger_safe.embeddings.table_sounds import older_than_manifest
+from danger_safe.embeddings.table_sounds import manifest_warnings
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
 from danger_safe.evaluation.cross_validation import evaluate
 from danger_safe.evaluation.metrics import category_table, classification_text
-from danger_safe.evaluation.novelty_report import NoveltyReport, summarise_unknown
-from danger_safe.evaluation.report import Report, Spread, ThresholdReport, summarise, warnings_of
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.novelty_report import NoveltyReport, summarise_novelty
+from danger_safe.evaluation.report import Report, Spread, ThresholdReport, collect_warnings, summarise
+from danger_safe.evaluation.thresholds import ThresholdRule
 from models.checkpoint_files import NAMES
 
 OUTPUTS = (
@@ -48,7 +48,7 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
     for name in OUTPUTS:
         check_overwrite(flags.output_dir / f"{key}_{name}")
     table = read_table(flags.embeddings)
-    older = older_than_manifest(table)
+    older = manifest_warnings(table)
     if not _can_predict(table):
         print(
             f"{table.path} names no network of this project: predict_danger.py will not be able to use the model. "
@@ -56,15 +56,17 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
             flush=True,
         )
     pipeline = build(flags.seed, flags.jobs)
-    result = evaluate(pipeline, table, Rule.asked_for(flags.min_recall), flags.seed, jobs=flags.jobs, fit_whole=True)
+    result = evaluate(
+        pipeline, table, ThresholdRule.for_recall(flags.min_recall), flags.seed, jobs=flags.jobs, fit_full=True
+    )
     report, seen = summarise(result), int(table.seen.sum())
     assert result.values is not None  # evaluate keeps them
     with threadpool_limits(1, user_api="blas"):
         sigmoid = fit_sigmoid(result.values, table.labels)
         model = calibrated(pipeline, sigmoid, table.features, table.labels)
         novelty = fit_novelty(table.features)
-        unknown = summarise_unknown(result)
-    warnings = older + warnings_of(report, seen)
+        unknown = summarise_novelty(result)
+    warnings = older + collect_warnings(report, seen)
 
     model_file = flags.output_dir / f"{key}_model.joblib"
     metrics = report.as_json() | {"model": title, "seen": seen, **asdict(result.rule), "seed": flags.seed}

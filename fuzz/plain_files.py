@@ -18,7 +18,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories, read_dangers, read_same
 from danger_safe.data.clips import read_clips
 from danger_safe.embeddings.table import read_table
-from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table_sounds import find_sounds, table_checkpoint
 from danger_safe.embeddings.table_writer import side_file
 
 HOSTILE = [
@@ -178,7 +178,7 @@ class Table(Text):
         assert set(table.labels.tolist()) == {0, 1}
         sorted(set(table.clips["category"])), sorted(set(table.clips["source"]))  # as the trainings do
         table.checkpoint["name"], table.checkpoint["sha256"][:12]
-        for question in (find_sounds, checkpoint_of):
+        for question in (find_sounds, table_checkpoint):
             try:
                 question(table)
             except UserError:

@@ -12,8 +12,8 @@ from danger_safe.data.splits import assign_folds
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.calibration import Calibration, calibration
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.evaluation.report import summarise, warnings_of
-from danger_safe.evaluation.thresholds import Rule, estimate_on_clips, threshold_at_recall
+from danger_safe.evaluation.report import collect_warnings, summarise
+from danger_safe.evaluation.thresholds import ThresholdRule, estimate_on_clips, threshold_at_recall
 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
 
@@ -105,8 +105,8 @@ def test_all_safe_has_its_own_warning():
     labels = np.array([0, 0, 0, 1] * 5)
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
-    result = Evaluation(labels, scores, scores, folds, np.arange(20), Rule(), 0.5, "test")
-    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in warnings_of(summarise(result), seen=0))
+    result = Evaluation(labels, scores, scores, folds, np.arange(20), ThresholdRule(), 0.5, "test")
+    assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in collect_warnings(summarise(result), seen=0))
 
 
 def test_seen_clips_are_called_optimistic(tmp_path):

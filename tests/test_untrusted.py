@@ -36,7 +36,7 @@ from danger_safe.embeddings.cluster import check_answer
 from danger_safe.embeddings.journal import Result
 from danger_safe.embeddings.plan import Task
 from danger_safe.embeddings.table import read_table
-from danger_safe.embeddings.table_sounds import checkpoint_of, find_sounds
+from danger_safe.embeddings.table_sounds import find_sounds, table_checkpoint
 from danger_safe.embeddings.table_writer import write_table
 from danger_safe.live.config import read_config
 from danger_safe.live.verdicts import read_verdicts
@@ -146,7 +146,7 @@ def test_what_a_table_names_is_not_gone_to(tmp_path, place):
     with pytest.raises(UserError, match="give --dataset"):
         find_sounds(table)
     with pytest.raises(UserError, match="extract it again"):
-        checkpoint_of(table)
+        table_checkpoint(table)
 
 
 def test_a_file_that_names_the_official_network_downloads_nothing(monkeypatch, tmp_path):

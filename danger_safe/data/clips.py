@@ -137,10 +137,10 @@ def _fold(path: PathOrUrl, text: str) -> int:
 
 
 @overload
-def inside(folder: Path, name: str, windows: bool = ...) -> Path: ...
+def path_inside(folder: Path, name: str, windows: bool = ...) -> Path: ...
 @overload
-def inside(folder: PathOrUrl, name: str, windows: bool = ...) -> PathOrUrl: ...
-def inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> PathOrUrl:
+def path_inside(folder: PathOrUrl, name: str, windows: bool = ...) -> PathOrUrl: ...
+def path_inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> PathOrUrl:
     """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
 
     Where the system is Windows, also names that it takes for devices (``aux.wav``) or cannot hold.
@@ -153,12 +153,12 @@ def inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> Pat
     return join(folder, "/".join(parts))
 
 
-def one_name(text: str) -> str:
+def normalise_name(text: str) -> str:
     """Text with its accents written in one way: a Mac's disks have ò as o and an accent, others as one character."""
     return normalize("NFC", text)
 
 
-def as_on_disk(path: PathOrUrl) -> PathOrUrl:
+def find_on_disk(path: PathOrUrl) -> PathOrUrl:
     """The path of a file whose name may be written on the disk in the other way; as it is where neither is there."""
     if is_url(path) or os.path.lexists(path):
         return path
@@ -175,12 +175,12 @@ def _from_manifest(folder: PathOrUrl) -> list[Clip]:
     table = join(folder, "manifest.csv")
     return [
         Clip(
-            one_name(row["file"]),
-            as_on_disk(inside(folder, row["file"])),
+            normalise_name(row["file"]),
+            find_on_disk(path_inside(folder, row["file"])),
             _label(table, row["label"]),
-            one_name(row["category"]),
+            normalise_name(row["category"]),
             _fold(table, row["fold"]),
-            one_name(row["source"]),
+            normalise_name(row["source"]),
         )
         for row in read_table(table, MANIFEST_COLUMNS)
     ]
@@ -190,10 +190,10 @@ def _from_esc50(folder: PathOrUrl) -> list[Clip]:
     table = join(folder, "meta/esc50.csv")
     return [
         Clip(
-            one_name(row["filename"]),
-            as_on_disk(inside(join(folder, "audio"), row["filename"])),
+            normalise_name(row["filename"]),
+            find_on_disk(path_inside(join(folder, "audio"), row["filename"])),
             None,
-            one_name(row["category"]),
+            normalise_name(row["category"]),
             _fold(table, row["fold"]),
             row["src_file"],
         )
@@ -210,12 +210,12 @@ def _from_folders(folder: PathOrUrl) -> list[Clip]:
     sources, table = {}, join(folder, "clips.csv")
     if exists(table):
         rows = read_table(table, ("file", "source"))
-        sources = {one_name(row["file"]).replace("\\", "/"): one_name(row["source"]) for row in rows}
+        sources = {normalise_name(row["file"]).replace("\\", "/"): normalise_name(row["source"]) for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
     clips, homeless = [], []
     for file, path in list_sounds(folder):
         # Linux lets names be any bytes
-        file = one_name(file.encode(errors="surrogateescape").decode(errors="backslashreplace"))
+        file = normalise_name(file.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
         if not folders:
             homeless.append(file)

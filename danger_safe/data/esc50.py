@@ -17,7 +17,7 @@ from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE
 from danger_safe.core.download import MAX_BYTES, download
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import marked_folder
-from danger_safe.data.clips import inside, read_table
+from danger_safe.data.clips import path_inside, read_table
 
 # A test points this at a local server; the real address could not be tried where this was written.
 URL = os.environ.get("DANGER_SAFE_ESC50_URL", "https://github.com/karolpiczak/ESC-50/archive/master.zip")
@@ -63,11 +63,11 @@ def _unpack(archive: Path, folder: Path) -> None:
         for member in tqdm(zipped.infolist(), desc="Unpacking ESC-50", unit="file"):
             if member.is_dir():
                 continue
-            inside(folder, member.filename)
+            path_inside(folder, member.filename)
             name = member.filename.split("/", 1)[-1]
             if not name.startswith(("audio/", "meta/")):
                 continue
-            target = inside(folder, name)
+            target = path_inside(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with zipped.open(member) as source, open(target, "wb") as file:
                 shutil.copyfileobj(source, file)
@@ -83,7 +83,7 @@ def _check(folder: Path) -> None:
     wrong = [
         name
         for name in sorted(names)
-        if not (clip := inside(folder / "audio", name)).is_file() or clip.stat().st_size != CLIP_BYTES
+        if not (clip := path_inside(folder / "audio", name)).is_file() or clip.stat().st_size != CLIP_BYTES
     ]
     if wrong:
         raise UserError(f"{len(wrong)} clips are missing or have another size than {CLIP_BYTES:,} bytes: {wrong[0]} …")

@@ -21,7 +21,7 @@ from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_overwrite, is_regular_file
-from danger_safe.data.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, inside, read_table
+from danger_safe.data.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, path_inside, read_table
 
 _RECORD = ".placed.txt"
 _FIRST_LINE = "# danger-safe: what filterAudioToDangerousAndSafe.py has put into Danger/ and Safe/. Keep this file."
@@ -42,7 +42,7 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
     before = _placed_before(output)
     others = _other_rows(output, before.keys() | wanted.keys())
     for file in wanted:
-        target = inside(output, file)
+        target = path_inside(output, file)
         if file not in before and os.path.lexists(target) and not _is_there(Path(wanted[file].path).resolve(), target):
             raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
     changed = {file for file, what in before.items() if _is_changed(output, file, what, wanted.get(file))}
@@ -52,7 +52,7 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
 
     removed = 0
     for file in sorted(before.keys() - wanted.keys() - changed):
-        target = inside(output, file)
+        target = path_inside(output, file)
         if os.path.lexists(target):
             target.unlink()
             removed += 1
@@ -62,7 +62,7 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
     for clip in tqdm(clips, desc="Placing clips", unit="clip"):
         if clip.file in changed:
             continue
-        target = inside(output, clip.file)
+        target = path_inside(output, clip.file)
         placed += _place_one(Path(clip.path), target, copy)
         now[clip.file] = _what_is(target)
     rows = [(clip.file, clip.label, clip.category, clip.fold, clip.source) for clip in clips]
@@ -70,7 +70,7 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
     _write_record(output, now)
     for file in sorted(changed):
         kept = "is used as it is now" if file in wanted else "was left there, though the mapping has no use for it"
-        warn(f"{inside(output, file)} was changed since it was placed, and {kept}")
+        warn(f"{path_inside(output, file)} was changed since it was placed, and {kept}")
     return placed, removed
 
 
@@ -102,7 +102,7 @@ def _placed_before(output: Path) -> Placed:
             f"{record} is damaged, and what is this script's own is not known: use another --output"
         ) from error
     for file in placed:
-        inside(output, file)
+        path_inside(output, file)
         if file.count("/") != 1 or file.split("/")[0] not in LABEL_NAMES:
             raise UserError(
                 f"{record}: {file!r} is not in Danger/ or Safe/: not written by this script. Use another --output"
@@ -125,13 +125,13 @@ def _other_rows(output: Path, ours: set[str]) -> list[tuple]:
     return [
         tuple(row[name] for name in MANIFEST_COLUMNS)
         for row in rows
-        if row["file"] not in ours and os.path.lexists(inside(output, row["file"]))
+        if row["file"] not in ours and os.path.lexists(path_inside(output, row["file"]))
     ]
 
 
 def _is_changed(output: Path, file: str, what: str, clip: Clip | None) -> bool:
     """Whether what is there now is neither what was placed nor the clip that it was placed from."""
-    target = inside(output, file)
+    target = path_inside(output, file)
     if not os.path.lexists(target) or (clip is not None and _is_there(Path(clip.path).resolve(), target)):
         return False
     if what == _ANY:  # not known: a link is easily made again, anything else may be somebody's

@@ -20,7 +20,7 @@ MIC_NOISE_RMS = 1e-3  # RMS of the microphone's own noise, -60 dB: there is alwa
 
 @dataclass
 class Soundscape:
-    """``pieces()`` is the sound, mono float32 at 32 kHz; the same seed gives the same. Memory holds one clip."""
+    """``chunks()`` is the sound, mono float32 at 32 kHz; the same seed gives the same. Memory holds one clip."""
 
     clips: list[Clip]  # ordinary sounds
     seconds: float  # at most
@@ -30,7 +30,7 @@ class Soundscape:
     events: list[tuple[float, np.ndarray]] = field(default_factory=list)  # (start in seconds, samples) to be added
     background: list[tuple[float, float, Clip]] = field(default_factory=list)  # (start, end, clip), once it was heard
 
-    def pieces(self) -> Iterator[np.ndarray]:
+    def chunks(self) -> Iterator[np.ndarray]:
         """The recording, a clip at a time."""
         rng = np.random.default_rng(self.seed)
         ramp = np.linspace(0, 1, FADE, dtype=np.float32)

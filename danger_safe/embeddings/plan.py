@@ -32,7 +32,7 @@ class Task:
 
 
 @dataclass
-class Survey:
+class ExtractionPlan:
     """What is to be done, and what is known already."""
 
     tasks: list[Task] = field(default_factory=list)
@@ -57,9 +57,9 @@ class Survey:
         return line + (f"; {self.known} done before" if self.known else "")
 
 
-def survey(clips: list[Clip], known: Mapping[str, Result], jobs: int) -> Survey:
+def plan_extraction(clips: list[Clip], known: Mapping[str, Result], jobs: int) -> ExtractionPlan:
     """Look at every clip; ``known`` has the results that there are, by file."""
-    found = Survey(gone=len(known.keys() - {clip.file for clip in clips}))
+    found = ExtractionPlan(gone=len(known.keys() - {clip.file for clip in clips}))
     with ThreadPoolExecutor(jobs) as pool:
         looks = pool.map(lambda clip: _look(clip, known.get(clip.file)), clips)
         for look in tqdm(looks, "Looking at headers", len(clips), unit="clip", file=sys.stderr, leave=False):

@@ -16,7 +16,7 @@ import pandas as pd
 from danger_safe.core.atomic import with_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
-from danger_safe.data.clips import MAX_FOLDS, one_name
+from danger_safe.data.clips import MAX_FOLDS, normalise_name
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
 
 MAX_INFO_BYTES = 10 << 20  # of audio_embeddings.json
@@ -71,7 +71,7 @@ def read_table(path: Path) -> EmbeddingTable:
     features = [name for name in table.columns if str(name).startswith("feat_")]
     _check_columns(path, table, features)
     for name in TEXTS:
-        table[name] = table[name].astype(object).fillna("").astype(str).map(one_name)
+        table[name] = table[name].astype(object).fillna("").astype(str).map(normalise_name)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
         raise UserError(f"{path}: column label must hold 0 (Safe) or 1 (Danger) in every row")

@@ -4,7 +4,7 @@ from pathlib import Path, PureWindowsPath
 
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import PathOrUrl, exists, is_url, parse_path
-from danger_safe.data.clips import as_on_disk, inside, read_clips
+from danger_safe.data.clips import find_on_disk, path_inside, read_clips
 from danger_safe.data.clips import read_table as read_rows
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_writer import side_file
@@ -25,20 +25,20 @@ def find_sounds(table: EmbeddingTable, given: PathOrUrl | None = None) -> list[P
     folder = given if given is not None else parse_path(named)
     folders = [folder] if is_url(folder) else [folder, table.path.parent / folder]
     for folder in folders:
-        sounds = [as_on_disk(inside(folder, file)) for file in table.clips["file"]]
+        sounds = [find_on_disk(path_inside(folder, file)) for file in table.clips["file"]]
         if exists(sounds[0]):
             return sounds
     raise UserError(f"{folders[0]}: {table.clips['file'].iloc[0]} is not there; give --dataset, the folder of step 1")
 
 
-def check_network(table: EmbeddingTable, checkpoint: str) -> None:
+def check_same_network(table: EmbeddingTable, checkpoint: str) -> None:
     """Raises UserError where the table's ``checkpoint`` is another network than when the table was made."""
     path = local_checkpoint_path(checkpoint)
     if verified_sha256(checkpoint, path) != table.checkpoint["sha256"]:
         raise UserError(f"{path} is another network than the one that {table.path} was made with: extract it again")
 
 
-def checkpoint_of(table: EmbeddingTable) -> str:
+def table_checkpoint(table: EmbeddingTable) -> str:
     """The --checkpoint that the table was made with: a name, or the path of a file. Raises UserError when unknown."""
     given = table.info.get("made_of", {}).get("checkpoint")
     if not given:
@@ -49,7 +49,7 @@ def checkpoint_of(table: EmbeddingTable) -> str:
     return str(beside) if not exists(Path(given)) and exists(beside) else given
 
 
-def older_than_manifest(table: EmbeddingTable) -> list[str]:
+def manifest_warnings(table: EmbeddingTable) -> list[str]:
     """A warning where the table lacks clips of the manifest.csv that it was made of, where that is on this computer.
 
     Raises UserError where clips have another label or category by now, or are none any more: it would be trained on

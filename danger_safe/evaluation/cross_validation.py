@@ -25,7 +25,7 @@ from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import danger_scores, decision_values, fit_sigmoid
 from danger_safe.evaluation.false_alarms import WindowedEvaluation
 from danger_safe.evaluation.metrics import confusion
-from danger_safe.evaluation.thresholds import MAX_THRESHOLD, Rule
+from danger_safe.evaluation.thresholds import MAX_THRESHOLD, ThresholdRule
 from danger_safe.evaluation.window_table import WindowTable
 
 
@@ -38,7 +38,7 @@ class Evaluation:
     raw_scores: np.ndarray  # what the classifier said before calibration
     folds: np.ndarray  # number of the fold that the clip was held out in
     sources: np.ndarray  # the recording that the clip is from
-    rule: Rule  # how the threshold is chosen
+    rule: ThresholdRule  # how the threshold is chosen
     threshold: float  # the operating point
     splitting: str  # how the folds were made, in words
     values: np.ndarray | None = None  # what calibration.fit_sigmoid is fitted on
@@ -49,7 +49,7 @@ class Evaluation:
     unconverged: int = 0  # models whose training ended before it had converged
 
     @property
-    def rule_in_words(self) -> str:
+    def rule_description(self) -> str:
         """What the threshold keeps to, and what is given up where it is above MAX_THRESHOLD."""
         rule = self.rule
         if self.finds_min_recall:
@@ -83,11 +83,11 @@ class Evaluation:
 def evaluate(
     pipeline: Pipeline,
     table: EmbeddingTable,
-    rule: Rule,
+    rule: ThresholdRule,
     seed: int,
     windows: WindowTable | None = None,
     jobs: int = 1,
-    fit_whole: bool = False,
+    fit_full: bool = False,
 ) -> Evaluation:
     """Cross-validate ``pipeline`` on a table's clips, and on their windows where given; choose its threshold.
 
@@ -102,10 +102,10 @@ def evaluate(
         seed: of the folds, where the table brings none.
         windows: of the same clips.
         jobs: processor cores to use.
-        fit_whole: ``pipeline`` itself is fitted on every clip meanwhile, by a core that would otherwise wait.
+        fit_full: ``pipeline`` itself is fitted on every clip meanwhile, by a core that would otherwise wait.
     """
     sources = sources_of(table)
-    folds, splitting = folds_of(table, seed)
+    folds, splitting = table_folds(table, seed)
     scores, raw_scores, values, similarities = np.full((4, len(table.labels)), np.nan)
     window_scores, window_similarities = np.zeros((2, 0 if windows is None else len(windows.clip)))
 
@@ -121,7 +121,7 @@ def evaluate(
             window_similarities[val_windows] = similarity(novelty, windows.embeddings[val_windows])
 
     tasks = [delayed(score)(fold) for fold in np.unique(folds)]
-    if fit_whole:
+    if fit_full:
         tasks.append(delayed(pipeline.fit)(table.features, table.labels))
     on_one_core = getattr(pipeline[-1], "n_jobs", None) in (None, 1)  # a forest uses several cores by itself
     workers = Parallel(jobs if on_one_core else 1, backend="threading", return_as="generator_unordered")
@@ -167,6 +167,6 @@ def categories_of(table: EmbeddingTable) -> np.ndarray:
     return np.where(categories == "", np.array(LABEL_NAMES)[table.labels], categories)
 
 
-def folds_of(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
+def table_folds(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
     """The fold in which each clip of a table is held out, and how that was decided, as ``assign_folds``."""
     return assign_folds(table.labels, sources_of(table), table.clips["fold"].to_numpy(), seed)

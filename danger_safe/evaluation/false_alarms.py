@@ -2,7 +2,7 @@
 scores.
 
 A clip's score says little of that: predict_danger.py hears a recording window by window, and every hour of nothing is
-thousands of windows that could each raise an alarm. So windows of long stretches are scored, each by a model that had
+thousands of windows that could each raise an alarm. So windows of long soundscapes are scored, each by a model that had
 seen neither its clip nor its recording, and go through the same smoothing and the same event finder. The models of step
 3 and the ready detector (tools/build_detector.py) are measured alike.
 """
@@ -19,7 +19,7 @@ from danger_safe.detection.detector import OperatingPoint
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP, Smoother
 from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, rate_with_interval
-from danger_safe.evaluation.thresholds import HourEstimate
+from danger_safe.evaluation.thresholds import HourlyEstimate
 from danger_safe.evaluation.window_table import WindowTable
 
 THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # that are measured
@@ -52,7 +52,7 @@ class WindowedEvaluation:
     sources: np.ndarray
 
     @cached_property
-    def stretches(self) -> list[Sequence[ScoredWindow]]:
+    def soundscapes(self) -> list[Sequence[ScoredWindow]]:
         """The windows of each stretch, with their scores."""
         table = self.windows
         plain = (
@@ -60,7 +60,7 @@ class WindowedEvaluation:
             for start, end, embedding in zip(table.start.tolist(), table.end.tolist(), table.embeddings, strict=True)
         )
         windows = with_scores(plain, self.window_scores.tolist())
-        ends = np.searchsorted(table.stretch, np.arange(int(table.stretch.max()) + 1), side="right")
+        ends = np.searchsorted(table.soundscape, np.arange(int(table.soundscape.max()) + 1), side="right")
         return [windows[end - size : end] for end, size in zip(ends, np.diff(ends, prepend=0), strict=True)]
 
     @cached_property
@@ -69,7 +69,7 @@ class WindowedEvaluation:
         return np.bincount(self.windows.clip, minlength=len(self.labels)) * HOP
 
     @cached_property
-    def heard_clips(self) -> np.ndarray:
+    def covered_clips(self) -> np.ndarray:
         """(clips,) bool: which of them were heard."""
         return self.seconds > 0
 
@@ -77,7 +77,7 @@ class WindowedEvaluation:
         """Events with their peak in each clip, (clips,). ``thresholds``: (clips,), the same for all of a stretch."""
         counts = np.zeros(len(self.labels), int)
         first = 0
-        for windows in self.stretches:
+        for windows in self.soundscapes:
             clips = self.windows.clip[first : first + len(windows)]
             first += len(windows)
             if not len(windows):
@@ -113,12 +113,12 @@ class WindowedEvaluation:
         threshold = THRESHOLDS[max(enough, default=0)]
         return self.estimate(np.full(len(self.labels), threshold)).false_alarms_per_hour
 
-    def estimate(self, thresholds: np.ndarray) -> HourEstimate:
+    def estimate(self, thresholds: np.ndarray) -> HourlyEstimate:
         """What is to be expected at ``thresholds``, (clips,), each chosen without the clip's fold."""
         counts = self.events(thresholds)
         danger, safe = self._clips_of(DANGER), self._clips_of(SAFE)
         hours = self.seconds[safe] / SECONDS_PER_HOUR
-        return HourEstimate(
+        return HourlyEstimate(
             minutes=float(self.seconds[safe].sum() / 60),
             danger_recall=fraction_with_interval(counts[danger] > 0, self.sources[danger], self.folds[danger]),
             false_alarms_per_hour=rate_with_interval(counts[safe], hours, self.sources[safe], self.folds[safe]),
@@ -126,4 +126,4 @@ class WindowedEvaluation:
 
     def _clips_of(self, label: int) -> np.ndarray:
         """(clips,) bool: those of a label that were heard."""
-        return (self.labels == label) & self.heard_clips
+        return (self.labels == label) & self.covered_clips

@@ -31,7 +31,7 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
     model's, else of safe clips. Another is better where the false alarms of the two could be alike and its ROC-AUC is
     higher by more than luck.
     """
-    alarms, areas = measures(results)
+    alarms, areas = resampled_metrics(results)
     hourly = per_hour if set(models) <= per_hour.keys() else None
     cost = {title: hourly[title].value if hourly else float(alarms[title][0]) for title in models}
     best = min(models, key=lambda title: (cost[title], -areas[title][0], title))
@@ -67,7 +67,9 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
     return Recommendation(chosen, f"Use {chosen}: {paid}, against {others}; {why}.", differences)
 
 
-def measures(results: dict[str, Evaluation], seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def resampled_metrics(
+    results: dict[str, Evaluation], seed: int = 0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """False alarms at the recall asked for, and ROC-AUC, of each model: of all clips, then of each resample of
     recordings."""
     first = next(iter(results.values()))

@@ -18,15 +18,15 @@ GROUPS = 10  # of categories left out in turn: each category by itself up to so 
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerCounts:
     """How many of some clips were called what; the others are Safe."""
 
     clips: int
     danger: int
     unknown: int
 
-    def __add__(self, other: "Answers") -> "Answers":
-        return Answers(self.clips + other.clips, self.danger + other.danger, self.unknown + other.unknown)
+    def __add__(self, other: "AnswerCounts") -> "AnswerCounts":
+        return AnswerCounts(self.clips + other.clips, self.danger + other.danger, self.unknown + other.unknown)
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class NoveltyReport:
     known_called_unknown: Estimate  # fraction of the known sounds that are not called Danger
     missed_called_unknown: int  # of ``missed``
     missed: int  # dangers below the threshold
-    left_out_dangers: Answers | None = None  # clips of categories that were left out of training
-    left_out_safe: Answers | None = None
-    left_out_categories: dict[str, Answers] | None = None
+    left_out_dangers: AnswerCounts | None = None  # clips of categories that were left out of training
+    left_out_safe: AnswerCounts | None = None
+    left_out_categories: dict[str, AnswerCounts] | None = None
 
     def as_json(self) -> dict:
         """For *_metrics.json."""
@@ -69,7 +69,7 @@ class NoveltyReport:
         return "\n".join(lines)
 
 
-def summarise_unknown(result: Evaluation) -> NoveltyReport:
+def summarise_novelty(result: Evaluation) -> NoveltyReport:
     """The rule and its price."""
     similarities, is_counted = clip_similarity(result)
     min_similarity = min_similarity_of(similarities[is_counted])
@@ -83,19 +83,21 @@ def summarise_unknown(result: Evaluation) -> NoveltyReport:
     )
 
 
-def with_left_out(report: NoveltyReport, result: Evaluation, model: Pipeline, table: EmbeddingTable) -> NoveltyReport:
+def add_left_out_categories(
+    report: NoveltyReport, result: Evaluation, model: Pipeline, table: EmbeddingTable
+) -> NoveltyReport:
     """The report with what becomes of categories that ``model``, an unfitted pipeline, was not taught."""
     categories = table.clips["category"].to_numpy()
     answers = leave_out_categories(result, model, table)
     label_of = dict(zip(categories.tolist(), table.labels.tolist(), strict=True))
     totals = {
-        label: sum((found for name, found in answers.items() if label_of[name] == label), Answers(0, 0, 0))
+        label: sum((found for name, found in answers.items() if label_of[name] == label), AnswerCounts(0, 0, 0))
         for label in (DANGER, SAFE)
     }
     return replace(report, left_out_dangers=totals[DANGER], left_out_safe=totals[SAFE], left_out_categories=answers)
 
 
-def leave_out_categories(result: Evaluation, model: Pipeline, table: EmbeddingTable) -> dict[str, Answers]:
+def leave_out_categories(result: Evaluation, model: Pipeline, table: EmbeddingTable) -> dict[str, AnswerCounts]:
     """What a model answers to clips of categories that it was not taught, by category.
 
     Each category is left out in turn (beyond GROUPS of them, several at once), rule and classifier learn from the
@@ -118,7 +120,7 @@ def leave_out_categories(result: Evaluation, model: Pipeline, table: EmbeddingTa
         unknown = ~danger & (similarity(rule, features[val]) < min_similarity)
         for name in np.unique(categories[val]):
             here = categories[val] == name
-            answers[str(name)] = Answers(int(here.sum()), int(danger[here].sum()), int(unknown[here].sum()))
+            answers[str(name)] = AnswerCounts(int(here.sum()), int(danger[here].sum()), int(unknown[here].sum()))
     return answers
 
 
@@ -134,8 +136,8 @@ def clip_similarity(result: Evaluation) -> tuple[np.ndarray, np.ndarray]:
         return result.similarity, all_clips
     assert result.window_similarity is not None  # nor is it, beside windows, ever left out
     windows, similarities = result.windowed.windows, np.full(len(result.labels), np.inf)
-    for clip in np.unique(windows.clip[windows.whole]):
-        similarities[clip] = np.median(result.window_similarity[windows.whole & (windows.clip == clip)])
+    for clip in np.unique(windows.clip[windows.inside_clip]):
+        similarities[clip] = np.median(result.window_similarity[windows.inside_clip & (windows.clip == clip)])
     if not np.isfinite(similarities[result.labels == SAFE]).any():
         return result.similarity, all_clips
     return similarities, np.isfinite(similarities)

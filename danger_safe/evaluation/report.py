@@ -17,7 +17,7 @@ from danger_safe.evaluation.metrics import (
     ranking,
     scores_at,
 )
-from danger_safe.evaluation.thresholds import ClipEstimate, HourEstimate, estimate_on_clips, without_own_fold
+from danger_safe.evaluation.thresholds import ClipEstimate, HourlyEstimate, cross_fitted_thresholds, estimate_on_clips
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class ThresholdReport:
 
 
 @dataclass(frozen=True)
-class HourReport:
+class HourlyReport:
     """False alarms per hour, heard window by window."""
 
-    estimate: HourEstimate  # at the chosen threshold
+    estimate: HourlyEstimate  # at the chosen threshold
     at_min_recall: Estimate  # false alarms per hour, where the recall that was asked for is reached
     points: list[OperatingPoint]
 
@@ -130,8 +130,8 @@ def summarise(result: Evaluation) -> Report:
         splitting=result.splitting,
         majority_baseline=float(max(labels.mean(), 1 - labels.mean())),
         threshold=result.threshold,
-        threshold_rule=result.rule_in_words,
-        estimate=estimate_on_clips(labels, scores, result.sources, folds, _honest_thresholds(result)),
+        threshold_rule=result.rule_description,
+        estimate=estimate_on_clips(labels, scores, result.sources, folds, _cross_fitted_thresholds(result)),
         roc_auc_interval=auc_interval(labels, scores, result.sources),
         calibration_before=calibration(labels, result.raw_scores),
         calibration_after=calibration(labels, scores),
@@ -146,24 +146,24 @@ def summarise(result: Evaluation) -> Report:
     )
 
 
-def summarise_hours(result: Evaluation) -> HourReport:
+def summarise_windows(result: Evaluation) -> HourlyReport:
     """What an evaluation of windows came to. Raises ValueError where only clips were evaluated."""
     if result.windowed is None:
         raise ValueError("only clips were evaluated")
-    return HourReport(
-        estimate=result.windowed.estimate(_honest_thresholds(result)),
+    return HourlyReport(
+        estimate=result.windowed.estimate(_cross_fitted_thresholds(result)),
         at_min_recall=result.windowed.false_alarms_at_recall(result.rule.min_recall),
         points=result.windowed.points(),
     )
 
 
-def _honest_thresholds(result: Evaluation) -> np.ndarray:
+def _cross_fitted_thresholds(result: Evaluation) -> np.ndarray:
     """(clips,): for each clip, the threshold that is chosen without its fold."""
 
     def choose(clips: np.ndarray) -> float:
         return result.rule.choose(result.labels[clips], result.scores[clips])
 
-    return without_own_fold(result.labels, result.folds, choose)
+    return cross_fitted_thresholds(result.labels, result.folds, choose)
 
 
 def _at(result: Evaluation, threshold: float) -> ThresholdReport:
@@ -183,7 +183,7 @@ def _spread(result: Evaluation, measure: Callable[[np.ndarray, np.ndarray], dict
     return spread
 
 
-def warnings_of(report: Report, seen: int) -> list[str]:
+def collect_warnings(report: Report, seen: int) -> list[str]:
     """What nobody may overlook. The first is the failure that this project started from.
 
     ``seen``: how many clips the embedding network was trained on.

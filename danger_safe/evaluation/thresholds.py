@@ -36,7 +36,7 @@ class ClipEstimate:
 
 
 @dataclass(frozen=True)
-class HourEstimate:
+class HourlyEstimate:
     """What is to be expected of long recordings at a threshold, heard window by window."""
 
     minutes: float  # of safe sound in which false alarms were counted
@@ -51,14 +51,14 @@ class HourEstimate:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """How a threshold is chosen: it finds a fraction of the dangers with as few false alarms as can be."""
 
     min_recall: float = DEFAULT_RECALL
     max_threshold: float = MAX_THRESHOLD
 
     @classmethod
-    def asked_for(cls, min_recall: float) -> "Rule":
+    def for_recall(cls, min_recall: float) -> "ThresholdRule":
         """Whoever asks for fewer dangers than the default has asked for thresholds above MAX_THRESHOLD as well."""
         return cls(min_recall, 1.0 if min_recall < DEFAULT_RECALL else MAX_THRESHOLD)
 
@@ -138,7 +138,7 @@ def too_little_sound(max_per_hour: float, minutes: float) -> str:
     )
 
 
-def without_own_fold(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np.ndarray], float]) -> np.ndarray:
+def cross_fitted_thresholds(labels: np.ndarray, folds: np.ndarray, choose: Callable[[np.ndarray], float]) -> np.ndarray:
     """A threshold for each clip, chosen without its fold: (clips,). ``choose`` gets the others, as a mask."""
     thresholds = np.empty(len(labels))
     for fold in np.unique(folds):
@@ -151,7 +151,7 @@ def estimate_on_clips(
     labels: np.ndarray, scores: np.ndarray, sources: np.ndarray, folds: np.ndarray, thresholds: np.ndarray
 ) -> ClipEstimate:
     """Danger recall and false alarms. Arrays have one entry a clip; ``thresholds`` are those of
-    ``without_own_fold``."""
+    ``cross_fitted_thresholds``."""
     alarm = scores >= thresholds
 
     def fraction(label: int) -> Estimate:

@@ -25,7 +25,7 @@ from danger_safe.data.soundscape import MAX_CLIP_S, Soundscape
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
 from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
-from danger_safe.embeddings.table_sounds import check_network
+from danger_safe.embeddings.table_sounds import check_same_network
 from danger_safe.embeddings.table_writer import side_file
 from models.checkpoint_files import local_checkpoint_path, verified_sha256
 from models.engine import open_engine
@@ -42,9 +42,9 @@ class WindowTable:
     start: np.ndarray  # seconds from the beginning of its stretch
     end: np.ndarray
     audible: np.ndarray  # whether anything was recorded
-    stretch: np.ndarray  # number of the stretch that it is of
+    soundscape: np.ndarray  # number of its soundscape
     clip: np.ndarray  # row in the table of the clip in its middle
-    whole: np.ndarray  # whether it lies inside that clip
+    inside_clip: np.ndarray  # bool; whether it lies entirely inside that clip
 
 
 def embed_windows(
@@ -54,7 +54,7 @@ def embed_windows(
 
     Raises UserError where a sound cannot be read any more, or the network is another than the table's.
     """
-    check_network(table, checkpoint)
+    check_same_network(table, checkpoint)
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     sounds_as_embedded = sha256(np.ascontiguousarray(table.features).data).hexdigest()
     sha256_of_network = verified_sha256(checkpoint, local_checkpoint_path(checkpoint))
@@ -77,8 +77,8 @@ def embed_windows(
 def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
     """Whether the arrays are what ``_embed`` gives for this table: the file may be somebody else's."""
     windows, kinds = len(content["start"]), {"embeddings": "f"}
-    kinds |= {"start": "f", "end": "f", "audible": "b", "stretch": "i", "clip": "i", "whole": "b"}
-    clip, stretch = content["clip"], content["stretch"]
+    kinds |= {"start": "f", "end": "f", "audible": "b", "soundscape": "i", "clip": "i", "inside_clip": "b"}
+    clip, soundscape = content["clip"], content["soundscape"]
     return bool(
         all(
             content[name].dtype.kind == kind and content[name].ndim == (2 if name == "embeddings" else 1)
@@ -89,8 +89,8 @@ def _fits(content: dict[str, np.ndarray], table: EmbeddingTable) -> bool:
         and content["embeddings"].shape[1] == table.features.shape[1]
         and all(np.isfinite(content[name]).all() for name, kind in kinds.items() if kind == "f")
         and 0 <= clip.min() <= clip.max() < len(table.clips)
-        and 0 <= stretch.min() <= stretch.max() < windows
-        and (np.diff(stretch) >= 0).all()
+        and 0 <= soundscape.min() <= soundscape.max() < windows
+        and (np.diff(soundscape) >= 0).all()
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _embed(checkpoint: str, stretches: list[Soundscape], jobs: int) -> WindowTab
 def _embed_stretch(listener: Listener, stretch: int, recording: Soundscape) -> dict[str, list]:
     """The columns of a WindowTable for one stretch."""
     try:
-        windows = list(listener.listen(recording.pieces()))
+        windows = list(listener.listen(recording.chunks()))
     except AudioError as error:
         raise UserError(f"{_culprit(recording)} {error}: it could be read when the table was made") from error
     rows = []

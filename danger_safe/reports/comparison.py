@@ -7,7 +7,7 @@ import pandas as pd
 from danger_safe.core.atomic import atomic_path, without_formula
 from danger_safe.core.paths import PathOrUrl
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
-from danger_safe.evaluation.contest import Contestant, comparison_row
+from danger_safe.evaluation.compared_models import ComparedModel, comparison_row
 from danger_safe.evaluation.intervals import Estimate
 from danger_safe.evaluation.metrics import category_table, matrices_side_by_side
 from danger_safe.evaluation.model_comparison import recommend
@@ -16,7 +16,7 @@ from danger_safe.reports.mistakes_page import write_mistakes
 
 
 def write_comparison(
-    folder: Path, table: EmbeddingTable, contestants: list[Contestant], dataset: PathOrUrl | None
+    folder: Path, table: EmbeddingTable, contestants: list[ComparedModel], dataset: PathOrUrl | None
 ) -> list[Path]:
     """Print and draw the comparison; returns the files that were written."""
     comparison = pd.DataFrame([comparison_row(contestant) for contestant in contestants]).sort_values(

@@ -95,7 +95,7 @@ def radius_of(points: int) -> float:
     return float(np.clip(70 / np.sqrt(points), 2.6, 7.5))
 
 
-def lay_out(
+def plan_map(
     features: np.ndarray, labels: np.ndarray, categories: list[str], mistakes: np.ndarray, same_side: float, seen: int
 ) -> MapPlan:
     """The map of standardised ``features``, (clips, dimensions).

@@ -2,7 +2,7 @@
 
 wrong = find_mistakes(results, own)
 wrong.rows                              # rows of the table, worst first
-nearest(features, sources, wrong.rows)  # three clips of other recordings for each
+nearest_neighbours(features, sources, wrong.rows)  # three clips of other recordings for each
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def find_mistakes(results: dict[str, Evaluation], own: list[str]) -> Mistakes:
     return Mistakes(titles, set(titles[len(own) :]), labels, thresholds, scores, wrong, far, rows)
 
 
-def nearest(features: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> list[list[tuple[int, float]]]:
+def nearest_neighbours(features: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> list[list[tuple[int, float]]]:
     """For each of ``rows``, up to three (row, cosine similarity) of clips of other recordings, nearest first.
 
     ``features``: standardised embeddings, (clips, dimensions).
@@ -78,13 +78,13 @@ def same_side(features: np.ndarray, sources: np.ndarray, labels: np.ndarray) -> 
     everything = np.arange(len(features))
     same = [
         labels[near[0][0]] == labels[row]
-        for row, near in zip(everything, nearest(features, sources, everything), strict=True)
+        for row, near in zip(everything, nearest_neighbours(features, sources, everything), strict=True)
         if near
     ]
     return float(np.mean(same)) if same else 0.0
 
 
-def title_in_words(mistakes: Mistakes, title: str) -> str:
+def column_title(mistakes: Mistakes, title: str) -> str:
     """A model's title as columns have it."""
     return f"{title} (baseline)" if title in mistakes.baselines else title
 
@@ -93,7 +93,7 @@ def write_list(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours
     """mistakes.csv: a row a mistake, worst first."""
     columns = ["file", "label", "category", "mistake", "worst"]
     for title in mistakes.titles:
-        columns += [f"{title_in_words(mistakes, title)}: {what}" for what in ("score", "wrong")]
+        columns += [f"{column_title(mistakes, title)}: {what}" for what in ("score", "wrong")]
     for number in range(1, NEIGHBOURS + 1):
         columns += [f"neighbour_{number}{what}" for what in ("", "_label", "_category", "_similarity")]
     files, categories = names_of(table)

@@ -23,18 +23,18 @@ from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.embeddings.table_sounds import find_sounds
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.reports.embedding_map import RING, SHAPES, MapPlan, answer, in_words, lay_out, write_map
+from danger_safe.reports.embedding_map import RING, SHAPES, MapPlan, answer, in_words, plan_map, write_map
 from danger_safe.reports.mistakes import (
     KINDS,
     Mistakes,
+    column_title,
     find_mistakes,
     names_of,
-    nearest,
+    nearest_neighbours,
     same_side,
-    title_in_words,
     write_list,
 )
-from danger_safe.reports.page_media import PLAYED_SECONDS, draw_all, encode_all
+from danger_safe.reports.page_media import PLAYED_SECONDS, draw_logmels, encode_sounds
 
 MAX_BYTES = 20_000_000  # of the page
 MAX_ROWS = 2_000  # mistakes in its list; mistakes.csv has them all
@@ -64,7 +64,7 @@ def write_mistakes(
     """
     mistakes = find_mistakes(results, own)
     standardised = StandardScaler().fit_transform(table.features)
-    neighbours = nearest(standardised, results[own[0]].sources, mistakes.rows)
+    neighbours = nearest_neighbours(standardised, results[own[0]].sources, mistakes.rows)
     try:
         sounds = find_sounds(table, dataset)
     except (UserError, OSError) as error:
@@ -75,7 +75,7 @@ def write_mistakes(
     write_list(listing, table, mistakes, neighbours)
     seen = int(table.clips["seen"].sum())
     same = same_side(standardised, results[own[0]].sources, mistakes.labels)
-    plan = lay_out(standardised, mistakes.labels, names_of(table)[1], mistakes.rows, same, seen)
+    plan = plan_map(standardised, mistakes.labels, names_of(table)[1], mistakes.rows, same, seen)
     write_map(picture, places, names_of(table)[0], plan)
     for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
         cli.warn(problem)
@@ -95,14 +95,14 @@ def write_page(
     listed = mistakes.rows[:MAX_ROWS].tolist()
     important = listed + [row for near in neighbours[:MAX_ROWS] for row, _ in near] + plan.rows.tolist()
     important = list(dict.fromkeys(important))  # each once, in this order
-    pictures = draw_all({row: sounds[row] for row in listed}) if sounds and listed else {}
+    pictures = draw_logmels({row: sounds[row] for row in listed}) if sounds and listed else {}
     page = _Page(table, mistakes, neighbours, plan, files, categories, pictures)
     if sounds is None:
         notes = ["The sounds were not found: no players, no log-mel pictures."]
         atomic_write_text(path, _render(page, {}, notes))
         return []  # said before
     room = MAX_BYTES - len(_render(page, dict.fromkeys(important, ""), []).encode()) - 2_000
-    encoded, failed, left_out = encode_all({row: sounds[row] for row in important}, set(listed), room)
+    encoded, failed, left_out = encode_sounds({row: sounds[row] for row in important}, set(listed), room)
     notes = []
     if failed:
         first = next(iter(failed))
@@ -165,7 +165,7 @@ def _models(mistakes: Mistakes) -> list[dict]:
     dangers = mistakes.labels == DANGER
     return [
         {
-            "title": title_in_words(mistakes, title), "threshold": threshold, "baseline": title in mistakes.baselines,
+            "title": column_title(mistakes, title), "threshold": threshold, "baseline": title in mistakes.baselines,
             "missed": int((wrong & dangers).sum()), "false_alarms": int((wrong & ~dangers).sum()),
         }
         for title, threshold, wrong in zip(mistakes.titles, mistakes.thresholds, mistakes.wrong, strict=True)

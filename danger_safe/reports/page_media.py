@@ -69,7 +69,7 @@ def encode(sound: PathOrUrl, quality: Quality) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def encode_all(
+def encode_sounds(
     sounds: dict[int, PathOrUrl], mistaken: set[int], room: int
 ) -> tuple[dict[int, str], dict[int, str], list[int]]:
     """Encode sounds, most important first, into ``room`` characters of the page.
@@ -118,7 +118,7 @@ def _or_reason(work: Callable, *arguments) -> tuple:
         return None, str(error)
 
 
-def draw_all(sounds: dict[int, PathOrUrl]) -> dict[int, tuple[str, float]]:
+def draw_logmels(sounds: dict[int, PathOrUrl]) -> dict[int, tuple[str, float]]:
     """Log-mel pictures: row: (PNG in base64, seconds). Sounds that cannot be read have none."""
     prepare_numba()
     from models.mfcc import front_end  # librosa takes a second to load

@@ -115,7 +115,7 @@ def draw_reliability(
     frame(
         figure,
         f"{title}: are its scores probabilities?",
-        reliability_in_words(result, before, after),
+        describe_reliability(result, before, after),
         [
             f"{data}. Bars: 95 % intervals over recordings. A point stands for at least {MIN_GROUP} clips "
             "of similar score.",
@@ -183,7 +183,7 @@ def groups_of(scores: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def reliability_in_words(result: Evaluation, before: Calibration, after: Calibration) -> list[str]:
+def describe_reliability(result: Evaluation, before: Calibration, after: Calibration) -> list[str]:
     """The answer to the title: yes, unless the scores are farther off than perfect ones are by chance."""
     scores, off = result.scores, after.calibration_error
     rng = np.random.default_rng(0)

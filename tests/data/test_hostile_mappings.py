@@ -12,7 +12,7 @@ from helpers import run, write_esc50
 from hostile_files import encoded, noise
 
 from danger_safe.core.errors import UserError
-from danger_safe.data.clips import inside
+from danger_safe.data.clips import path_inside
 
 FILTER = "filterAudioToDangerousAndSafe"
 NOT_UTF8 = "is not UTF-8"
@@ -143,7 +143,7 @@ def test_odd_names_are_placed_and_placed_again(tmp_path, flags):
 def test_names_that_windows_can_hold(tmp_path, name, here, on_windows):
     for windows, allowed in ((False, here), (True, on_windows)):
         if allowed:
-            inside(tmp_path, name, windows)
+            path_inside(tmp_path, name, windows)
         else:
             with pytest.raises(UserError):
-                inside(tmp_path, name, windows)
+                path_inside(tmp_path, name, windows)

@@ -21,9 +21,9 @@ def clips(tmp_path):
 
 def test_it_is_as_long_as_asked_and_the_same_again(clips):
     recording = Soundscape(clips, 20.0, seed=3)
-    sound = np.concatenate(list(recording.pieces()))
+    sound = np.concatenate(list(recording.chunks()))
     assert len(sound) == 20 * SAMPLE_RATE and sound.dtype == np.float32
-    assert np.array_equal(sound, np.concatenate(list(recording.pieces())))
+    assert np.array_equal(sound, np.concatenate(list(recording.chunks())))
     assert {clip.category for *_, clip in recording.background} == {"hum", "tick"}
     starts, ends, _ = zip(*recording.background, strict=True)
     assert (starts[0], ends[-1]) == (0, 20) and starts[1:] == ends[:-1]
@@ -31,7 +31,7 @@ def test_it_is_as_long_as_asked_and_the_same_again(clips):
 
 def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
     recording = Soundscape(clips[:1], 60.0)
-    sound = np.concatenate(list(recording.pieces()))
+    sound = np.concatenate(list(recording.chunks()))
     for start, end, _ in recording.background[:-1]:
         scene = sound[round(start * SAMPLE_RATE) + FADE : round(end * SAMPLE_RATE)]
         loudness = 10 * np.log10(np.mean(np.square(scene, dtype=np.float64)))
@@ -42,7 +42,7 @@ def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
 def test_planted_sounds_are_where_they_were_planted(clips):
     beep = np.full(3 * SAMPLE_RATE, 0.25, np.float32)
     plain, planted = (
-        np.concatenate(list(Soundscape(clips, 12.0, events=p).pieces())) for p in ([], [(4.5, beep), (11.0, beep)])
+        np.concatenate(list(Soundscape(clips, 12.0, events=p).chunks())) for p in ([], [(4.5, beep), (11.0, beep)])
     )
     added = np.flatnonzero(np.abs(planted - plain) > 0.1) / SAMPLE_RATE
     assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)

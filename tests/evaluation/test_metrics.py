@@ -17,8 +17,8 @@ from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.calibration import fit_sigmoid
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.metrics import CategoryRecall, category_recall, false_alarms_at_recall, scores_at
-from danger_safe.evaluation.report import summarise, warnings_of
-from danger_safe.evaluation.thresholds import Rule, most_balanced_threshold
+from danger_safe.evaluation.report import collect_warnings, summarise
+from danger_safe.evaluation.thresholds import ThresholdRule, most_balanced_threshold
 
 
 def test_f1_and_the_recall_of_each_category():
@@ -46,26 +46,26 @@ def test_a_threshold_above_one_half_is_chosen_only_where_it_was_asked_for():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 100)
     scores = np.concatenate([rng.uniform(0.0, 0.6, 100), rng.uniform(0.6, 1.0, 100)])  # the gap is above one half
-    assert evaluation(labels, scores, Rule()).threshold == 0.5
-    asked = evaluation(labels, scores, Rule.asked_for(0.5))
+    assert evaluation(labels, scores, ThresholdRule()).threshold == 0.5
+    asked = evaluation(labels, scores, ThresholdRule.for_recall(0.5))
     assert asked.threshold > 0.5
     (_, alarms), (missed, _) = summarise(asked).at_threshold.confusion
-    assert f"misses {missed} dangers, not 0 as at 0.5, and raises {alarms} false alarms" in asked.rule_in_words
-    assert Rule.asked_for(0.99).max_threshold == 0.5
+    assert f"misses {missed} dangers, not 0 as at 0.5, and raises {alarms} false alarms" in asked.rule_description
+    assert ThresholdRule.for_recall(0.99).max_threshold == 0.5
 
 
 def test_one_danger_that_nobody_can_find_does_not_make_everything_danger():
     """Of twenty dangers, two score below every safe clip: 95 % of them can be had only by calling all clips Danger."""
     labels = np.repeat([0, 1], [37, 20])
     scores = np.concatenate([np.linspace(0.1, 0.4, 37), np.linspace(0.5, 0.9, 18), [0.01, 0.02]])
-    result = evaluation(labels, scores, Rule())
+    result = evaluation(labels, scores, ThresholdRule())
     assert 0.4 < result.threshold <= 0.5
     report = summarise(result)
-    warned = "\n".join(warnings_of(report, seen=0))
+    warned = "\n".join(collect_warnings(report, seen=0))
     assert "learnt nothing" not in warned and "finds 90% of the dangers" in warned
     assert "recall and specificity together are highest" in report.threshold_rule
-    everything = summarise(evaluation(labels, scores, Rule(), threshold=0.0))
-    assert "learnt nothing" not in "\n".join(warnings_of(everything, seen=0))
+    everything = summarise(evaluation(labels, scores, ThresholdRule(), threshold=0.0))
+    assert "learnt nothing" not in "\n".join(collect_warnings(everything, seen=0))
     assert most_balanced_threshold(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2])) <= 0.2
 
 

@@ -14,11 +14,11 @@ import compare_models
 import train_logreg_model
 import train_mlp_model
 from danger_safe.core.errors import UserError
-from danger_safe.evaluation import contest
+from danger_safe.evaluation import compared_models
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import Estimate
-from danger_safe.evaluation.model_comparison import difference, measures, recommend
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.model_comparison import difference, recommend, resampled_metrics
+from danger_safe.evaluation.thresholds import ThresholdRule
 
 
 def results_of(noises, clips=200):
@@ -28,13 +28,13 @@ def results_of(noises, clips=200):
     results = {}
     for number, (title, noise) in enumerate(noises.items()):
         scores = 4 * labels + hard + noise * np.random.default_rng(number).normal(size=clips)
-        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, Rule(), 0.5, "")
+        results[title] = Evaluation(labels, scores, scores, alone % 5, alone, ThresholdRule(), 0.5, "")
     return results
 
 
 def test_a_difference_on_the_same_recordings_sees_what_single_numbers_do_not():
     results = results_of({"good": 0.0, "worse": 1.5})
-    _, areas = measures(results)
+    _, areas = resampled_metrics(results)
     value, low, high = difference(areas["good"], areas["worse"]).as_list()
     one, other = (roc_auc_score(results[title].labels, results[title].scores) for title in results)
     assert value == pytest.approx(one - other)
@@ -62,7 +62,7 @@ def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_n
     sharp = np.where(labels == 1, 0.9, 0.1) + 1e-3 * alone / 200
     sharp[[3, 7, 150, 151, 152, 153, 154, 155]] = [0.95, 0.96, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]  # 94 % of dangers are easy
     results = {
-        title: Evaluation(labels, scores, scores, alone % 5, alone, Rule(0.9), 0.5, "")
+        title: Evaluation(labels, scores, scores, alone % 5, alone, ThresholdRule(0.9), 0.5, "")
         for title, scores in (("few", few), ("sharp", sharp))
     }
     hourly = {"few": Estimate(20.0, 5.0, 60.0), "sharp": Estimate(24.0, 8.0, 70.0)}
@@ -84,7 +84,7 @@ def test_timings_do_not_change_the_recommendation(trained, monkeypatch, capsys):
     answers = set()
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        monkeypatch.setattr(contest, "seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
+        monkeypatch.setattr(compared_models, "seconds_per_thousand", lambda *_: float(rng.exponential(10.0)))  # noqa: B023
         compare_models.main([])
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1

@@ -16,11 +16,11 @@ from helpers import make_table, run
 from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.thresholds import ThresholdRule
 from danger_safe.reports import mistakes_page
-from danger_safe.reports.embedding_map import SHADES, lay_out, write_map
-from danger_safe.reports.mistakes import find_mistakes, names_of, nearest
-from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_all
+from danger_safe.reports.embedding_map import SHADES, plan_map, write_map
+from danger_safe.reports.mistakes import find_mistakes, names_of, nearest_neighbours
+from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_sounds
 
 # a file name that Linux and macOS allow; the / becomes _
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'
@@ -90,26 +90,28 @@ def test_without_sounds_there_is_a_page_and_a_warning(compared, tmp_path):
 
 def test_order_counts_the_way_from_the_threshold():
     labels, scores = np.array([1, 1, 0, 0, 0, 1]), np.array([0.1, 0.19, 0.6, 0.9, 0.1, 0.9])
-    result = Evaluation(labels, scores, scores, labels, np.arange(6), Rule(), 0.2, "")
-    worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), Rule(), 0.2, "")
+    result = Evaluation(labels, scores, scores, labels, np.arange(6), ThresholdRule(), 0.2, "")
+    worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), ThresholdRule(), 0.2, "")
     mistakes = find_mistakes({"baseline": worse, "own": result}, ["own"])
     assert mistakes.titles == ["own", "baseline"] and mistakes.baselines == {"baseline"}
     assert mistakes.rows.tolist() == [3, 0, 2, 1]  # 0.875; 0.5, missed; 0.5, false alarm; 0.05
-    missing = find_mistakes({"own": Evaluation(labels, labels * 1.0, scores, labels, labels, Rule(), 0.5, "")}, ["own"])
+    missing = find_mistakes(
+        {"own": Evaluation(labels, labels * 1.0, scores, labels, labels, ThresholdRule(), 0.5, "")}, ["own"]
+    )
     assert not len(missing.rows)
 
 
 def test_neighbours_are_of_other_recordings():
     features = np.array([[1.0, 0], [1, 0.01], [1, 0.1], [0, 1], [-1, 0]])
-    near = nearest(features, np.array(list("aabcd")), np.array([0, 4]))
+    near = nearest_neighbours(features, np.array(list("aabcd")), np.array([0, 4]))
     assert [row for row, _ in near[0]] == [2, 3, 4] and near[1][0][0] == 3
-    assert nearest(features[:2], np.array(["a", "a"]), np.array([0])) == [[]]
+    assert nearest_neighbours(features[:2], np.array(["a", "a"]), np.array([0])) == [[]]
 
 
 @pytest.mark.parametrize(("clips", "dimensions"), [(2, 3), (9, 1), (12, 4)])
 def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
     features = np.random.default_rng(0).standard_normal((clips, dimensions)).astype(np.float32)
-    plan = lay_out(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]), 0.5, 0)
+    plan = plan_map(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]), 0.5, 0)
     assert plan.method == ("t-SNE" if clips > 10 else "PCA")
     assert (plan.places >= 0).all() and (plan.places <= (1000, 700)).all()
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
@@ -123,10 +125,10 @@ def test_sounds_keep_to_their_room(tmp_path):
         soundfile.write(sounds[row], noise, 16_000)
     (tmp_path / "5.wav").write_bytes(b"none")
     sounds[5] = tmp_path / "5.wav"
-    encoded, failed, left_out = encode_all(sounds, {0}, 10_000_000)
+    encoded, failed, left_out = encode_sounds(sounds, {0}, 10_000_000)
     assert list(encoded) == [0, 1, 2, 3, 4] and list(failed) == [5] and not left_out
     assert len(encode(sounds[0], SMALLEST)) < len(encode(sounds[0], GOOD)) / 3
-    encoded, _, left_out = encode_all(sounds, {0}, 20_000)
+    encoded, _, left_out = encode_sounds(sounds, {0}, 20_000)
     assert sum(map(len, encoded.values())) <= 20_000 and 0 in encoded and 4 in left_out
     # 2,000 clips of five seconds fit beside a list of five megabytes
     assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MAX_BYTES - 5_000_000
@@ -214,7 +216,7 @@ def test_page_says_so_where_there_are_no_mistakes(tmp_path):
     make_table(tmp_path / "t.csv", clips=12)
     table = read_table(tmp_path / "t.csv")
     labels, sources = table.labels, table.clips["source"].to_numpy()
-    results = {"own": Evaluation(labels, labels * 1.0, labels * 1.0, labels, sources, Rule(), 0.5, "")}
+    results = {"own": Evaluation(labels, labels * 1.0, labels * 1.0, labels, sources, ThresholdRule(), 0.5, "")}
     mistakes_page.write_mistakes(tmp_path, table, results, ["own"], None)
     page = (tmp_path / "mistakes.html").read_text(encoding="utf-8")
     assert page.count("No mistakes") == 2 and 'id="list"' not in page and 'id="filter"' not in page

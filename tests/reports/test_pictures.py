@@ -19,11 +19,11 @@ from danger_safe.detection.writers import Summary
 from danger_safe.evaluation.calibration import calibration
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.metrics import confusion
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.thresholds import ThresholdRule
 from danger_safe.reports.canvas import MIN_PT, WIDTH, text_width, wrap
 from danger_safe.reports.category_plot import draw_category_recall
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
-from danger_safe.reports.embedding_map import COOL, WARM, lay_out, write_map
+from danger_safe.reports.embedding_map import COOL, WARM, plan_map, write_map
 from danger_safe.reports.learning_curve import draw_learning
 from danger_safe.reports.plots import draw_confusion, draw_operating_points, draw_reliability, groups_of
 from danger_safe.reports.timeline import Overview, draw_timeline, place_event_names
@@ -49,7 +49,7 @@ def evaluation(clips=24, apart=2.0, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(clips) % 2
     raw = 1 / (1 + np.exp(-apart * (2 * labels - 1) - rng.normal(size=clips) * 2))
-    return Evaluation(labels, raw, raw**0.5, np.arange(clips) % 4, np.arange(clips), Rule(), 0.4, "4 folds")
+    return Evaluation(labels, raw, raw**0.5, np.arange(clips) % 4, np.arange(clips), ThresholdRule(), 0.4, "4 folds")
 
 
 def metrics_of(result, warnings=()):
@@ -215,7 +215,7 @@ def test_map_keeps_the_sides_and_the_names_apart(drawn, tmp_path, clips, categor
     rng = np.random.default_rng(0)
     number = np.arange(clips) % categories
     features = (rng.normal(size=(categories, 30)) * 2)[number] + rng.normal(size=(clips, 30))
-    plan = lay_out(features, number % 2, [f"washing_machine_{n}" for n in number], np.arange(5), 0.9, clips)
+    plan = plan_map(features, number % 2, [f"washing_machine_{n}" for n in number], np.arange(5), 0.9, clips)
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
     assert_readable(drawn[0])
     assert sum(group.name is not None for group in plan.groups) >= 0.8 * categories

@@ -12,11 +12,11 @@ from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import uncalibrated
 from danger_safe.evaluation.cross_validation import Evaluation, evaluate
 from danger_safe.evaluation.report import Report, summarise
-from danger_safe.evaluation.thresholds import Rule
+from danger_safe.evaluation.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ComparedModel:
     """A classifier, trained anew on each fold of one table."""
 
     title: str
@@ -30,13 +30,13 @@ class Contestant:
 
 def evaluate_all(
     models: list[tuple[Path, dict]], table: EmbeddingTable, baseline: EmbeddingTable | None, jobs: int
-) -> list[Contestant]:
+) -> list[ComparedModel]:
     """Every model on the table and, where there is a baseline, the same classifiers on that."""
-    contestants: list[Contestant] = []
+    contestants: list[ComparedModel] = []
     for embeddings in (table, baseline) if baseline else (table,):
         for file, saved in models:
             settings, is_own = saved["metrics"], embeddings is table
-            rule = Rule(settings["min_recall"], settings["max_threshold"])
+            rule = ThresholdRule(settings["min_recall"], settings["max_threshold"])
             began = time.perf_counter()
             result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], jobs=jobs)
             seconds = time.perf_counter() - began
@@ -46,7 +46,7 @@ def evaluate_all(
             speed = seconds_per_thousand(saved["pipeline"], table.features) if is_own else math.nan
             per_hour = settings.get("per_hour", {}) if is_own else {}
             report = summarise(result)
-            contestants.append(Contestant(title, file if is_own else None, result, report, seconds, speed, per_hour))
+            contestants.append(ComparedModel(title, file if is_own else None, result, report, seconds, speed, per_hour))
     return contestants
 
 
@@ -61,7 +61,7 @@ def seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
     return min(seconds)
 
 
-def comparison_row(contestant: Contestant) -> dict[str, str | float]:
+def comparison_row(contestant: ComparedModel) -> dict[str, str | float]:
     """A row of model_comparison.csv."""
     report, file = contestant.report, contestant.file
     row: dict[str, str | float] = {
