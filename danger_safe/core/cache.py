@@ -3,7 +3,8 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarr
             )
     except Exception:  # a damaged zip can raise anything
         return None
+
+
+@contextmanager
+def open_arrays(path: Path, if_absent: str = "", if_damaged: str = "") -> Iterator[zipfile.ZipFile]:
+    """An .npz file, for ``read_array``. Raises UserError where it is absent, or whatever fails while it is open;
+    ``if_absent`` and ``if_damaged`` end the message."""
+    try:
+        if os.path.exists(path) and not is_regular_file(path):
+            raise ValueError("a folder, a pipe or a device")
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there{if_absent}") from error
+    except Exception as error:  # a damaged zip can raise anything
+        raise UserError(f"{path} is damaged{if_damaged}") from error
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

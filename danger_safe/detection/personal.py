@@ -13,8 +13,6 @@ benchmarks/household_week.py.
 """
 
 import json
-import os
-import zipfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from danger_safe.core.atomic import atomic_path
-from danger_safe.core.cache import read_array
+from danger_safe.core.cache import open_arrays, read_array
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import check_overwrite, is_regular_file, mark_zip
+from danger_safe.core.ownership import check_overwrite, mark_zip
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.reference import Reference
 
@@ -85,12 +83,10 @@ class Learnt:
 
 def load_learnt(path: Path) -> Learnt:
     """What ``Learnt.save`` wrote. Raises UserError where it is absent or damaged."""
-    try:
-        if os.path.exists(path) and not is_regular_file(path):
-            raise ValueError("a folder, a pipe or a device")
-        with zipfile.ZipFile(path) as archive:  # nothing takes more memory than the file has bytes
-            text = json.loads(str(read_array(archive, "text")))
-            embeddings, owner = read_array(archive, "embeddings"), read_array(archive, "owner")
+    makes = ": listen.py --learn makes it"
+    with open_arrays(path, f"{makes} from verdicts", f"{makes} anew") as archive:
+        text = json.loads(str(read_array(archive, "text")))
+        embeddings, owner = read_array(archive, "embeddings"), read_array(archive, "owner")
         verdicts = tuple(LearntVerdict(**verdict) for verdict in text["verdicts"])
         learnt = Learnt(str(text["checkpoint_sha256"]), verdicts, embeddings, owner, float(text["strength"]))
         kinds = {"event": str, "source": str, "time": str, "is_right": bool, "category": str}
@@ -103,10 +99,6 @@ def load_learnt(path: Path) -> Learnt:
         if set(owner.tolist()) != set(range(len(verdicts))):
             raise ValueError("owner")
         return learnt
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there: listen.py --learn makes it from verdicts") from error
-    except Exception as error:  # a damaged zip can raise anything
-        raise UserError(f"{path} is damaged: listen.py --learn makes it anew") from error
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.core.atomic import atomic_path, make_folder
+from danger_safe.core.cache import open_arrays, read_array
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular_file
 from danger_safe.live.lines import append_line, cut_torn_line
@@ -54,27 +55,18 @@ class EventWindows:
         """Write it as .npz without pickle, whole or not at all."""
         arrays = {name: getattr(self, name).astype(np.float32) for name in ("embeddings", "times", "scores")}
         with atomic_path(path) as part, open(part, "wb") as file:
-            np.savez_compressed(file, checkpoint_sha256=np.array(self.checkpoint_sha256), **arrays)
+            np.savez(file, checkpoint_sha256=np.array(self.checkpoint_sha256), **arrays)
 
 
 def load_windows(path: Path) -> EventWindows:
     """What ``EventWindows.save`` wrote. Raises UserError where it is absent or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            windows = EventWindows(
-                file["embeddings"], str(file["checkpoint_sha256"]), file["times"], file["scores"]
-            )  # fmt: skip
-        arrays = (windows.embeddings, windows.times, windows.scores)
-        dimensions = [array.ndim for array in arrays]
-        if dimensions != [2, 1, 1] or not all(
+    with open_arrays(path) as archive:
+        arrays = [read_array(archive, name) for name in ("embeddings", "times", "scores")]
+        if [array.ndim for array in arrays] != [2, 1, 1] or not all(
             array.dtype == np.float32 and np.isfinite(array).all() for array in arrays
         ):
             raise ValueError("arrays")
-        return windows
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there") from error
-    except Exception as error:  # a damaged zip can raise anything
-        raise UserError(f"{path} is damaged") from error
+        return EventWindows(arrays[0], str(read_array(archive, "checkpoint_sha256")), *arrays[1:])
 
 
 def append_verdict(path: Path, verdict: Verdict) -> None:

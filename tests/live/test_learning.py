@@ -161,7 +161,7 @@ class KeptSound:
     def listen(pieces):
         assert next(iter(pieces)) is not None
         for embedding in takes(KETTLE, 3, 40):
-            yield type("Window", (), {"embedding": embedding, "silent": False})
+            yield type("Window", (), {"embedding": embedding, "is_silent": False})
 
 
 def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):

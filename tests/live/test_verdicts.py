@@ -1,5 +1,6 @@
 """verdicts.jsonl: what was said of events is kept whole, and the last word counts."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_windows_are_kept_without_pickle(tmp_path):
         path.write_bytes(damage)
         with pytest.raises(UserError, match="is damaged"):
             load_windows(path)
-    np.savez(path, embeddings=np.array([{}]), checkpoint_sha256="a", times=[0], scores=[0])  # a pickle
-    with pytest.raises(UserError, match="is damaged"):
-        load_windows(path)
+    few, whole = np.zeros(2, np.float32), {"embeddings": np.zeros((999, 768), np.float32), "checkpoint_sha256": "a"}
+    bomb = {**whole, "times": few, "scores": few}  # 3 MB out of 5 KB; it could be as many gigabytes
+    for save, arrays in ((np.savez, {**bomb, "embeddings": np.array([{}])}), (np.savez_compressed, bomb)):
+        save(path, **arrays)  # the first is a pickle
+        with pytest.raises(UserError, match="is damaged"):
+            load_windows(path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.npz")
+        with pytest.raises(UserError, match="is damaged"):
+            load_windows(tmp_path / "pipe.npz")
