@@ -5,6 +5,7 @@ its objects, and only those of TRUSTED and skops's own are built.
 """
 
 import os
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -41,12 +42,28 @@ def save_model_files(path: Path, content: dict) -> list[Path]:
     check_overwrite(safe)
     with atomic_path(path) as part:
         joblib.dump(content, part, compress=3)
-    import skops.io  # it takes a while to load
-
     with atomic_path(safe) as part:
-        skops.io.dump(content, part, compression=zipfile.ZIP_DEFLATED)
+        _import_skops().dump(content, part, compression=zipfile.ZIP_DEFLATED)
         mark_zip(part)
     return [path, safe]
+
+
+def _import_skops():
+    """Import skops.io, but not PyTorch: it takes a while to load even so.
+
+    skops lists scikit-learn's estimators by importing each of its packages. Those that adapt other array libraries
+    would import PyTorch and Dask, which takes two seconds, and define no estimator.
+    """
+    adapters = [f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "cupy", "dask")]
+    blocked = [name for name in adapters if name not in sys.modules]
+    for name in blocked:
+        sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # importing it raises ImportError
+    try:
+        import skops.io
+    finally:
+        for name in blocked:
+            sys.modules.pop(name, None)
+    return skops.io
 
 
 def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
@@ -89,15 +106,14 @@ def _open_joblib(path: Path) -> object:
 
 def _open_skops(path: Path) -> object:
     """What is in a .skops file. Raises UserError, before anything is built, where that is nothing of ours."""
-    import skops.io  # it takes a while to load
-
+    skops_io = _import_skops()
     with zipfile.ZipFile(path) as archive:
         claimed = sum(member.file_size for member in archive.infolist())
     if claimed > max(SMALL, MAX_EXPANSION * os.path.getsize(path)):
         raise UserError(f"{path} is damaged: it claims to hold {claimed:,} bytes")
-    if strange := sorted(set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)):
+    if strange := sorted(set(skops_io.get_untrusted_types(file=path)) - set(TRUSTED)):
         raise UserError(f"{path} holds {strange[0]}, which is no part of a model of this project: it was not opened")
-    saved = skops.io.load(path, trusted=TRUSTED)
+    saved = skops_io.load(path, trusted=TRUSTED)
     made = saved["versions"]["scikit-learn"]
     if made != sklearn.__version__:
         raise _other_version(path, made)

@@ -75,7 +75,12 @@ def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
 
 
 def calibration(labels: np.ndarray, scores: np.ndarray) -> Calibration:
-    """Brier score and expected calibration error of scores, (clips,), over BINS groups of clips with similar scores."""
+    """Return Brier score and expected calibration error of scores, (clips,)."""
+    return Calibration(float(brier_score_loss(labels, scores)), expected_calibration_error(labels, scores))
+
+
+def expected_calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Return the mean distance between mean score and fraction of dangers, over BINS groups of clips by score."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
     distances = [len(group) * abs(scores[group].mean() - labels[group].mean()) for group in groups]
-    return Calibration(float(brier_score_loss(labels, scores)), float(sum(distances) / len(scores)))
+    return float(sum(distances) / len(scores))

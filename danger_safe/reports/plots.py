@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from danger_safe.data.clips import LABEL_NAMES
-from danger_safe.evaluation.calibration import Calibration, calibration
+from danger_safe.evaluation.calibration import Calibration, expected_calibration_error
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import fraction_with_interval
 from danger_safe.reports.canvas import (
@@ -188,8 +188,7 @@ def describe_reliability(result: Evaluation, before: Calibration, after: Calibra
     scores, off = result.scores, after.calibration_error
     rng = np.random.default_rng(0)
     by_chance = [
-        calibration((rng.random(len(scores)) < scores).astype(int), scores).calibration_error
-        for _ in range(SIMULATIONS)
+        expected_calibration_error((rng.random(len(scores)) < scores).astype(int), scores) for _ in range(SIMULATIONS)
     ]
     bound = float(np.quantile(by_chance, 0.95))
     away = f"they are off by {percent(off)} on average"
