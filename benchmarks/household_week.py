@@ -1,24 +1,29 @@
-"""A simulated week: a household whose kettle is called a danger every morning, and dangers that must still be found.
+"""A simulated week: household sounds that raise alarms every morning, verdicts on them, and dangers that must be found.
 
     python benchmarks/household_week.py                                       # synthesised sounds
-    python benchmarks/household_week.py --household KETTLE/ DOORBELL.wav --dangers SIRENS/ --limit 12
+    python benchmarks/household_week.py --household KETTLE/ DOORBELL.wav --dangers SIREN/ ALARM/ SCREAM/
+    python benchmarks/household_week.py --sources 0 --household SIREN/1.wav --dangers SIREN/    # wrong verdicts
 
-Each household sound is heard on seven mornings: other takes, from elsewhere in the room, at another level, over other
-noise. The first three alarms get the verdict "false alarm", one after the other; the mornings after those are what is
-shown. Dangers are planted in the same room, alone and over the sound. --household: recordings, or folders of takes;
---dangers: recordings or folders of them; with --strangers, no shipped danger protects them, as those of the same
-collection would.
+In:   recordings of household sounds, folders of takes of one, or synthesised ones; recordings of dangers, or folders
+Out:  Markdown: a row a sound, and what verdicts change in all, also where three sounds are learnt at once
 
-Out: a table in Markdown, a row a sound.
+Each sound is heard on seven mornings: other takes, from elsewhere in the room, at another level, over other noise. The
+first three alarms (with sensitivity high) are called false alarms, one after the other; the mornings after those are
+what is counted. Dangers are planted in the same room, alone and over the sound. No shipped danger protects a planted
+one that may be of the same collection. A danger among the household sounds is called a false alarm wrongly: it is not
+planted.
 """
 
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import fftconvolve
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -31,14 +36,18 @@ from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.personal import Learnt, LearntVerdict, PersonalDetector, personal_detector, surest_windows
-from danger_safe.detection.reference import Reference
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
 
 MORNINGS = 7
 VERDICTS = 3
+TOGETHER = 3  # sounds of one household
 MAX_S = 6.0  # seconds of a sound that are played
 ROOM_S = 2.0  # of the room before and after it
+SAME_COLLECTION = 0.8  # similarity to a shipped danger from which on a planted one may be of its collection
 SEED = 11
+
+Heard = list[ScoredWindow]  # of one recording
+Scores = np.ndarray  # (recordings, 2): the highest smoothed score, before and after the verdicts
 
 
 class Room:
@@ -68,46 +77,95 @@ class Room:
         return noise / noise.std() * 10 ** (self._level / 20)
 
 
-@dataclass
+@dataclass(frozen=True)
+class Danger:
+    """What is planted."""
+
+    name: str
+    samples: np.ndarray
+    near: frozenset[int]  # shipped collections that it may be of
+
+    @property
+    def is_siren(self) -> bool:
+        """By the name of its file, or of the folder that it is in."""
+        return "siren" in self.name.lower()
+
+
+@dataclass(frozen=True)
 class Week:
-    """What came of one household sound. Scores are smoothed ones, the highest of a recording."""
+    """One household sound's recordings, heard."""
 
     name: str
     category: str  # that it was taken for
-    mornings: np.ndarray  # (verdicts + 1, mornings) scores after so many verdicts, of the mornings after the verdicts
-    alone: np.ndarray  # (verdicts + 1, dangers), planted without the sound
-    over: np.ndarray  # (verdicts + 1, dangers), while the sound is there
-    detector: PersonalDetector | None  # after all verdicts; None where there were not enough alarms
+    near: frozenset[int]  # where it is a danger, as ``Danger.near``
+    alarms: list[Heard]  # the first VERDICTS, from the mornings' beginning
+    later: list[Heard]  # the mornings after them
+    dangers: list[Danger]
+    alone: list[Heard]  # of each danger, planted without the sound
+    over: list[Heard]  # while the sound is there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What verdicts changed for one sound."""
+
+    later: Scores
+    alone: Scores
+    over: Scores
+    sirens: np.ndarray  # (dangers,) bool
+    shipped_lost: int  # dangers of the shipped evaluation
 
 
 def live_through(
-    name: str, takes: list[np.ndarray], dangers: list[np.ndarray], number: int, listener: Listener,
+    name: str, takes: list[np.ndarray], near: frozenset[int], dangers: list[Danger], number: int, listener: Listener,
     builtin: BuiltinDetector
-) -> Week:  # fmt: skip
-    """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted."""
-    room, rng = Room(number), np.random.default_rng([SEED, number, 1])
-    mornings = [room.record(takes[day % len(takes)], rng, rng.uniform(-18, -4)) for day in range(MORNINGS)]
-    alone = [room.record(danger, rng, rng.uniform(-16, -4)) for danger in dangers]
-    over = [room.record(_mixed(takes[n % len(takes)], danger, rng), rng, -5) for n, danger in enumerate(dangers)]
-    heard = embed([*mornings, *alone, *over], listener)
-    before = [score(windows_, builtin) for windows_ in heard]
-    alarms = [day for day in range(MORNINGS) if before[day] >= builtin.threshold][:VERDICTS]
-    surest = max(
-        (w for day in alarms for w in heard[day]), key=lambda w: builtin.scores(w.embedding[None])[0], default=None
-    )
-    category = builtin.tags(surest.embedding)[0][0] if surest else ""
-    later = [day for day in range(MORNINGS) if day not in alarms]
-    scores, detector = [before], None
-    if len(alarms) == VERDICTS:
-        for count in range(1, VERDICTS + 1):
-            detector = taught(builtin, [heard[day] for day in alarms[:count]])
-            scores.append([score(windows_, detector) for windows_ in heard])
-    table = np.array(scores)
-    split = [table[:, later], *np.split(table[:, MORNINGS:], 2, axis=1)]
-    return Week(name, category, *split, detector)
+) -> Week | None:  # fmt: skip
+    """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted.
+
+    None where no later morning than those of the verdicts has an alarm.
+    """
+    room, rng, least = Room(number), np.random.default_rng([SEED, number, 1]), builtin.threshold_of("high")
+    mornings = embed((room.record(takes[d % len(takes)], rng, rng.uniform(-18, -4)) for d in range(MORNINGS)), listener)
+    days = [day for day, heard in enumerate(mornings) if score(heard, builtin) >= least]
+    if len(days) <= VERDICTS:
+        return None
+    alone = embed((room.record(danger.samples, rng, rng.uniform(-16, -4)) for danger in dangers), listener)
+    mixed = (_mixed(takes[n % len(takes)], danger.samples, rng) for n, danger in enumerate(dangers))
+    over = embed((room.record(sound, rng, -5) for sound in mixed), listener)
+    days = days[:VERDICTS]
+    surest = max((w for day in days for w in mornings[day]), key=lambda w: builtin.scores(w.embedding[None])[0])
+    later = [heard for day, heard in enumerate(mornings) if day not in days]
+    category = builtin.tags(surest.embedding)[0][0]
+    return Week(name, category, near, [mornings[day] for day in days], later, dangers, alone, over)
 
 
-def taught(builtin: BuiltinDetector, events: list[list[ScoredWindow]]) -> PersonalDetector:
+def judge(weeks: list[Week], count: int, builtin: BuiltinDetector) -> list[Outcome]:
+    """What ``count`` verdicts on each of these sounds change, all given in one household, by turns."""
+    detector = taught(builtin, [week.alarms[turn] for turn in range(count) for week in weeks])
+
+    @cache
+    def without(collections: frozenset[int]) -> PersonalDetector:
+        shipped = detector.reference
+        scores = np.where(
+            np.isin(shipped.collection, list(collections)), np.float16(0), shipped.scores
+        )  # found by none
+        return replace(detector, reference=replace(shipped, scores=scores))
+
+    def scores(heard: list[Heard], near: Iterable[frozenset[int]]) -> Scores:
+        pairs = [(score(h, builtin), score(h, without(n))) for h, n in zip(heard, near, strict=True)]
+        return np.array(pairs).reshape(-1, 2)
+
+    def outcome(week: Week) -> Outcome:
+        near = [danger.near for danger in week.dangers]
+        sirens = np.array([danger.is_siren for danger in week.dangers], bool)
+        later = scores(week.later, [week.near] * len(week.later))
+        return Outcome(later, scores(week.alone, near), scores(week.over, near), sirens, lost)
+
+    lost = detector.change.found_before - detector.change.found
+    return list(map(outcome, weeks))
+
+
+def taught(builtin: BuiltinDetector, events: list[Heard]) -> PersonalDetector:
     """The detector after these recordings' windows were called false alarms."""
     rows = [surest_windows(builtin, np.array([window.embedding for window in event])) for event in events]
     verdicts = tuple(LearntVerdict(str(n), "kitchen", "", False, "") for n in range(len(rows)))
@@ -116,17 +174,29 @@ def taught(builtin: BuiltinDetector, events: list[list[ScoredWindow]]) -> Person
     return personal_detector(builtin, learnt).within_bounds()
 
 
-def embed(recordings: list[np.ndarray], listener: Listener) -> list[list[ScoredWindow]]:
+def embed(recordings: Iterable[np.ndarray], listener: Listener) -> list[Heard]:
     """The windows of each recording."""
     cut = [list(sliding_windows([samples], WINDOW, HOP)) for samples in recordings]
     heard = iter(listener.score(window for one in cut for window in one))
     return [[next(heard) for _ in one] for one in cut]
 
 
-def score(heard: list[ScoredWindow], detector: BuiltinDetector) -> float:
+def score(heard: Heard, detector: BuiltinDetector) -> float:
     """The highest smoothed score of a recording."""
     smoother, raw = Smoother(HOP), detector.scores(np.array([window.embedding for window in heard]))
     return max(smoother.add(w.start, 0.0 if w.is_silent else float(s)) for w, s in zip(heard, raw, strict=True))
+
+
+def near_collections(samples: np.ndarray, listener: Listener, builtin: BuiltinDetector) -> frozenset[int]:
+    """Collections of shipped dangers that a danger may be of: that of the most similar one, and all that have one as
+    similar as SAME_COLLECTION."""
+    shipped = builtin.reference
+    assert shipped is not None  # the shipped detector has one
+    heard = embed([np.pad(samples, SAMPLE_RATE // 2)], listener)[0]
+    directions = shipped.project(builtin.standardised(np.array([window.embedding for window in heard])))
+    similarity = (shipped.clip_directions()[shipped.danger] @ directions.T).max(axis=1)
+    is_near = similarity >= min(SAME_COLLECTION, similarity.max())
+    return frozenset(shipped.collection[shipped.danger][is_near].tolist())
 
 
 def _mixed(sound: np.ndarray, danger: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -139,47 +209,66 @@ def _mixed(sound: np.ndarray, danger: np.ndarray, rng: np.random.Generator) -> n
     return mixed
 
 
-def row(week: Week, threshold: float, shipped: Reference) -> str:
-    """A row of the table. ``shipped``: the clips that the detector was judged on."""
-    mean = " | ".join(f"{scores.mean():.2f}" for scores in week.mornings)
-    if week.detector is None:
-        count = int((week.mornings[0] >= threshold).sum())
-        return f"| {week.name} | {week.category} | {mean} | | | | {count}: too few | | | |"
-    was = week.alone[0] >= threshold
-    lost = [f"{int((was & (scores[-1] < threshold)).sum())} of {int(was.sum())}" for scores in (week.alone, week.over)]
-    alarms = [int((scores >= threshold).sum()) for scores in (week.mornings[0], week.mornings[-1])]
-    change = replace(week.detector, reference=shipped).change
-    return (
-        f"| {week.name} | {week.category} | {mean} | {alarms[0]} → {alarms[1]} | {lost[0]} | {lost[1]} | "
-        f"{change.found_before - change.found} of {change.found_before} |"
-    )
+def counts(outcomes: list[Outcome], threshold: float) -> str:
+    """The columns of both tables: mornings that are quiet now, dangers that are lost, of those above the threshold."""
+
+    def below(scores: Iterable[Scores]) -> str:
+        before, after = np.concatenate(list(scores)).T
+        return f"{int(((before >= threshold) & (after < threshold)).sum())} of {int((before >= threshold).sum())}"
+
+    columns = [
+        below(outcome.later for outcome in outcomes),
+        below(outcome.alone for outcome in outcomes),
+        below(outcome.over[outcome.sirens] for outcome in outcomes),
+        below(outcome.over[~outcome.sirens] for outcome in outcomes),
+        str(max(outcome.shipped_lost for outcome in outcomes)),
+    ]
+    return " | ".join(columns) + " |"
 
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    if args.household:
-        sounds = {path.stem: [read_clip(file) for file in recordings([path])] for path in args.household}
-    else:
-        kinds = [(name, source) for name in HOUSEHOLD for source in range(args.sources)]
-        sounds = {f"{n} {s + 1}": [synthesise(n, s, take) for take in range(MORNINGS)] for n, s in kinds}
-    if args.dangers:
-        files = recordings(args.dangers)
-        if args.limit:
-            files = [files[n] for n in np.linspace(0, len(files) - 1, min(args.limit, len(files))).astype(int)]
-        dangers = [read_clip(file) for file in files]
-    else:
-        dangers = [synthesise(name, source, 0) for name in DANGERS for source in range(2)]
-    print("| sound | taken for | before | 1 verdict | 2 | 3 | alarms on later mornings | dangers lost, alone | over "
-        "the sound | "
-          "shipped dangers lost |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
+    heads = "later mornings quiet | dangers lost, alone | over the sound: sirens | others | shipped dangers lost |"
+    print(f"| sound | taken for | mean score, before and after | {heads}\n{'| --- ' * 8}|")
     with open_detector(device="cpu", cores=1) as (engine, builtin), Listener(engine, builtin, WINDOW, HOP) as listener:
-        shipped = builtin.reference
-        if args.strangers:  # no shipped danger protects any: what is planted may be of a shipped collection
-            unknown = np.where(shipped.danger, 0, shipped.scores).astype(np.float16)
-            builtin = replace(builtin, reference=replace(shipped, scores=unknown))
-        for number, (name, takes) in enumerate(sounds.items()):
-            week = live_through(name, takes, dangers, number, listener, builtin)
-            print(row(week, builtin.threshold, shipped), flush=True)
+        assert isinstance(builtin, BuiltinDetector)  # no model was asked for
+        made = [
+            (f"{n} {s + 1}", [synthesise(n, s, take) for take in range(MORNINGS)])
+            for n in HOUSEHOLD
+            for s in range(args.sources)
+        ]
+        real = [(path, [read_clip(file) for file in recordings([path])]) for path in args.household]
+        files = recordings(args.dangers)
+        planted = [(f"{file.parent.name}/{file.name}", read_clip(file)) for file in files]
+        if not files:
+            planted = [(f"{name} {source + 1}", synthesise(name, source, 0)) for name in DANGERS for source in range(2)]
+        dangers = [Danger(name, samples, near_collections(samples, listener, builtin)) for name, samples in planted]
+        weeks = []
+        for number, (name, takes) in enumerate(tqdm([*made, *real], disable=args.quiet or None)):
+            wrong = [n for n, file in enumerate(files) if file == name]
+            near = dangers[wrong[0]].near if wrong else frozenset()
+            others = [danger for n, danger in enumerate(dangers) if n not in wrong]
+            title = name.stem if isinstance(name, Path) else name
+            week = live_through(title, takes, near, others, number, listener, builtin)
+            if week is None:
+                print(f"| {title} | too few alarms | | | | | | |", flush=True)
+                continue
+            weeks.append(week)
+            outcome = judge([week], VERDICTS, builtin)[0]
+            mean = " → ".join(f"{scores:.2f}" for scores in outcome.later.mean(axis=0))
+            print(f"| {title} | {week.category} | {mean} | {counts([outcome], builtin.threshold)}", flush=True)
+        print(f"\n| sensitivity | sounds × verdicts | {heads}\n{'| --- ' * 7}|")
+        order = np.random.default_rng(SEED).permutation(len(weeks))
+        houses = [
+            [weeks[n] for n in house] for house in order[: len(order) // TOGETHER * TOGETHER].reshape(-1, TOGETHER)
+        ]
+        tries = [(f"1 × {count}", [[week] for week in weeks], count) for count in range(1, VERDICTS + 1)]
+        for title, some, count in [*tries, (f"{TOGETHER} × {VERDICTS}", houses, VERDICTS)]:
+            if some:
+                outcomes = list(chain.from_iterable(judge(one, count, builtin) for one in some))
+                for sensitivity in ("normal", "high"):
+                    row = counts(outcomes, builtin.threshold_of(sensitivity))
+                    print(f"| {sensitivity} | {title} | {row}", flush=True)
     return cli.DONE
 
 
@@ -191,11 +280,23 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
 def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
-    add("--household", type=Path, nargs="+", metavar="PATH", help="recordings, or folders of takes, of one sound each")
-    add("--dangers", type=Path, nargs="+", metavar="PATH", help="recordings of dangers, or folders of them")
-    add("--limit", type=cli.whole_number(1), default=None, metavar="N", help="take only so many of the dangers")
-    add("--sources", type=cli.whole_number(1), default=2, metavar="N", help="of each synthesised household sound")
-    add("--strangers", action="store_true", help="without the protection that the shipped dangers give")
+    add(
+        "--household",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="recordings, or folders of takes, of one sound each",
+    )
+    add(
+        "--dangers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="recordings, or folders of them (default: synthesised)",
+    )
+    add("--sources", type=cli.whole_number(0), default=2, metavar="N", help="of each synthesised household sound")
     return parser.parse_args(arguments)
 
 
