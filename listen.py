@@ -55,8 +55,10 @@ def main(arguments: list[str]) -> int:
             Listener(engine, detector, WINDOW, HOP) as listener,
         ):
             assert isinstance(detector, BuiltinDetector)  # no model was asked for
-            if Learner(folder, detector, listener).learn(print) is detector:
+            learner = Learner(folder, detector, listener)
+            if learner.learn(print) is detector:
                 print("nothing is learnt: there are no verdicts to learn from")
+            learner.save()
         return cli.DONE
     check_config(config, load_builtin().categories)  # before the network is made ready, which may take a minute
     # One process of the network: windows of all sources go through it together, and each more takes 60 MB.

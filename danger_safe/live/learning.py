@@ -37,6 +37,7 @@ class Learner:
         """``listener`` hears kept sounds again, with the network of ``builtin``."""
         self._folder, self._builtin, self._listener = folder, builtin, listener
         self._verdicts, self._learnt = folder / FILE, folder / LEARNT_FILE
+        self._detector: PersonalDetector | None = None  # as it has learnt last
         self._seen: tuple[int, int] | None = None  # size and time of the verdicts that were learnt from
         self._awaited: list[
             Path
@@ -48,9 +49,9 @@ class Learner:
         return _state(self._verdicts) != self._seen or any(path.exists() for path in self._awaited)
 
     def learn(self, say: Callable[[str], None]) -> BuiltinDetector:
-        """The detector as all verdicts have changed it; ``learnt.npz`` is written, or removed where there are none.
+        """The detector as all verdicts have changed it. ``save`` keeps that.
 
-        Raises UserError where the verdicts cannot be read or ``learnt.npz`` cannot be written.
+        Raises UserError where the verdicts cannot be read.
         """
         self._seen = _state(self._verdicts)
         verdicts = list(read_verdicts(self._verdicts).values())[-MAX_VERDICTS:]
@@ -71,19 +72,24 @@ class Learner:
                 f"or not "
                 "there, and its sound was not kept or is gone"
             )
+        self._detector = None
         if not kept:
-            if self._learnt.exists():
-                check_overwrite(self._learnt)
-                self._learnt.unlink()
             return self._builtin
         owner = np.repeat(np.arange(len(rows), dtype=np.int32), [len(embeddings) for embeddings in rows])
         learnt = Learnt(
             self._builtin.checkpoint_sha256, tuple(map(_learnt_verdict, kept)), np.concatenate(rows), owner
         )  # fmt: skip
-        detector = personal_detector(self._builtin, learnt).within_bounds()
-        detector.learnt.save(self._learnt)
-        say(report(detector))
-        return detector
+        self._detector = personal_detector(self._builtin, learnt).within_bounds()
+        say(report(self._detector))
+        return self._detector
+
+    def save(self) -> None:
+        """Write what was learnt as ``learnt.npz``, or remove it where that is nothing. Raises UserError or OSError."""
+        if self._detector:
+            self._detector.learnt.save(self._learnt)
+        elif self._learnt.exists():
+            check_overwrite(self._learnt)
+            self._learnt.unlink()
 
     def _known(self) -> dict[str, np.ndarray]:
         """What was learnt from before, by event."""

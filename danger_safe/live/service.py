@@ -134,9 +134,13 @@ class Service:
             self._detector = self._scorer.detector = self._learner.learn(say)
         except (UserError, OSError) as error:  # what was learnt before stays in use
             say(f"nothing is learnt: {error}")
-        else:
-            if self._page:
-                self._page.use(self._detector)
+            return
+        if self._page:
+            self._page.use(self._detector)
+        try:
+            self._learner.save()
+        except (UserError, OSError) as error:
+            say(f"learnt only until the end: {getattr(error, 'strerror', None) or error}")
 
     def _note_quiet(self, source: str, window: ScoredWindow) -> None:
         """Say when a source begins to be quiet because of what was learnt."""

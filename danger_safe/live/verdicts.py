@@ -61,12 +61,12 @@ class EventWindows:
 def load_windows(path: Path) -> EventWindows:
     """What ``EventWindows.save`` wrote. Raises UserError where it is absent or damaged."""
     with open_arrays(path) as archive:
-        arrays = [read_array(archive, name) for name in ("embeddings", "times", "scores")]
-        if [array.ndim for array in arrays] != [2, 1, 1] or not all(
-            array.dtype == np.float32 and np.isfinite(array).all() for array in arrays
-        ):
-            raise ValueError("arrays")
-        return EventWindows(arrays[0], str(read_array(archive, "checkpoint_sha256")), *arrays[1:])
+        embeddings, times, scores = arrays = [read_array(archive, name) for name in ("embeddings", "times", "scores")]
+        if embeddings.ndim != 2 or times.ndim != 1 or times.shape != scores.shape:
+            raise ValueError("shapes")
+        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays):
+            raise ValueError("numbers")
+        return EventWindows(embeddings, str(read_array(archive, "checkpoint_sha256")), times, scores)
 
 
 def append_verdict(path: Path, verdict: Verdict) -> None:

@@ -18,6 +18,7 @@ from danger_safe.detection.personal import Learnt, LearntVerdict, load_learnt, p
 from danger_safe.detection.reference import Reference
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.live.learning import LEARNT_FILE, Learner, forget
+from danger_safe.live.service import Service
 from danger_safe.live.verdicts import FILE, EventWindows, Verdict, append_verdict
 from models.head import Head
 
@@ -167,6 +168,12 @@ class KeptSound:
 def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     soundfile.write(tmp_path / "c.wav", 0.1 * np.ones(SAMPLE_RATE), SAMPLE_RATE)
     learner, said, new = Learner(tmp_path, builtin, KeptSound), [], takes(KETTLE, 9, 50)
+
+    def learn():
+        detector = learner.learn(said.append)
+        learner.save()
+        return detector
+
     assert not learner.has_news
     give_verdict(tmp_path, "a", "false_alarm", takes(KETTLE, 4, 0))
     give_verdict(tmp_path, "b", "false_alarm", takes(KETTLE, 4, 1))
@@ -174,7 +181,7 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     give_verdict(tmp_path, "d", "false_alarm", takes(KETTLE, 4, 3), network="cd" * 32, sound="gone.wav")
     give_verdict(tmp_path, "e", "right", takes(SIREN, 4, 4))
     assert learner.has_news
-    assert (learner.learn(said.append).scores(new) < 0.5).all()
+    assert (learn().scores(new) < 0.5).all()
     assert not learner.has_news
     assert said[0].startswith("1 verdict cannot be learnt from")
     assert said[1].startswith(
@@ -183,22 +190,39 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     (tmp_path / "c.wav").unlink()  # what was learnt once is kept
     give_verdict(tmp_path, "a", "none")
     assert learner.has_news
-    assert {v.event for v in learner.learn(said.append).learnt.verdicts} == {"b", "c", "e"}
+    assert {v.event for v in learn().learnt.verdicts} == {"b", "c", "e"}
 
     give_verdict(tmp_path, "f", "false_alarm")  # before the event's windows are written
-    assert "f" not in {v.event for v in learner.learn(said.append).learnt.verdicts} and not learner.has_news
+    assert "f" not in {v.event for v in learn().learnt.verdicts} and not learner.has_news
     give_verdict(tmp_path, "f", "false_alarm", takes(KETTLE, 4, 5))
     (tmp_path / FILE).write_bytes(b"".join((tmp_path / FILE).read_bytes().splitlines(keepends=True)[:-1]))
     assert learner.has_news
-    assert "f" in {v.event for v in learner.learn(said.append).learnt.verdicts} and not learner.has_news
+    assert "f" in {v.event for v in learn().learnt.verdicts} and not learner.has_news
 
     (tmp_path / FILE).write_text("no verdict\n")
     with pytest.raises(UserError, match="no verdict"):
-        learner.learn(said.append)
+        learn()
     assert "renamed to verdicts.jsonl" in forget(tmp_path)
     assert not (tmp_path / LEARNT_FILE).exists() and list(tmp_path.glob("verdicts-forgotten-*.jsonl"))
-    assert learner.learn(said.append) is builtin
+    assert learn() is builtin
     assert "nothing to forget" in forget(tmp_path)
+
+
+def test_where_the_disk_is_full_it_has_learnt_until_its_end(builtin, tmp_path, monkeypatch, capsys):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    for number in range(3):
+        give_verdict(tmp_path, str(number), "false_alarm", takes(KETTLE, 4, number))
+    service = Service.__new__(Service)
+    service._learner, service._page = Learner(tmp_path, builtin, KeptSound), None
+    service._scorer = type("Scorer", (), {"detector": builtin})
+    monkeypatch.setattr("danger_safe.detection.personal.atomic_path", full)
+    service._learn()
+    assert (
+        service._detector.scores(takes(KETTLE, 9, 50)) < 0.5
+    ).all() and service._scorer.detector is service._detector
+    assert "learnt only until the end: " in capsys.readouterr().err and not service._learner.has_news
 
 
 @pytest.fixture(scope="module")
