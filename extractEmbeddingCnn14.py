@@ -1,5 +1,4 @@
-"""Step 2: turn each clip into an embedding with Cnn14: 2,048 numbers that say what it sounds like (mn04: 384, compact:
-768).
+"""Step 2: turn each clip into an embedding: 2,048 numbers from Cnn14 (384 from mn04, 768 from compact).
 
     python extractEmbeddingCnn14.py                        # the official Cnn14, downloaded when absent (327 MB)
     python extractEmbeddingCnn14.py --checkpoint mn04      # as accurate on AudioSet, 4 MB, many times faster
@@ -9,17 +8,17 @@ In:   dataset/ as written by step 1, or any folder with Danger/ and Safe/ folder
 Out:  audio_embeddings.csv           file, label, category, fold, source, seen, feat_0000 …: one row a clip
       audio_embeddings.json          checkpoint and its hash, settings, versions, counts
       audio_embeddings_failures.csv  clips that could not be read, and why
-      audio_embeddings.journal       what is finished: stop whenever you like, the same command goes on from there
+      audio_embeddings.journal       finished clips: stop whenever you like, the same command resumes
 
-``seen`` is True for clips that the checkpoint was itself fine-tuned on, whatever they are called now: scores on those
-are too good to be true. On several computers: start a Dask cluster as the README shows, and give --scheduler
-tcp://HOST:8786. Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
+``seen`` is True for clips that the checkpoint itself was fine-tuned on, under whatever name: scores on them are
+optimistic. On several computers: start a Dask cluster as the README shows, and give --scheduler tcp://HOST:8786.
+Next: train_rf_model.py, train_logreg_model.py, train_mlp_model.py
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
 import os
 import time
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> int:
     clips = labelled_clips(args.dataset)
     if args.output.resolve() in [Path(paths.join(args.dataset, name)).resolve() for name in TABLES]:
         raise UserError(f"{args.output} is the dataset's own table: give another --output")
-    made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}
+    made_of = {"dataset": str(args.dataset), "checkpoint": args.checkpoint}  # for later steps, in the table's .json
     table = TableFiles(args.output, args.rows_per_part, made_of)
     table.check_overwrite()
     path = checkpoint_path(args.checkpoint)
@@ -49,14 +48,15 @@ def main(arguments: list[str]) -> int:
     with Journal(table.journal) as journal:
         if journal.damaged:
             cli.warn(f"{journal.path} was damaged: starting anew")
-        known = journal.results() if journal.made_with.get("checkpoint") == sha256 else {}
-        found = plan_extraction(clips, known, args.jobs)
+        finished = journal.results() if journal.made_with.get("checkpoint") == sha256 else {}
+        plan = plan_extraction(clips, finished, args.jobs)
         request = table.request(clips, sha256)
-        if found.nothing_new and journal.note("table") == {"request": request, "files": table.stamps()}:
+        if plan.is_empty and journal.note("table") == {"request": request, "files": table.stamps()}:
             print(f"Nothing new: {args.output} has all {len(clips)} clips already")
-            return report_failures({clip.file: known[clip.file].reason for clip in clips if known[clip.file].reason})
+            results = {clip.file: finished[clip.file] for clip in clips}
+            return report_failures({file: result.reason for file, result in results.items() if result.reason})
 
-        # The network's libraries take time to load: only now are they certain to be needed.
+        # Imported only when they are needed: the network's libraries load for seconds.
         from danger_safe.embeddings.cluster import embed_on_cluster
         from danger_safe.embeddings.extractor import embed_here
         from models.engine import open_engine
@@ -65,17 +65,17 @@ def main(arguments: list[str]) -> int:
         with open_engine(args.checkpoint, args.device, args.jobs) as engine:
             if journal.begin({"checkpoint": sha256, "engine": "cluster" if args.scheduler else engine.backend}):
                 cli.warn(f"{journal.path} was made with another checkpoint or engine: starting anew")
-                found = plan_extraction(clips, {}, args.jobs)
-            print(found.describe())
-            journal.add(found.unreadable)
+                plan = plan_extraction(clips, {}, args.jobs)
+            print(plan.describe())
+            journal.add(plan.unreadable)
             batch_size = args.batch_size or engine.network.batch_size
             if args.scheduler:
                 name = embed_on_cluster(
-                    args.scheduler, found.tasks, journal, args.checkpoint, sha256, engine.info.dimensions, batch_size
+                    args.scheduler, plan.tasks, journal, args.checkpoint, sha256, engine.info.dimensions, batch_size
                 )
             else:
                 name = engine.name
-                embed_here(engine, found.tasks, journal, args.jobs, batch_size)
+                embed_here(engine, plan.tasks, journal, args.jobs, batch_size)
             info = engine.info
         seconds = time.monotonic() - started
 
@@ -94,16 +94,16 @@ def main(arguments: list[str]) -> int:
             "them is not known, and scores on them may be optimistic. Fine-tune it anew to know"
         )
     print(f"Wrote {args.output}. Next: python train_logreg_model.py --embeddings {args.output}")
-    new = sum(task.clip.file not in failures for task in found.tasks)
+    new = sum(task.clip.file not in failures for task in plan.tasks)
     print(
         f"{new} clips in {seconds:.1f} s, {new / seconds:.1f} clips per second, {len(failures)} failures "
-        f"({name}, {info.name})" + (f"; {found.known} clips were done before" if found.known else "")
+        f"({name}, {info.name})" + (f"; {plan.finished} clips were done before" if plan.finished else "")
     )
     return status
 
 
 def labelled_clips(dataset: paths.PathOrUrl) -> list[Clip]:
-    """The clips of a dataset, each of which somebody has called Danger or Safe, with the folds of their evaluation."""
+    """Return the clips of a dataset, with the folds of their evaluation. Raises UserError for a clip without label."""
     clips = read_clips(dataset)
     unlabelled = [clip.file for clip in clips if clip.label is None]
     if unlabelled:
@@ -115,7 +115,7 @@ def labelled_clips(dataset: paths.PathOrUrl) -> list[Clip]:
 
 
 def report_failures(failures: dict[str, str]) -> int:
-    """Name the clips that could not be read; returns the exit status."""
+    """Warn of each clip that could not be read; return the exit status."""
     for file, reason in failures.items():
         cli.warn(f"{file} {reason}")
     return cli.SOME_FAILED if failures else cli.DONE
@@ -132,8 +132,7 @@ def parse(arguments: list[str]):
         help="make the Parquet table a folder of parts of N clips; 0: one file")  # fmt: skip
     add("--checkpoint", default="cnn14", metavar="NAME|FILE",
         help="cnn14 (official, 327 MB), mn04 (EfficientAT's, 4 MB), compact (in the repository), mfcc (a baseline "
-            "without a "
-        "network), or a checkpoint file")  # fmt: skip
+             "without a network), or a checkpoint file")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--batch-size", type=cli.whole_number(1), default=None, metavar="N",
         help="clips of 5 s in one step (default: what suits the engine)")  # fmt: skip

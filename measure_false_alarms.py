@@ -5,22 +5,22 @@
 
 In:   audio_embeddings.csv, the sounds that it was made of, and the *_model.skops files trained on it
 Out:  rf_operating_point.png, …       false alarms per hour against dangers found, for every threshold
-      rf_model.skops, .joblib, rf_metrics.json, …  the same numbers, added, by which predict_danger.py
-                                      --max-false-alarms-per-hour chooses a threshold; what sounds like nothing in
-                                      training is told by windows from now on
-      audio_embeddings_windows.npz    what was heard, for the next time
+      rf_model.skops, .joblib, rf_metrics.json, …  the same numbers are added, so that predict_danger.py
+                                      --max-false-alarms-per-hour can choose a threshold; unknown sounds are told
+                                      by their windows from now on
+      audio_embeddings_windows.npz    embeddings of the windows, for the next run
 
-The safe sounds of the table are joined and listened to as predict_danger.py does: an hour of a new sound every few
-seconds, more than most hours hold. Each model is trained anew on each fold and tried on the others.
-Models named .joblib can run code when they are opened: give only those that you made yourself.
+The safe sounds of the table are joined, and predict_danger.py's windows slide over them. A new sound every few seconds
+is more than most real hours hold. Each model is evaluated by cross-validation, as in training.
+Opening a .joblib file can run code that is in it: give only those that you made yourself.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
-from danger_safe.core import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
                         help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip
     args = parser.parse_args(arguments)
-    # pandas, scikit-learn and matplotlib take seconds to load: what is wrong with the flags is said before.
+    # after the flags are checked: pandas, scikit-learn and matplotlib load for seconds
     from danger_safe.detection.model_file import save_model_files
     from danger_safe.embeddings.table import describe_data, read_table
     from danger_safe.embeddings.table_sounds import find_sounds, manifest_warnings, table_checkpoint
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
     files = find_models(args.models, args.output_dir)
     for file in files:
         check_overwrite(args.output_dir / f"{key_of(file)}_operating_point.png")
-        for other in (metrics_file(file), file.with_suffix(".joblib"), file.with_suffix(".skops")):
-            check_overwrite(other)
+        for output in (metrics_file(file), file.with_suffix(".joblib"), file.with_suffix(".skops")):
+            check_overwrite(output)
     models = load_models(files, table)
     sounds, checkpoint = find_sounds(table, args.dataset), table_checkpoint(table)
 
@@ -63,18 +63,18 @@ def main(arguments: list[str]) -> int:
         windows = embed_windows(table, folds, sounds, checkpoint, args.minutes, args.jobs)
         pipeline, rule = uncalibrated(saved["pipeline"]), ThresholdRule(metrics["min_recall"], metrics["max_threshold"])
         result = evaluate(pipeline, table, rule, metrics["seed"], windows, args.jobs)
-        hour = summarise_windows(result)
+        hourly = summarise_windows(result)
         novelty = add_left_out_categories(summarise_novelty(result), result, pipeline, table)
-        metrics |= hour.as_json() | {"unknown": novelty.as_json()}
+        metrics |= hourly.as_json() | {"unknown": novelty.as_json()}
         if saved.get("unknown"):
             saved["unknown"]["level"] = novelty.min_similarity
         save_model_files(file.with_suffix(".joblib"), saved)
         write_metrics(file, metrics)
         written.append(args.output_dir / f"{key_of(file)}_operating_point.png")
         draw_operating_points(written[-1], metrics["model"], describe_data(table), metrics)
-        print(f"{metrics['model']}: {hour.estimate.describe()}")
+        print(f"{metrics['model']}: {hourly.estimate.describe()}")
         print(novelty.describe())
-    minutes = hour.estimate.minutes
+    minutes = hourly.estimate.minutes
     print(
         f"Measured on {minutes:.1f} minutes of safe sound. Even without a false alarm in them, nothing below "
         f"{60 * RULE_OF_THREE / max(minutes, 1e-9):.1f} per hour would be shown (rule of three): "

@@ -22,9 +22,9 @@ was calibrated on; in most recordings they are rarer.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
-from danger_safe.core import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 import argparse

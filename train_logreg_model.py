@@ -4,22 +4,22 @@
     python train_logreg_model.py --embeddings my.csv --output-dir results --min-recall 0.98
 
 In:   audio_embeddings.csv
-Out:  logreg_model.skops           scaler and classifier, with the chosen threshold and all that was measured
+Out:  logreg_model.skops           scaler and classifier, with the chosen threshold and all metrics
       logreg_model.joblib          the same, for notebooks; opening it can run code
       logreg_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       logreg_category_recall.png   which dangers are missed?
       logreg_reliability.png       are its scores probabilities?
       logreg_metrics.json          the same numbers, for programs
 
-Scores are out of fold: no clip is judged by a model that knew its recording.
+Scores are out of fold: every clip is scored by a model that was not trained on its recording.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
-from danger_safe.core import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 from typing import TYPE_CHECKING
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def build(seed: int, jobs: int) -> "Pipeline":
-    """Strongly regularised: there are more dimensions than clips."""
+    """Return an unfitted Logistic Regression, strongly regularised: embeddings have more dimensions than there are
+    clips."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -42,7 +43,7 @@ def build(seed: int, jobs: int) -> "Pipeline":
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
+    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
 
     return run_training(flags, "logreg", "Logistic Regression", build)
 

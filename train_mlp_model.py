@@ -4,22 +4,22 @@
     python train_mlp_model.py --embeddings my.csv --output-dir results --seed 1
 
 In:   audio_embeddings.csv
-Out:  mlp_model.skops           scaler and network, with the chosen threshold and all that was measured
+Out:  mlp_model.skops           scaler and network, with the chosen threshold and all metrics
       mlp_model.joblib          the same, for notebooks; opening it can run code
       mlp_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       mlp_category_recall.png   which dangers are missed?
       mlp_reliability.png       are its scores probabilities?
       mlp_metrics.json          the same numbers, for programs
 
-Scores are out of fold: no clip is judged by a model that knew its recording.
+Scores are out of fold: every clip is scored by a model that was not trained on its recording.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
-from danger_safe.core import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 from typing import TYPE_CHECKING
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def build(seed: int, jobs: int) -> "Pipeline":
-    """One hidden layer and much weight decay. No early stopping: it would split recordings at random."""
+    """Return an unfitted MLP with one hidden layer and strong weight decay.
+
+    Early stopping is off: scikit-learn would split clips of one recording at random.
+    """
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -42,7 +45,7 @@ def build(seed: int, jobs: int) -> "Pipeline":
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
+    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
 
     return run_training(flags, "mlp", "MLP", build)
 

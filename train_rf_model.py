@@ -4,22 +4,22 @@
     python train_rf_model.py --embeddings my.csv --output-dir results --jobs 4
 
 In:   audio_embeddings.csv
-Out:  rf_model.skops           the forest, with the chosen threshold and all that was measured
+Out:  rf_model.skops           the forest, with the chosen threshold and all metrics
       rf_model.joblib          the same, for notebooks; opening it can run code
       rf_confusion_matrix.png  what it gets right and wrong, at 0.5 and at the chosen threshold
       rf_category_recall.png   which dangers are missed?
       rf_reliability.png       are its scores probabilities?
       rf_metrics.json          the same numbers, for programs
 
-Scores are out of fold: no clip is judged by a model that knew its recording.
+Scores are out of fold: every clip is scored by a model that was not trained on its recording.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where python -I does not look by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I does not add this folder
 
-from danger_safe.core import cli  # first: where a package is missing, it says what to do
+from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def build(seed: int, jobs: int) -> "Pipeline":
-    """Trees split on one number at a time: no scaler needed."""
+    """Return an unfitted Random Forest. Trees split on one feature at a time, so no scaler is needed."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
 
@@ -42,7 +42,7 @@ def build(seed: int, jobs: int) -> "Pipeline":
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # scikit-learn takes seconds to load: once the flags are right
+    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
 
     return run_training(flags, "rf", "Random Forest", build)
 

@@ -1,5 +1,4 @@
-"""The body of the train scripts (read the table, evaluate, fit on everything, save), and how later steps find
-models."""
+"""The body of the train scripts (read the table, cross-validate, fit on all clips, save), and loading saved models."""
 
 import json
 import platform
@@ -37,19 +36,19 @@ PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
 def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[int, int], Pipeline]) -> int:
-    """The body of a train script; returns the exit status.
+    """Train, evaluate and save one classifier; return the exit status.
 
     Args:
-        flags: of the command line.
-        key: how the names of its files begin.
-        title: the model's name in words.
-        build: the unfitted Pipeline, from a seed and the number of cores.
+        flags: the command line.
+        key: prefix of the output files' names (``rf``).
+        title: the model's name in output (``Random Forest``).
+        build: returns the unfitted Pipeline for a seed and a number of cores.
     """
     for name in OUTPUTS:
         check_overwrite(flags.output_dir / f"{key}_{name}")
     table = read_table(flags.embeddings)
-    older = manifest_warnings(table)
-    if not _can_predict(table):
+    warnings = manifest_warnings(table)
+    if not _has_known_network(table):
         print(
             f"{table.path} names no network of this project: predict_danger.py will not be able to use the model. "
             "From Python, load_detector(model, embed=FUNCTION) can (docs/api.md)",
@@ -65,41 +64,49 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
         sigmoid = fit_sigmoid(result.values, table.labels)
         model = calibrated(pipeline, sigmoid, table.features, table.labels)
         novelty = fit_novelty(table.features)
-        unknown = summarise_novelty(result)
-    warnings = older + collect_warnings(report, seen)
+        novelty_report = summarise_novelty(result)
+    warnings += collect_warnings(report, seen)
 
     model_file = flags.output_dir / f"{key}_model.joblib"
     metrics = report.as_json() | {"model": title, "seen": seen, **asdict(result.rule), "seed": flags.seed}
-    metrics |= {"warnings": warnings, "unknown": unknown.as_json(), "table_sha256": table.sha256}
+    metrics |= {"warnings": warnings, "unknown": novelty_report.as_json(), "table_sha256": table.sha256}
     written = save_model(model_file, model, novelty, table, metrics)
     write_metrics(model_file, metrics)
-    picture = flags.output_dir / f"{key}_confusion_matrix.png"
-    recall, reliability = (flags.output_dir / f"{key}_{name}.png" for name in ("category_recall", "reliability"))
+
     from danger_safe.reports.category_plot import draw_category_recall
     from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
 
-    draw_confusion(picture, title, describe_data(table), metrics)
-    draw_category_recall(recall, title, describe_data(table), result)
-    draw_reliability(
-        reliability, title, describe_data(table), result, report.calibration_before, report.calibration_after
-    )
-    as_text = classification_text(table.labels, result.scores, result.threshold)
-    print_summary(title, describe_data(table), report, as_text, unknown, seen)
-    print(f"Wrote {', '.join(map(str, [*written, picture, recall, reliability]))}")
+    names = ("confusion_matrix", "category_recall", "reliability")
+    pictures = [flags.output_dir / f"{key}_{name}.png" for name in names]
+    data = describe_data(table)
+    draw_confusion(pictures[0], title, data, metrics)
+    draw_category_recall(pictures[1], title, data, result)
+    draw_reliability(pictures[2], title, data, result, report.calibration_before, report.calibration_after)
+    classification = classification_text(table.labels, result.scores, result.threshold)
+    print_summary(title, data, report, classification, novelty_report, seen)
+    print(f"Wrote {', '.join(map(str, [*written, *pictures]))}")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE
 
 
-def _can_predict(table: EmbeddingTable) -> bool:
-    """Whether predict_danger.py can have the network that the embeddings come from."""
+def _has_known_network(table: EmbeddingTable) -> bool:
+    """Whether predict_danger.py can load the network that the embeddings come from."""
     return table.checkpoint["name"] in NAMES or bool(table.info.get("made_of", {}).get("checkpoint"))
 
 
 def save_model(
     path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict
 ) -> list[Path]:
-    """Write a model as a plain dict, in both formats of model_file.py; their paths."""
+    """Write a model as a plain dict, in both formats of model_file.py; return the paths.
+
+    Args:
+        path: the .joblib file.
+        model: the fitted, calibrated Pipeline.
+        novelty: the fitted novelty rule.
+        table: the clips that the model was trained on.
+        metrics: what *_metrics.json holds.
+    """
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
@@ -111,22 +118,22 @@ def save_model(
 
 
 def metrics_file(model_file: Path) -> Path:
-    """rf_metrics.json beside rf_model.skops."""
+    """Return the path of a model's metrics: rf_metrics.json beside rf_model.skops."""
     return model_file.with_name(key_of(model_file) + "_metrics.json")
 
 
 def write_metrics(model_file: Path, metrics: dict) -> None:
-    """Write a model's numbers for programs."""
+    """Write a model's metrics as JSON."""
     atomic_write_text(metrics_file(model_file), json.dumps(MADE_BY | metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def key_of(model_file: Path) -> str:
-    """``rf`` for rf_model.skops."""
+    """Return the prefix of a model's file names: ``rf`` for rf_model.skops."""
     return model_file.stem.removesuffix("_model")
 
 
 def find_models(models: list[Path] | None, folder: Path) -> list[Path]:
-    """The models that were named, or every *_model.skops in a folder. Raises UserError where there are none."""
+    """Return the given models or, without any, every *_model.skops in a folder. Raises UserError if there are none."""
     files = list(dict.fromkeys(models or [])) or sorted(folder.glob("*_model.skops"))
     if not files:
         raise UserError(
@@ -137,36 +144,36 @@ def find_models(models: list[Path] | None, folder: Path) -> list[Path]:
 
 
 def load_models(files: list[Path], table: EmbeddingTable) -> list[tuple[Path, dict]]:
-    """Saved models that were trained on this very table. Raises UserError that names those that were not."""
+    """Load models that were trained on exactly this table. Raises UserError that names those that were not."""
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
     categories = categories_by_label(table)
-    if others := [file.name for file, saved in models if saved["categories"] != categories]:
+    if mismatched := [file.name for file, saved in models if saved["categories"] != categories]:
         mapping = "; ".join(f"{label}: {', '.join(names)}" for label, names in categories.items())
         raise UserError(
-            f"{', '.join(others)}: trained with another mapping than {table.path} has ({mapping}). Train again"
+            f"{', '.join(mismatched)}: trained with another mapping than {table.path} has ({mapping}). Train again"
         )
-    if older := [file.name for file, saved in models if saved["metrics"].get("table_sha256") != table.sha256]:
-        raise UserError(f"{', '.join(older)}: trained on another state of {table.path} than it has now. Train again")
+    if outdated := [file.name for file, saved in models if saved["metrics"].get("table_sha256") != table.sha256]:
+        raise UserError(f"{', '.join(outdated)}: trained on another state of {table.path} than it has now. Train again")
     return models
 
 
 def categories_by_label(table: EmbeddingTable) -> dict[str, list[str]]:
-    """The table's mapping: {"Safe": […], "Danger": […]}."""
+    """Return the table's mapping: {"Safe": […], "Danger": […]}."""
     return {name: sorted(set(table.clips["category"][table.labels == label])) for label, name in enumerate(LABEL_NAMES)}
 
 
 def print_summary(
-    title: str, data: str, report: Report, classification: str, unknown: NoveltyReport, seen: int
+    title: str, data: str, report: Report, classification: str, novelty: NoveltyReport, seen: int
 ) -> None:
-    """The same numbers as in *_metrics.json, as a table.
+    """Print the numbers of *_metrics.json as a table.
 
     Args:
         title: the model's name.
-        data: what it was evaluated on, in words.
-        report: how well it does.
-        classification: scikit-learn's classification report.
-        unknown: what the novelty rule costs.
-        seen: how many clips the network was trained on.
+        data: description of the clips.
+        report: the evaluation's numbers.
+        classification: scikit-learn's classification report, as text.
+        novelty: known sounds that the novelty rule calls Unknown.
+        seen: number of clips that the network was trained on.
     """
     threshold = f"{report.threshold:.3f}"
     columns = ((report.at_half, "at 0.5"), (report.at_threshold, f"at {threshold}"))
@@ -178,8 +185,8 @@ def print_summary(
         print(f"{name.replace('_', ' '):<20}{cells}")
     print(f"{'roc auc':<20}{_cell(report.roc_auc):>22}")
     print(f"{'average precision':<20}{_cell(report.average_precision):>22}")
-    for at, words in columns:
-        print(_outcome(at, words))
+    for at, heading in columns:
+        print(_outcome(at, heading))
     print(f"scikit-learn's classification report at {threshold}:\n{classification}")
     print(category_table({title: report.categories}))
     before, after = report.calibration_before, report.calibration_after
@@ -190,17 +197,17 @@ def print_summary(
     print(f"The threshold {report.threshold_rule}")
     if seen:
         print(f"NO ESTIMATE for new recordings: the network was trained on {seen} of these clips")
-    where = "On clips that it knows" if seen else "On new recordings like these"
-    print(f"{where}: {report.estimate.describe()}; 95 % intervals over recordings")
-    print(unknown.describe())
+    basis = "On clips that it was trained on" if seen else "On new recordings like these"
+    print(f"{basis}: {report.estimate.describe()}; 95 % intervals over recordings")
+    print(novelty.describe())
     print(f"majority baseline: {report.majority_baseline:.1%} accuracy. Values: all clips (mean ± std over folds)")
 
 
-def _outcome(at: ThresholdReport, words: str) -> str:
+def _outcome(at: ThresholdReport, heading: str) -> str:
     (true_safe, false_alarms), (missed, found) = at.confusion
     safe = f"{true_safe} safe clips left alone (TN), {false_alarms} false alarms (FP)"
-    return f"{words}: {found} dangers found (TP), {missed} MISSED (FN); {safe}"
+    return f"{heading}: {found} dangers found (TP), {missed} MISSED (FN); {safe}"
 
 
-def _cell(number: Spread) -> str:
-    return f"{number.all:.3f} ({number.mean:.3f} ± {number.std:.3f})"
+def _cell(spread: Spread) -> str:
+    return f"{spread.all:.3f} ({spread.mean:.3f} ± {spread.std:.3f})"

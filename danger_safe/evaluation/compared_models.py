@@ -1,4 +1,4 @@
-"""Saved models evaluated again, side by side, as compare_models.py does: each is trained anew on each fold."""
+"""Cross-validate saved models again, side by side, for compare_models.py."""
 
 import math
 import time
@@ -17,62 +17,77 @@ from danger_safe.evaluation.thresholds import ThresholdRule
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A classifier, trained anew on each fold of one table."""
+    """A classifier, cross-validated on one table."""
 
     title: str
-    file: Path | None  # the model; None for a baseline, of which no model is saved and none is recommended
+    file: Path | None  # the saved model; None for a baseline, which is never recommended
     result: Evaluation
     report: Report
-    seconds: float  # of the cross-validation
-    seconds_per_thousand: float  # clips, once their embeddings are there; NaN for a baseline
-    per_hour: dict  # false alarms, as measure_false_alarms.py has them; empty where it was not run
+    seconds: float  # duration of the cross-validation
+    seconds_per_thousand: float  # prediction time for 1,000 clips whose embeddings exist; NaN for a baseline
+    per_hour: dict  # false alarms, as in *_metrics.json; empty unless measure_false_alarms.py was run
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the same classifier on embeddings of the baseline table."""
+        return self.file is None
 
 
 def evaluate_all(
     models: list[tuple[Path, dict]], table: EmbeddingTable, baseline: EmbeddingTable | None, jobs: int
 ) -> list[ComparedModel]:
-    """Every model on the table and, where there is a baseline, the same classifiers on that."""
-    contestants: list[ComparedModel] = []
+    """Cross-validate every model on the table and, if there is a baseline table, the same classifiers on that."""
+    compared: list[ComparedModel] = []
     for embeddings in (table, baseline) if baseline else (table,):
+        is_baseline = embeddings is baseline
         for file, saved in models:
-            settings, is_own = saved["metrics"], embeddings is table
+            settings = saved["metrics"]
             rule = ThresholdRule(settings["min_recall"], settings["max_threshold"])
-            began = time.perf_counter()
+            started = time.perf_counter()
             result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], jobs=jobs)
-            seconds = time.perf_counter() - began
-            title = settings["model"] if is_own else f"{settings['model']} on {embeddings.checkpoint['name']}"
-            if title in [contestant.title for contestant in contestants]:
+            seconds = time.perf_counter() - started
+            title = f"{settings['model']} on {embeddings.checkpoint['name']}" if is_baseline else settings["model"]
+            if title in [model.title for model in compared]:
                 title += f" ({file})"
-            speed = seconds_per_thousand(saved["pipeline"], table.features) if is_own else math.nan
-            per_hour = settings.get("per_hour", {}) if is_own else {}
-            report = summarise(result)
-            contestants.append(ComparedModel(title, file if is_own else None, result, report, seconds, speed, per_hour))
-    return contestants
+            compared.append(
+                ComparedModel(
+                    title=title,
+                    file=None if is_baseline else file,
+                    result=result,
+                    report=summarise(result),
+                    seconds=seconds,
+                    seconds_per_thousand=(
+                        math.nan if is_baseline else seconds_per_thousand(saved["pipeline"], table.features)
+                    ),
+                    per_hour={} if is_baseline else settings.get("per_hour", {}),
+                )
+            )
+    return compared
 
 
 def seconds_per_thousand(pipeline: Pipeline, features: np.ndarray) -> float:
-    """How long a model takes for a thousand clips, once their embeddings are there: the best of three times."""
+    """Return the prediction time for a thousand clips whose embeddings exist, the best of three runs."""
     thousand = np.resize(features, (1000, features.shape[1]))
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        started = time.perf_counter()
         pipeline.predict_proba(thousand)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     return min(seconds)
 
 
-def comparison_row(contestant: ComparedModel) -> dict[str, str | float]:
-    """A row of model_comparison.csv."""
-    report, file = contestant.report, contestant.file
+def comparison_row(model: ComparedModel) -> dict[str, str | float]:
+    """Return a model's row of model_comparison.csv."""
+    report, file = model.report, model.file
     row: dict[str, str | float] = {
-        "model": contestant.title,
+        "model": model.title,
         "file": file.name if file else "",
         "roc_auc": report.roc_auc.all,
         "avg_precision": report.average_precision.all,
         "brier": report.calibration_after.brier,
         "calibration_error": report.calibration_after.calibration_error,
         "threshold": report.threshold,
-        "false_alarms_per_hour": contestant.per_hour["false_alarms_per_hour"][0] if contestant.per_hour else math.nan,
+        "false_alarms_per_hour": model.per_hour["false_alarms_per_hour"][0] if model.per_hour else math.nan,
     }
     for at, ending in ((report.at_half, "@0.5"), (report.at_threshold, "@threshold")):
         row["accuracy" + ending] = at.accuracy.all
@@ -81,9 +96,9 @@ def comparison_row(contestant: ComparedModel) -> dict[str, str | float]:
         row["f1" + ending] = at.f1.all
         counts = [count for true in at.confusion for count in true]
         row |= {name + ending: count for name, count in zip(("TN", "FP", "FN", "TP"), counts, strict=True)}
-    row |= {f"recall of {name}": found.at_threshold for name, found in report.categories.items()}
+    row |= {f"recall of {name}": recall.at_threshold for name, recall in report.categories.items()}
     return row | {
-        "cross_validation_s": contestant.seconds,
+        "cross_validation_s": model.seconds,
         "model_MB": file.stat().st_size / 1e6 if file else math.nan,
-        "s_per_1000_clips": contestant.seconds_per_thousand,
+        "s_per_1000_clips": model.seconds_per_thousand,
     }

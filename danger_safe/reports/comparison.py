@@ -1,4 +1,4 @@
-"""What compare_models.py prints and writes: one table, pictures, the page of mistakes."""
+"""Write the outputs of compare_models.py: a table, pictures, the page of mistakes."""
 
 from pathlib import Path
 
@@ -16,32 +16,30 @@ from danger_safe.reports.mistakes_page import write_mistakes
 
 
 def write_comparison(
-    folder: Path, table: EmbeddingTable, contestants: list[ComparedModel], dataset: PathOrUrl | None
+    folder: Path, table: EmbeddingTable, models: list[ComparedModel], dataset: PathOrUrl | None
 ) -> list[Path]:
-    """Print and draw the comparison; returns the files that were written."""
-    comparison = pd.DataFrame([comparison_row(contestant) for contestant in contestants]).sort_values(
-        "roc_auc", ascending=False
-    )
+    """Print and draw the comparison; return the files that were written."""
+    comparison = pd.DataFrame([comparison_row(model) for model in models]).sort_values("roc_auc", ascending=False)
     names = ("model_comparison.png", "model_comparison.csv", "model_confusion_matrices.png")
     picture, table_file, matrices = (folder / name for name in names)
     with atomic_path(table_file) as part:
         comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    results = {contestant.title: contestant.result for contestant in contestants}
+    results = {model.title: model.result for model in models}
     draw_comparison(picture, describe_data(table), results)
     draw_confusions(matrices, describe_data(table), results)
 
-    counted = [name for name in comparison if name[:3] in ("TN@", "FP@", "FN@", "TP@") or name.startswith("recall of ")]
-    shown = comparison.drop(columns=["file", *counted]).set_index("model").T  # measures down, models across
-    print(shown.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
-    at_half = {contestant.title: contestant.report.at_half.confusion for contestant in contestants}
-    at_threshold = {contestant.title: contestant.report.at_threshold.confusion for contestant in contestants}
+    counts = [name for name in comparison if name[:3] in ("TN@", "FP@", "FN@", "TP@") or name.startswith("recall of ")]
+    metrics = comparison.drop(columns=["file", *counts]).set_index("model").T  # metrics down, models across
+    print(metrics.to_string(header=True, float_format=lambda value: f"{value:.3f}"))
+    at_half = {model.title: model.report.at_half.confusion for model in models}
+    at_threshold = {model.title: model.report.at_threshold.confusion for model in models}
     print(matrices_side_by_side(at_half, at_threshold))
-    own = [contestant for contestant in contestants if contestant.file]
-    print(category_table({contestant.title: contestant.report.categories for contestant in own}))
-    per_hour = {c.title: Estimate(*c.per_hour["at_min_recall"]) for c in own if c.per_hour}
-    titles = [contestant.title for contestant in own]
+    saved_models = [model for model in models if not model.is_baseline]
+    print(category_table({model.title: model.report.categories for model in saved_models}))
+    per_hour = {model.title: Estimate(*model.per_hour["at_min_recall"]) for model in saved_models if model.per_hour}
+    titles = [model.title for model in saved_models]
     recommendation = recommend(results, titles, per_hour)
     for line in [*recommendation.differences, recommendation.sentence]:
         print(line)
-    print(f"majority baseline: {contestants[-1].report.majority_baseline:.1%} accuracy")
+    print(f"majority baseline: {models[-1].report.majority_baseline:.1%} accuracy")
     return [picture, table_file, matrices, *write_mistakes(folder, table, results, titles, dataset)]
