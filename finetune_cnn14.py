@@ -1,4 +1,4 @@
-"""Optional: train the network itself on your own sounds, on from a checkpoint or from scratch.
+"""Optional: train the network itself on your own sounds, starting from a checkpoint or from scratch.
 
     python finetune_cnn14.py --dataset my_sounds --checkpoint compact --output my_cnn14.pth
     python finetune_cnn14.py --dataset my_sounds --checkpoint compact --target label
@@ -9,9 +9,9 @@ Out:  my_cnn14.pth            a checkpoint for extractEmbeddingCnn14.py --checkp
                               settings, scores, licence and fingerprints of its training clips
       my_cnn14_learning.png   loss and validation score of every epoch
 
-From a checkpoint, the new last layer learns alone first, then everything at a lower learning rate. The best epoch on
-held-out recordings is kept, and training stops when none was better for --patience epochs. Killed, the same command
-goes on where it was: the state lies beside the output.
+From a checkpoint, the new last layer is trained alone first, then all layers at a lower learning rate. The epoch with
+the best score on held-out recordings is kept; training stops after --patience epochs without a better one. After an
+interruption the same command resumes from the state beside the output.
 """
 
 import sys
@@ -37,13 +37,13 @@ from danger_safe.data.fingerprint import fingerprint
 from danger_safe.data.splits import split
 from models.checkpoint_files import checkpoint_path, expected_path
 
-SCRATCH_LEARNING_RATE, FINETUNE_LEARNING_RATE = 2e-3, 2e-4  # at their highest
-MN04_LEARNING_RATE = 6e-5  # as EfficientAT's authors fine-tune it
-HEAD_EPOCHS = 5  # of the last layer alone, from a checkpoint
+SCRATCH_LEARNING_RATE, FINETUNE_LEARNING_RATE = 2e-3, 2e-4  # peak values
+MN04_LEARNING_RATE = 6e-5  # peak value; the one that EfficientAT's authors fine-tune with
+HEAD_EPOCHS = 5  # epochs that train the last layer alone, from a checkpoint
 DROPOUT = (0.0, 0.2)
-DANGER_WEIGHT = 0.5  # --dangers
-HALF_SAMPLE_RATE = SAMPLE_RATE // 2  # is enough for networks that hear nothing above 8 kHz
-MIN_CLIPS_PER_CATEGORY = 32  # of a category in an epoch, by default
+DANGER_WEIGHT = 0.5  # weight of the danger loss, with --dangers
+HALF_SAMPLE_RATE = SAMPLE_RATE // 2  # Hz; enough for networks whose mel bands end at 8 kHz
+MIN_CLIPS_PER_CATEGORY = 32  # clips of one category in an epoch, by default
 
 
 def main(arguments: list[str]) -> int:
@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
     state_file = args.output.with_name(args.output.name + ".training")
     for file in (args.output, picture, state_file):
         check_overwrite(file)
+
+    # Clips, classes and the held-out recordings
     clips = [clip for folder in args.dataset for clip in read_clips(folder)]
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
@@ -67,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if args.holdout_fold == "auto" and not val_clips:
         cli.warn("too few recordings to hold some out: all epochs are done, and no score tells how good the result is")
 
-    # PyTorch and matplotlib take seconds to load, and what is wrong with the sounds is said before.
+    # after the clips are checked: PyTorch and matplotlib load for seconds
     import numpy as np
     import torch
 
@@ -80,9 +82,10 @@ def main(arguments: list[str]) -> int:
     from models.compact import CompactNet
     from models.torch_network import choose_device
 
+    # The network
     torch.manual_seed(args.seed)
     fingerprints: set[str] = set()
-    same_classes = False  # as the checkpoint: its last layer goes on
+    same_classes = False  # whether the checkpoint has these classes, so that its last layer is kept
     if scratch:
         model = CompactNet(len(classes), args.width, dropout=DROPOUT)
     else:
@@ -95,75 +98,80 @@ def main(arguments: list[str]) -> int:
             model.dropout = DROPOUT
         else:
             model.replace_last_layer(len(classes))
+
+    # Settings
     counts = Counter(names[clip] for clip in train_clips)
     device = choose_device(args.device)
     precision = best_precision(device) if args.precision == "auto" else args.precision
     settings = Settings(
         epochs=args.epochs, seed=args.seed, batch_size=args.batch_size,
         per_category=args.per_category or max(MIN_CLIPS_PER_CATEGORY, round(median(counts.values()))),
-        learning_rate=args.learning_rate or usual_learning_rate(scratch, model.settings),
+        learning_rate=args.learning_rate or default_learning_rate(scratch, model.settings),
         head_epochs=0 if scratch or same_classes else min(HEAD_EPOCHS, args.epochs - 1), frozen_norms=not scratch,
         class_weights=args.balance == "weights", patience=args.patience if val_clips else 0, precision=precision,
-        danger_weight=DANGER_WEIGHT if dangerous else 0.0,
-        corruption_p=args.bad_recordings,
+        danger_weight=DANGER_WEIGHT if dangerous else 0.0, corruption_p=args.bad_recordings,
     )  # fmt: skip
 
+    # Waveforms
     sample_rate = HALF_SAMPLE_RATE if model.front_end.supports_half_rate else SAMPLE_RATE
     store = WaveformStore(train_clips, sample_rate)
     val_store = WaveformStore([clip for clip in val_clips if names[clip] in classes], sample_rate)
-    if untaught := set(classes) - {names[clip] for clip in store.clips}:
-        file, reason = next(failure for failure in store.failures)
-        raise UserError(f"no clip of {', '.join(sorted(untaught))} could be read to learn from; {file} {reason}")
+    if empty_classes := set(classes) - {names[clip] for clip in store.clips}:
+        file, reason = store.failures[0]
+        raise UserError(f"no clip of {', '.join(sorted(empty_classes))} could be read to learn from; {file} {reason}")
     targets = np.array([classes.index(names[clip]) for clip in store.clips])
     val = None
     if len(val_store):
         val = ValidationSet(val_store, np.array([classes.index(names[clip]) for clip in val_store.clips]))
     print(f"{len(store)} clips, {len(classes)} classes, {len(val_store)} clips held out, {precision} on {device}")
 
+    # Training
     dangers = np.isin(classes, sorted(dangerous)) if dangerous else None
-    run = Training(model, store, targets, settings, state_file, device, val, dangers)
-    if run.epoch:
-        print(f"Going on after epoch {run.epoch}, from {state_file}")
-    with tqdm(total=args.epochs, initial=run.epoch, desc="Training", unit="epoch", file=sys.stderr) as bar:
+    training = Training(model, store, targets, settings, state_file, device, val, dangers)
+    if training.epoch:
+        print(f"Going on after epoch {training.epoch}, from {state_file}")
+    with tqdm(total=args.epochs, initial=training.epoch, desc="Training", unit="epoch", file=sys.stderr) as bar:
 
-        def after_epoch(run: Training) -> None:
-            bar.update(run.epoch - bar.n)
-            shown = {"loss": "loss", "held_out_balanced_accuracy": "held out"}
-            bar.set_postfix({word: f"{run.history[-1][k]:.3f}" for k, word in shown.items() if k in run.history[-1]})
+        def after_epoch(training: Training) -> None:
+            bar.update(training.epoch - bar.n)
+            labels = {"loss": "loss", "held_out_balanced_accuracy": "held out"}
+            latest = training.history[-1]
+            bar.set_postfix({label: f"{latest[key]:.3f}" for key, label in labels.items() if key in latest})
 
-        network = run.run(after_epoch)
+        network = training.run(after_epoch)
 
+    # Results
     fingerprints |= {fingerprint(clip.path) for clip in store.clips}
     save_checkpoint(
         args.output, network.to("cpu"), categories=classes, fingerprints=fingerprints,
-        licence=args.licence, training=run.describe() | {"started_from": Path(args.checkpoint).name},
+        licence=args.licence, training=training.describe() | {"started_from": Path(args.checkpoint).name},
     )  # fmt: skip
-    draw_learning(picture, run.history, run.best_epoch, len(classes))
+    draw_learning(picture, training.history, training.best_epoch, len(classes))
     state_file.unlink(missing_ok=True)
     failures = store.failures + val_store.failures
     for file, reason in failures:
         cli.warn(f"{file} {reason}")
     if val:
-        best = run.history[run.best_epoch - 1]
+        best = training.history[training.best_epoch - 1]
         print(
-            f"best epoch {run.best_epoch}: {best['held_out_balanced_accuracy']:.1%} balanced accuracy on "
+            f"best epoch {training.best_epoch}: {best['held_out_balanced_accuracy']:.1%} balanced accuracy on "
             f"{len(val_store)} clips of other recordings, {len(classes)} classes (chance: {1 / len(classes):.1%})"
         )
-    minutes = sum(epoch["seconds"] for epoch in run.history) / 60
-    print(f"Wrote {args.output} and {picture} after {run.epoch} epochs, {minutes:.1f} minutes")
+    minutes = sum(epoch["seconds"] for epoch in training.history) / 60
+    print(f"Wrote {args.output} and {picture} after {training.epoch} epochs, {minutes:.1f} minutes")
     print(f"Next: python extractEmbeddingCnn14.py --checkpoint {args.output}")
     return cli.SOME_FAILED if failures else cli.DONE
 
 
-def usual_learning_rate(scratch: bool, settings: dict) -> float:
-    """The learning rate at its highest, of a network with these settings."""
+def default_learning_rate(scratch: bool, settings: dict) -> float:
+    """Return the peak learning rate for a network with these settings."""
     if scratch:
         return SCRATCH_LEARNING_RATE
     return MN04_LEARNING_RATE if settings.get("network") == "mn04" else FINETUNE_LEARNING_RATE
 
 
 def class_names(clips: list[Clip], target: str, same: dict[str, str]) -> dict[Clip, str]:
-    """The class that each clip teaches: Safe or Danger, or its category (by its other name, where it has one)."""
+    """Return the class of each clip: Safe or Danger, or its category, renamed by ``same`` if that has it."""
     if target == "category":
         return {clip: same.get(clip.category, clip.category) for clip in clips}
     unlabelled = [clip.file for clip in clips if clip.label is None]
@@ -176,46 +184,36 @@ def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", default=[Path("dataset")], metavar="DIR", help="folders of sounds")
-    add(
-        "--checkpoint",
-        default="compact",
-        metavar="NAME|FILE",
-        help="where to start: compact, mn04, cnn14, a file, or none",
-    )
+    add("--checkpoint", default="compact", metavar="NAME|FILE",
+        help="where to start: compact, mn04, cnn14, a file, or none")  # fmt: skip
     add("--output", type=Path, default=Path("my_cnn14.pth"), metavar="FILE", help="checkpoint to write")
     add("--epochs", type=cli.whole_number(1), default=60, metavar="N", help="passes through the clips, at most")
-    add(
-        "--width",
-        type=cli.whole_number(1, 256),
-        default=16,
-        metavar="N",
-        help="channels of the first block (from scratch)",
-    )
+    add("--width", type=cli.whole_number(1, 256), default=16, metavar="N",
+        help="channels of the first block (from scratch)")  # fmt: skip
     add("--target", choices=("label", "category"), default="category", help="what to learn")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
-    add("--holdout-fold", type=fold, default="auto", metavar="N", help="fold to hold out, auto (the last, or a fifth "
-        "of the recordings), or none")  # fmt: skip
+    add("--holdout-fold", type=fold, default="auto", metavar="N",
+        help="fold to hold out, auto (the last, or a fifth of the recordings), or none")  # fmt: skip
     add("--patience", type=cli.whole_number(0), default=20, metavar="N",
-    help="stop when so many epochs were no better; "
-        "0: do all epochs")  # fmt: skip
-    add("--balance", choices=("clips", "weights"), default="clips", help="clips: every category is heard equally "
-        "often; "
-        "weights: every clip once an epoch, small categories weigh more")  # fmt: skip
+        help="stop after so many epochs without a better score; 0: do all epochs")  # fmt: skip
+    add("--balance", choices=("clips", "weights"), default="clips",
+        help="clips: as many clips of every category in an epoch; "
+             "weights: every clip once an epoch, small categories weigh more")  # fmt: skip
     add("--bad-recordings", type=cli.fraction, default=0.5, metavar="R",
-    help="fraction of the sounds that are heard as phones, "
-        "noise, small rooms and MP3 leave them")  # fmt: skip
-    add("--dangers", type=Path, nargs="+", default=[], metavar="FILE", help="TOML files like dataset/categories.toml: "
-        "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
+        help="fraction of the sounds that are made as bad as phones, noise, small rooms and MP3 make them")  # fmt: skip
+    add("--dangers", type=Path, nargs="+", default=[], metavar="FILE",
+        help="TOML files like dataset/categories.toml: "
+             "to take one of their dangers for a safe sound counts more than other mistakes")  # fmt: skip
     add("--same", type=Path, default=None, metavar="FILE", help='TOML: categories that mean another, dog_bark = "dog"')
     add("--per-category", type=cli.whole_number(1, 100_000), default=None, metavar="N",
-    help="clips of one category in an epoch "
-        f"(default: as many as the middle category has, at least {MIN_CLIPS_PER_CATEGORY})")  # fmt: skip
+        help="clips of one category in an epoch "
+             f"(default: the median over the categories, at least {MIN_CLIPS_PER_CATEGORY})")  # fmt: skip
     add("--batch-size", type=cli.whole_number(2), default=32, metavar="N", help="clips in one step")
-    add("--learning-rate", "--rate", type=cli.fraction, default=None, metavar="R", help="learning rate at its highest "
-        f"(default: {SCRATCH_LEARNING_RATE} from scratch, {FINETUNE_LEARNING_RATE} from a checkpoint, "
-        f"{MN04_LEARNING_RATE} from mn04)")  # fmt: skip
+    add("--learning-rate", "--rate", type=cli.fraction, default=None, metavar="R",
+        help=f"peak learning rate (default: {SCRATCH_LEARNING_RATE} from scratch, {FINETUNE_LEARNING_RATE} from a "
+             f"checkpoint, {MN04_LEARNING_RATE} from mn04)")  # fmt: skip
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 where it is fast")
-    add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
+    add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="seed of everything random")
     add("--licence", default="unstated", metavar="TEXT", help="licence of the result, kept in the checkpoint")
     args = parser.parse_args(arguments)
     if args.output.suffix != ".pth":
@@ -230,7 +228,7 @@ def parse(arguments: list[str]):
 
 
 def fold(text: str) -> str:
-    """An argparse type: a fold's number, auto or none."""
+    """Parse a fold's number, ``auto`` or ``none`` (an argparse type)."""
     return text if text in ("auto", "none") else str(int(text))
 
 

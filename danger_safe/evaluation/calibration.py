@@ -1,11 +1,11 @@
-"""Scores that are probabilities: of a hundred clips that get 0.8, about eighty are dangers.
+"""Calibrated scores: of a hundred clips with a score of 0.8, about eighty are dangers.
 
-    sigmoid = fit_sigmoid(values, labels)        # values of clips that the classifier had not learnt from
+    sigmoid = fit_sigmoid(values, labels)        # decision values of clips that the classifier was not trained on
     model = calibrated(pipeline, sigmoid, features, labels)
 
-A classifier's own scores are no probabilities: balanced class weights alone shift them. A sigmoid (Platt 1999) fitted
-on scores of clips that the classifier had not seen turns them into such; it is scikit-learn's own and stays part of the
-pipeline that is saved. Probabilities hold where dangers are as frequent as in the training data.
+A classifier's raw scores are not probabilities; balanced class weights alone shift them. A sigmoid (Platt 1999), fitted
+on out-of-fold scores, maps them to probabilities. It is scikit-learn's and becomes a part of the saved pipeline. The
+probabilities hold as long as dangers are as frequent as in the training data.
 """
 
 from dataclasses import dataclass
@@ -18,59 +18,66 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from sklearn.pipeline import Pipeline
 
-BINS = 10  # groups of equally many clips, over which the calibration error is a mean
+BINS = 10  # groups of equal size that the calibration error is averaged over
 
 
 @dataclass(frozen=True)
 class Calibration:
     """How far scores are from probabilities; 0 is perfect."""
 
-    brier: float  # mean squared error of the probability
-    calibration_error: float  # mean distance between mean score and fraction of dangers (expected calibration error)
+    brier: float  # Brier score: mean squared error of the probability
+    calibration_error: float  # expected calibration error
 
 
 def fit_sigmoid(values: np.ndarray, labels: np.ndarray):
-    """scikit-learn's sigmoid from ``decision_values``, (clips,), to probabilities of Danger: its ``predict`` does
-    it."""
-    as_they_are = LogisticRegression()  # a classifier whose decisions are what it is given
-    as_they_are.coef_, as_they_are.intercept_, as_they_are.classes_ = np.ones((1, 1)), np.zeros(1), np.array([0, 1])
-    return _calibrated(as_they_are, values[:, None], labels).calibrated_classifiers_[0].calibrators[0]
+    """Fit scikit-learn's sigmoid, whose ``predict`` maps ``decision_values``, (clips,), to probabilities of Danger."""
+    identity = LogisticRegression()  # a classifier whose decision value is its input
+    identity.coef_, identity.intercept_, identity.classes_ = np.ones((1, 1)), np.zeros(1), np.array([0, 1])
+    return _calibrated(identity, values[:, None], labels).calibrated_classifiers_[0].calibrators[0]
 
 
 def calibrated(model: Pipeline, sigmoid, features: np.ndarray, labels: np.ndarray) -> Pipeline:
-    """The fitted ``model`` with a sigmoid after its classifier. ``features`` and ``labels`` are those it was fitted
-    on."""
-    *before, (name, classifier) = model.steps
-    for _, step in before:
-        features = step.transform(features)
-    last = _calibrated(classifier, features, labels)  # on scores that are too sure: only its sigmoid is of those
-    last.calibrated_classifiers_[0].calibrators[0] = sigmoid
-    return Pipeline([*before, (name, last)])
+    """Return the fitted ``model`` with ``sigmoid`` after its classifier.
+
+    Args:
+        model: a fitted Pipeline.
+        sigmoid: as returned by ``fit_sigmoid``.
+        features: (clips, dimensions), what the model was fitted on.
+        labels: (clips,), what the model was fitted on.
+    """
+    *transformers, (name, classifier) = model.steps
+    for _, transformer in transformers:
+        features = transformer.transform(features)
+    wrapped = _calibrated(classifier, features, labels)
+    wrapped.calibrated_classifiers_[0].calibrators[0] = sigmoid  # the one fitted on training scores is overconfident
+    return Pipeline([*transformers, (name, wrapped)])
 
 
 def _calibrated(classifier: ClassifierMixin, features: np.ndarray, labels: np.ndarray) -> CalibratedClassifierCV:
-    every = np.arange(len(labels))  # a classifier that is fitted already needs no folds, nor five clips of each label
+    """Wrap a fitted classifier in a CalibratedClassifierCV whose sigmoid is fitted on ``features``."""
+    # The classifier is fitted already, so one "fold" of all clips serves; real folds would need five clips a label.
+    all_rows = np.arange(len(labels))
     frozen = FrozenEstimator(classifier)
-    fitted = CalibratedClassifierCV(frozen, method="sigmoid", cv=[(every, every)]).fit(features, labels)
+    fitted = CalibratedClassifierCV(frozen, method="sigmoid", cv=[(all_rows, all_rows)]).fit(features, labels)
     return fitted.set_params(cv=None)  # the saved model needs no list of rows
 
 
 def uncalibrated(pipeline: Pipeline) -> Pipeline:
-    """The unfitted pipeline that ``calibrated`` was given."""
-    *before, (name, classifier) = pipeline.steps
+    """Undo ``calibrated``: return the pipeline without sigmoid, unfitted."""
+    *transformers, (name, classifier) = pipeline.steps
     while isinstance(classifier, CalibratedClassifierCV | FrozenEstimator):
         classifier = classifier.estimator
-    return Pipeline([*((before_name, clone(step)) for before_name, step in before), (name, clone(classifier))])
+    return Pipeline([*((key, clone(transformer)) for key, transformer in transformers), (name, clone(classifier))])
 
 
 def decision_values(model: Pipeline, features: np.ndarray) -> np.ndarray:
-    """What the sigmoid is for, of each row: the decision function where an uncalibrated model has one, as log-odds,
-    else its score for Danger."""
+    """Return the input of the sigmoid for each row: an uncalibrated model's decision function or, if it has none, its
+    score for Danger."""
     return model.decision_function(features) if hasattr(model, "decision_function") else danger_scores(model, features)
 
 
 def danger_scores(model: Pipeline, features: np.ndarray) -> np.ndarray:
-    """Score for Danger of each row; of a calibrated model, its probability."""
+    """Return the score for Danger of each row; a probability if the model is calibrated."""
     return model.predict_proba(features)[:, list(model.classes_).index(1)]
 
 

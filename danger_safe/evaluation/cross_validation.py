@@ -1,7 +1,7 @@
-"""The one evaluation of every classifier: out-of-fold scores, an operating point, honest numbers.
+"""Cross-validation of a classifier: calibrated out-of-fold scores and the threshold chosen on them.
 
-Clips of one recording never sit on both sides of a split. Every clip is scored once, by a model that saw neither it
-nor its recording; all numbers come from those scores.
+Clips of one recording never sit on both sides of a split. Every clip is scored once, by a model that was trained on
+neither it nor its recording; all reported numbers come from those scores.
 """
 
 import sys
@@ -34,48 +34,48 @@ class Evaluation:
     """Out-of-fold scores of one classifier. Arrays have one entry a clip, in the order of the table."""
 
     labels: np.ndarray  # 0 Safe, 1 Danger
-    scores: np.ndarray  # the calibrated probability of Danger
-    raw_scores: np.ndarray  # what the classifier said before calibration
-    folds: np.ndarray  # number of the fold that the clip was held out in
-    sources: np.ndarray  # the recording that the clip is from
-    rule: ThresholdRule  # how the threshold is chosen
-    threshold: float  # the operating point
-    splitting: str  # how the folds were made, in words
-    values: np.ndarray | None = None  # what calibration.fit_sigmoid is fitted on
-    similarity: np.ndarray | None = None  # to the clips of other folds, see detection/novelty.py
-    windowed: WindowedEvaluation | None = None  # the same classifier on the windows of long stretches
+    scores: np.ndarray  # calibrated probability of Danger
+    raw_scores: np.ndarray  # the classifier's score before calibration
+    folds: np.ndarray  # the fold in which the clip was held out
+    sources: np.ndarray  # the recording that the clip was cut from
+    rule: ThresholdRule
+    threshold: float  # the operating point, chosen by ``rule``
+    splitting: str  # description of the folds
+    values: np.ndarray | None = None  # decision values, the input of calibration.fit_sigmoid
+    similarity: np.ndarray | None = None  # to the clips of other folds (detection/novelty.py)
+    windowed: WindowedEvaluation | None = None  # the same classifier on windows
     window_similarity: np.ndarray | None = None  # (windows,): as ``similarity``
-    categories: np.ndarray | None = None  # of each clip
-    unconverged: int = 0  # models whose training ended before it had converged
+    categories: np.ndarray | None = None
+    unconverged: int = 0  # number of models whose training stopped before it converged
 
     @property
     def rule_description(self) -> str:
-        """What the threshold keeps to, and what is given up where it is above MAX_THRESHOLD."""
+        """Describe the threshold rule and, above MAX_THRESHOLD, what it costs compared with MAX_THRESHOLD."""
         rule = self.rule
         if self.finds_min_recall:
-            words = f"finds at least {rule.min_recall:.0%} of dangers"
+            description = f"finds at least {rule.min_recall:.0%} of dangers"
             if rule.max_threshold < 1:
-                words += f", and is never above {rule.max_threshold:g}"
+                description += f", and is never above {rule.max_threshold:g}"
         else:
-            words = (
+            description = (
                 f"is where recall and specificity together are highest: {rule.min_recall:.0%} of the dangers would be "
                 "found only by calling as many safe clips Danger"
             )
         if self.threshold > MAX_THRESHOLD:
-            (_, at_half), (missed_at_half, _) = self._confusion(MAX_THRESHOLD)
+            (_, alarms_at_half), (missed_at_half, _) = self._confusion(MAX_THRESHOLD)
             (_, alarms), (missed, _) = self._confusion(self.threshold)
-            words += (
+            description += (
                 f"; it misses {missed} dangers, not {missed_at_half} as at 0.5, "
-                f"and raises {alarms} false alarms, not {at_half}"
+                f"and raises {alarms} false alarms, not {alarms_at_half}"
             )
-        return words
+        return description
 
     def _confusion(self, threshold: float) -> list[list[int]]:
         return confusion(self.labels, (self.scores >= threshold).astype(int)).tolist()
 
     @property
     def finds_min_recall(self) -> bool:
-        """Whether the threshold finds the fraction of dangers that it was to find."""
+        """Whether the threshold has the recall that was asked for."""
         recall = (self.scores[self.labels == 1] >= self.threshold).mean()
         return bool(recall >= self.rule.min_recall - 1e-12)
 
@@ -89,20 +89,20 @@ def evaluate(
     jobs: int = 1,
     fit_full: bool = False,
 ) -> Evaluation:
-    """Cross-validate ``pipeline`` on a table's clips, and on their windows where given; choose its threshold.
+    """Cross-validate ``pipeline`` on a table's clips and, if given, on their windows; choose its threshold.
 
-    The scores of each fold become probabilities by a sigmoid fitted on the other folds' scores.
-    On clips that the network was trained on, scores are further apart than they will be on new sounds, and a threshold
-    above MAX_THRESHOLD would trade dangers for false alarms that it only seems to know: it is never above it there.
+    The scores of each fold are calibrated by a sigmoid fitted on the scores of the other folds. If the network was
+    trained on some of the clips, the threshold is never above MAX_THRESHOLD: scores of such clips are further apart
+    than those of new sounds, so a high threshold would seem to cost fewer dangers than it does.
 
     Args:
         pipeline: an unfitted scikit-learn Pipeline.
-        table: the clips, with their embeddings.
-        rule: how the threshold is chosen.
-        seed: of the folds, where the table brings none.
-        windows: of the same clips.
-        jobs: processor cores to use.
-        fit_full: ``pipeline`` itself is fitted on every clip meanwhile, by a core that would otherwise wait.
+        table: the clips with their embeddings.
+        rule: how to choose the threshold.
+        seed: for making folds if the table has none.
+        windows: windows of the same clips.
+        jobs: number of processor cores.
+        fit_full: also fit ``pipeline`` itself on all clips, in parallel with the folds.
     """
     sources = sources_of(table)
     folds, splitting = table_folds(table, seed)
@@ -123,9 +123,9 @@ def evaluate(
     tasks = [delayed(score)(fold) for fold in np.unique(folds)]
     if fit_full:
         tasks.append(delayed(pipeline.fit)(table.features, table.labels))
-    on_one_core = getattr(pipeline[-1], "n_jobs", None) in (None, 1)  # a forest uses several cores by itself
-    workers = Parallel(jobs if on_one_core else 1, backend="threading", return_as="generator_unordered")
-    with threadpool_limits(1, user_api="blas"), convergence_warnings() as unconverged:  # matrices are small
+    is_single_threaded = getattr(pipeline[-1], "n_jobs", None) in (None, 1)  # unlike a forest
+    workers = Parallel(jobs if is_single_threaded else 1, backend="threading", return_as="generator_unordered")
+    with threadpool_limits(1, user_api="blas"), convergence_warnings() as unconverged:  # BLAS gains nothing here
         for _ in tqdm(workers(tasks), "Cross-validating", len(tasks), unit="fold", file=sys.stderr):
             pass
     for fold in np.unique(folds):
@@ -149,7 +149,7 @@ def evaluate(
 
 @contextmanager
 def convergence_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """In a ``with`` block, scikit-learn's warnings that a training has not converged; other warnings are left out."""
+    """Collect scikit-learn's ConvergenceWarnings of a ``with`` block; suppress all other warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ConvergenceWarning)
@@ -157,16 +157,16 @@ def convergence_warnings() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def sources_of(table: EmbeddingTable) -> np.ndarray:
-    """The recording of each clip."""
+    """Return the recording that each clip was cut from."""
     return table.clips["source"].to_numpy()
 
 
 def categories_of(table: EmbeddingTable) -> np.ndarray:
-    """The category of each clip; of clips without one, their label's name."""
+    """Return the category of each clip, or the name of its label if it has none."""
     categories = table.clips["category"].to_numpy()
     return np.where(categories == "", np.array(LABEL_NAMES)[table.labels], categories)
 
 
 def table_folds(table: EmbeddingTable, seed: int) -> tuple[np.ndarray, str]:
-    """The fold in which each clip of a table is held out, and how that was decided, as ``assign_folds``."""
+    """Return the fold in which each clip of a table is held out, and a description, as ``assign_folds`` does."""
     return assign_folds(table.labels, sources_of(table), table.clips["fold"].to_numpy(), seed)

@@ -1,10 +1,9 @@
-"""How often does a model raise a false alarm in an hour of ordinary sound, and what does it find? By its windows'
-scores.
+"""False alarms per hour of ordinary sound, and dangers found, from the scores of windows.
 
-A clip's score says little of that: predict_danger.py hears a recording window by window, and every hour of nothing is
-thousands of windows that could each raise an alarm. So windows of long soundscapes are scored, each by a model that had
-seen neither its clip nor its recording, and go through the same smoothing and the same event finder. The models of step
-3 and the ready detector (tools/build_detector.py) are measured alike.
+Scores of whole clips say little about this: predict_danger.py scores a recording window by window, and every quiet hour
+has thousands of windows that could each raise an alarm. So the windows of long soundscapes are scored out of fold, and
+go through the same smoothing and the same event finder as in predict_danger.py. The models of step 3 and the built-in
+detector (tools/build_detector.py) are measured in the same way.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,12 +21,12 @@ from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, r
 from danger_safe.evaluation.thresholds import HourlyEstimate
 from danger_safe.evaluation.window_table import WindowTable
 
-THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # that are measured
+THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)  # at which operating points are measured
 SECONDS_PER_HOUR = 3_600.0
 
 
 def with_scores(windows: Iterable[ScoredWindow], raw_scores: Iterable[float]) -> list[ScoredWindow]:
-    """Windows of recordings, one after another, with these raw scores, smoothed as predict_danger.py does."""
+    """Return the windows of consecutive recordings with these raw scores, smoothed as predict_danger.py does."""
     smoother = Smoother(HOP)
     return [
         replace(window, raw_score=raw, smoothed_score=smoother.add(window.start, raw))
@@ -36,7 +35,7 @@ def with_scores(windows: Iterable[ScoredWindow], raw_scores: Iterable[float]) ->
 
 
 def find_events(windows: Iterable[ScoredWindow], threshold: float) -> list[Event]:
-    """The events of one recording's windows at a threshold."""
+    """Return the events in one recording's windows at a threshold."""
     finder = EventFinder(EventConfig(threshold), HOP)
     return [event for window in windows for event in finder.add(window)] + finder.finish()
 
@@ -46,35 +45,38 @@ class WindowedEvaluation:
     """A model evaluated on the windows of a table's clips. ``labels``, ``folds``, ``sources`` have one entry a clip."""
 
     windows: WindowTable
-    window_scores: np.ndarray  # (windows,) the raw score of each, out of fold
+    window_scores: np.ndarray  # (windows,); raw scores, out of fold
     labels: np.ndarray
     folds: np.ndarray
     sources: np.ndarray
 
     @cached_property
     def soundscapes(self) -> list[Sequence[ScoredWindow]]:
-        """The windows of each stretch, with their scores."""
+        """The scored windows of each soundscape."""
         table = self.windows
-        plain = (
+        unscored = (
             ScoredWindow(start, end, 0.0, 0.0, embedding)
             for start, end, embedding in zip(table.start.tolist(), table.end.tolist(), table.embeddings, strict=True)
         )
-        windows = with_scores(plain, self.window_scores.tolist())
+        windows = with_scores(unscored, self.window_scores.tolist())
         ends = np.searchsorted(table.soundscape, np.arange(int(table.soundscape.max()) + 1), side="right")
         return [windows[end - size : end] for end, size in zip(ends, np.diff(ends, prepend=0), strict=True)]
 
     @cached_property
     def seconds(self) -> np.ndarray:
-        """Of each clip, how much was heard: (clips,)."""
+        """Length of each clip that is covered by windows: (clips,)."""
         return np.bincount(self.windows.clip, minlength=len(self.labels)) * HOP
 
     @cached_property
     def covered_clips(self) -> np.ndarray:
-        """(clips,) bool: which of them were heard."""
+        """(clips,) bool: which clips have windows."""
         return self.seconds > 0
 
     def events(self, thresholds: np.ndarray) -> np.ndarray:
-        """Events with their peak in each clip, (clips,). ``thresholds``: (clips,), the same for all of a stretch."""
+        """Count the events whose peak lies in each clip: (clips,).
+
+        ``thresholds``: (clips,), the same for all clips of a soundscape.
+        """
         counts = np.zeros(len(self.labels), int)
         first = 0
         for windows in self.soundscapes:
@@ -93,7 +95,7 @@ class WindowedEvaluation:
         return np.stack([self.events(np.full(len(self.labels), threshold)) for threshold in THRESHOLDS])
 
     def points(self) -> list[OperatingPoint]:
-        """What each of THRESHOLDS finds, and what it costs."""
+        """Return recall and false alarms per hour at each of THRESHOLDS."""
         danger, safe = self._clips_of(DANGER), self._clips_of(SAFE)
         hours = max(self.seconds[safe].sum() / SECONDS_PER_HOUR, 1e-9)
         return [
@@ -106,15 +108,19 @@ class WindowedEvaluation:
         ]
 
     def false_alarms_at_recall(self, min_recall: float) -> Estimate:
-        """False alarms per hour at the highest of THRESHOLDS that finds so many of the dangers; at the lowest, where
-        none
-        does."""
-        enough = [number for number, point in enumerate(self.points()) if point.danger_recall >= min_recall]
-        threshold = THRESHOLDS[max(enough, default=0)]
+        """Estimate false alarms per hour at the highest of THRESHOLDS with a recall of at least ``min_recall``.
+
+        At the lowest if none has it.
+        """
+        sufficient = [number for number, point in enumerate(self.points()) if point.danger_recall >= min_recall]
+        threshold = THRESHOLDS[max(sufficient, default=0)]
         return self.estimate(np.full(len(self.labels), threshold)).false_alarms_per_hour
 
     def estimate(self, thresholds: np.ndarray) -> HourlyEstimate:
-        """What is to be expected at ``thresholds``, (clips,), each chosen without the clip's fold."""
+        """Estimate recall and false alarms per hour on new recordings.
+
+        ``thresholds``: (clips,), each chosen without the clip's fold.
+        """
         counts = self.events(thresholds)
         danger, safe = self._clips_of(DANGER), self._clips_of(SAFE)
         hours = self.seconds[safe] / SECONDS_PER_HOUR
@@ -125,5 +131,5 @@ class WindowedEvaluation:
         )
 
     def _clips_of(self, label: int) -> np.ndarray:
-        """(clips,) bool: those of a label that were heard."""
+        """(clips,) bool: the clips of a label that have windows."""
         return (self.labels == label) & self.covered_clips

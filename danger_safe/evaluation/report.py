@@ -1,4 +1,4 @@
-"""All that a training reports, as types; ``Report.as_json`` is what *_metrics.json and the model files hold."""
+"""The numbers that a training reports; ``Report.as_json`` is what *_metrics.json and the model files hold."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from danger_safe.evaluation.thresholds import ClipEstimate, HourlyEstimate, cros
 
 @dataclass(frozen=True)
 class Spread:
-    """A measure over all clips, and its mean and standard deviation over those folds that can state it."""
+    """A metric over all clips, with mean and standard deviation over the folds in which it is defined."""
 
     all: float
     mean: float
@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ThresholdReport:
-    """What a threshold gets right and wrong."""
+    """Metrics at one threshold."""
 
     accuracy: Spread
     balanced_accuracy: Spread
@@ -39,19 +39,19 @@ class ThresholdReport:
     danger_precision: Spread
     f1: Spread
     specificity: Spread
-    confusion: list[list[int]]  # rows true and columns predicted, Safe first
+    confusion: list[list[int]]  # [[TN, FP], [FN, TP]]
 
 
 @dataclass(frozen=True)
 class HourlyReport:
-    """False alarms per hour, heard window by window."""
+    """False alarms per hour, from the scores of windows."""
 
     estimate: HourlyEstimate  # at the chosen threshold
-    at_min_recall: Estimate  # false alarms per hour, where the recall that was asked for is reached
+    at_min_recall: Estimate  # false alarms per hour at the recall that was asked for
     points: list[OperatingPoint]
 
     def as_json(self) -> dict:
-        """``per_hour`` and ``operating_points``."""
+        """Return ``per_hour`` and ``operating_points`` of *_metrics.json."""
         estimate = self.estimate
         per_hour = {
             "minutes": estimate.minutes,
@@ -64,16 +64,16 @@ class HourlyReport:
 
 @dataclass(frozen=True)
 class Report:
-    """How well a model does."""
+    """The out-of-fold metrics of a model."""
 
     clips: int
-    danger: int  # of the clips
+    danger: int  # number of dangerous clips
     safe: int
-    splitting: str  # how the folds were made, in words
+    splitting: str  # description of the folds
     majority_baseline: float  # accuracy of always giving the more frequent label
     threshold: float
-    threshold_rule: str  # what the threshold keeps to, in words
-    estimate: ClipEstimate  # at the threshold
+    threshold_rule: str  # description of how the threshold was chosen
+    estimate: ClipEstimate  # on new recordings, at the threshold
     roc_auc_interval: tuple[float, float]  # 95 %
     calibration_before: Calibration
     calibration_after: Calibration
@@ -87,7 +87,7 @@ class Report:
     at_threshold: ThresholdReport
 
     def as_json(self) -> dict:
-        """Plain numbers, texts, lists and dicts."""
+        """Return the content of *_metrics.json: plain numbers, strings, lists and dicts."""
         estimate = self.estimate
         return {
             "clips": self.clips,
@@ -117,12 +117,12 @@ class Report:
 
 
 def summarise(result: Evaluation) -> Report:
-    """What an evaluation of clips came to."""
+    """Compute the metrics of an evaluation of clips."""
     labels, scores, folds = result.labels, result.scores, result.folds
     categories = {}
     if result.categories is not None:
         categories = category_recall(labels, result.categories, scores, result.threshold)
-    order = _spread(result, lambda labels, scores: ranking(labels, scores) if len(np.unique(labels)) == 2 else {})
+    ranks = _spread(result, lambda labels, scores: ranking(labels, scores) if len(np.unique(labels)) == 2 else {})
     return Report(
         clips=len(labels),
         danger=int(labels.sum()),
@@ -135,8 +135,8 @@ def summarise(result: Evaluation) -> Report:
         roc_auc_interval=auc_interval(labels, scores, result.sources),
         calibration_before=calibration(labels, result.raw_scores),
         calibration_after=calibration(labels, scores),
-        roc_auc=order["roc_auc"],
-        average_precision=order["average_precision"],
+        roc_auc=ranks["roc_auc"],
+        average_precision=ranks["average_precision"],
         categories=categories,
         classification_report=classification_numbers(labels, scores, result.threshold),
         finds_min_recall=result.finds_min_recall,
@@ -147,7 +147,7 @@ def summarise(result: Evaluation) -> Report:
 
 
 def summarise_windows(result: Evaluation) -> HourlyReport:
-    """What an evaluation of windows came to. Raises ValueError where only clips were evaluated."""
+    """Compute the metrics of an evaluation of windows. Raises ValueError if only clips were evaluated."""
     if result.windowed is None:
         raise ValueError("only clips were evaluated")
     return HourlyReport(
@@ -158,7 +158,7 @@ def summarise_windows(result: Evaluation) -> HourlyReport:
 
 
 def _cross_fitted_thresholds(result: Evaluation) -> np.ndarray:
-    """(clips,): for each clip, the threshold that is chosen without its fold."""
+    """Return for each clip the threshold that is chosen without its fold: (clips,)."""
 
     def choose(clips: np.ndarray) -> float:
         return result.rule.choose(result.labels[clips], result.scores[clips])
@@ -173,35 +173,35 @@ def _at(result: Evaluation, threshold: float) -> ThresholdReport:
 
 
 def _spread(result: Evaluation, measure: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> dict[str, Spread]:
-    """Each number of ``measure(labels, scores)``, by its name."""
+    """Return each metric of ``measure(labels, scores)``, by its name."""
     masks = [result.folds == fold for fold in np.unique(result.folds)]
-    numbers = [measure(result.labels[mask], result.scores[mask]) for mask in masks]
+    by_fold = [measure(result.labels[mask], result.scores[mask]) for mask in masks]
     spread = {}
     for name, value in measure(result.labels, result.scores).items():
-        stated = [fold[name] for fold in numbers if name in fold] or [value]
-        spread[name] = Spread(float(value), float(np.mean(stated)), float(np.std(stated)))
+        values = [metrics[name] for metrics in by_fold if name in metrics] or [value]
+        spread[name] = Spread(float(value), float(np.mean(values)), float(np.std(values)))
     return spread
 
 
 def collect_warnings(report: Report, seen: int) -> list[str]:
-    """What nobody may overlook. The first is the failure that this project started from.
+    """Return the warnings that a model deserves. The first is the failure that this project started from.
 
-    ``seen``: how many clips the embedding network was trained on.
+    ``seen``: number of clips that the embedding network was trained on.
     """
     found = []
     lowest_area = report.roc_auc_interval[0]
     is_guessing = lowest_area <= 0.5
     area = f"ROC-AUC {report.roc_auc.all:.3f}"
-    for at, words in ((report.at_half, "at 0.5"), (report.at_threshold, "at the chosen threshold")):
+    for at, where in ((report.at_half, "at 0.5"), (report.at_threshold, "at the chosen threshold")):
         (true_safe, false_alarms), (missed, hits) = at.confusion
         if false_alarms + hits == 0:
             found.append(
-                f"THE MODEL ANSWERS SAFE TO EVERYTHING {words}: it finds none of {missed} dangers. Do not use it"
+                f"THE MODEL ANSWERS SAFE TO EVERYTHING {where}: it finds none of {missed} dangers. Do not use it"
             )
         elif true_safe + missed == 0:
             why = f"though its scores do sort ({area}), it has too few clips"
             why = "it has learnt nothing" if is_guessing else why
-            found.append(f"THE MODEL ANSWERS DANGER TO EVERYTHING {words}: {why}. Do not use it")
+            found.append(f"THE MODEL ANSWERS DANGER TO EVERYTHING {where}: {why}. Do not use it")
     accuracy = report.at_half.accuracy.all
     if accuracy <= report.majority_baseline or is_guessing:
         found.append(
@@ -222,7 +222,7 @@ def collect_warnings(report: Report, seen: int) -> list[str]:
         )
     if seen:
         found.append(
-            f"OPTIMISTIC: {seen} of {report.clips} clips were in the embedding network's own training (column "
-            "seen). These scores are no results; score clips that the network never heard"
+            f"OPTIMISTIC: {seen} of {report.clips} clips were in the embedding network's own training (column seen). "
+            "These scores are no results; score clips that the network was not trained on"
         )
     return found
