@@ -139,13 +139,13 @@ def random_track(rng):
     )[rng.integers(5)]  # fmt: skip
     end = (number - 1) * hop + length - (rng.random() * hop * 0.9 if number > 1 else 0)
     smoother, frames, spread = Smoother(hop), frames_per_hop(hop), rng.choice((0, 0, 0, 3, 10))
-    return [
-        ScoredWindow(
-            n * hop, min(n * hop + length, end), float(score), smoother.add(n * hop, float(score)), np.array([n]),
-            levels=rng.normal(-50, spread, (round(frames * length / hop) if n == 0 else frames, 4)) if spread else None,
-        )
-        for n, score in enumerate(raw)
-    ], hop  # fmt: skip
+    windows = []
+    for n, score in enumerate(raw):
+        times, smoothed = (n * hop, min(n * hop + length, end)), smoother.add(n * hop, float(score))
+        shape = (round(frames * length / hop) if n == 0 else frames, 4)
+        levels = rng.normal(-50, spread, shape) if spread else None
+        windows.append(ScoredWindow(*times, float(score), smoothed, np.array([n]), band_levels=levels))
+    return windows, hop
 
 
 def check_events(windows, hop, threshold):
