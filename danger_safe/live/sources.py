@@ -197,7 +197,7 @@ class Source:
                 continue
             if self._stop.wait(SHUTDOWN_S):
                 break
-            self._tell(problem or "the sound ended")
+            self._tell(self.problem if self.status == "stalled" else problem or "the sound ended")
             self.status = "offline"
             if time.monotonic() - self._connected > STEADY_S:
                 pause_s = FIRST_PAUSE_S

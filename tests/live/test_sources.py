@@ -60,7 +60,7 @@ class Camera:
 def listen(monkeypatch):
     """Starts sources in this process; the windows of each and what was said."""
     monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.2)
-    started, said, heard = [], [], []
+    started, said, heard, shown = [], [], [], set()
     inbox, done = Inbox(), threading.Event()
 
     def take():
@@ -71,6 +71,7 @@ def listen(monkeypatch):
                     item.source.note_silence(bool(np.ptp(item.window.samples) < 2e-3), item.window.end)
             for source in started:
                 source.check()
+                shown.add((source.name, source.status, source.problem.rstrip(" s0123456789")))
 
     def start(**settings):
         source = Source(SourceConfig(**settings), inbox, said.append, 1.0, 0.5)
@@ -80,7 +81,7 @@ def listen(monkeypatch):
 
     thread = threading.Thread(target=take)
     thread.start()
-    yield start, said, heard
+    yield start, said, heard, shown
     for source in started:
         source.stop()
         source.join(PATIENCE_S)
@@ -91,7 +92,7 @@ def listen(monkeypatch):
 
 @needs_ffmpeg
 def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
-    start, said, heard = listen
+    start, said, heard, shown = listen
     ends = Camera(("end", 1), ("play", PATIENCE_S))
     stalls = Camera(("stall", 1), ("play", PATIENCE_S))
     silent = Camera(("silence", PATIENCE_S), ("silence", PATIENCE_S), ("play", PATIENCE_S))
@@ -107,6 +108,8 @@ def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
     lines = {name: [line for line in said if line.startswith(name)] for name in ("ends", "stalls", "silent", "refused")}
     assert lines["ends"] == ["ends: the sound ended; it is tried again", "ends: there is sound again"]
     assert len(lines["stalls"]) == 2 and "no sound for" in lines["stalls"][0]
+    offline = {(name, problem) for name, status, problem in shown if status == "offline" and name != "refused"}
+    assert offline <= {("ends", "the sound ended"), ("stalls", "no sound for")}
     assert len(lines["silent"]) == 2 and "nothing but silence for 2 s" in lines["silent"][0]
     assert len(lines["refused"]) == 1 and "Connection refused" in lines["refused"][0]
     assert refused.status in ("offline", "connecting") and steady.status == "listening"
