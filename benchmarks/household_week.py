@@ -35,7 +35,7 @@ from danger_safe.core import cli
 from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.loading import open_detector
-from danger_safe.detection.personal import Learnt, LearntVerdict, PersonalDetector, personal_detector, surest_windows
+from danger_safe.detection.personal import LearntState, LearntVerdict, PersonalDetector, personal_detector, top_windows
 from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
 
 MORNINGS = 7
@@ -167,11 +167,11 @@ def judge(weeks: list[Week], count: int, builtin: BuiltinDetector) -> list[Outco
 
 def taught(builtin: BuiltinDetector, events: list[Heard]) -> PersonalDetector:
     """The detector after these recordings' windows were called false alarms."""
-    rows = [surest_windows(builtin, np.array([window.embedding for window in event])) for event in events]
+    rows = [top_windows(builtin, np.array([window.embedding for window in event])) for event in events]
     verdicts = tuple(LearntVerdict(str(n), "kitchen", "", False, "") for n in range(len(rows)))
     owner = np.repeat(np.arange(len(rows), dtype=np.int32), list(map(len, rows)))
-    learnt = Learnt(builtin.checkpoint_sha256, verdicts, np.concatenate(rows), owner)
-    return personal_detector(builtin, learnt).within_bounds()
+    learnt = LearntState(builtin.checkpoint_sha256, verdicts, np.concatenate(rows), owner)
+    return personal_detector(builtin, learnt).limit_recall_loss()
 
 
 def embed(recordings: Iterable[np.ndarray], listener: Listener) -> list[Heard]:
@@ -193,7 +193,7 @@ def near_collections(samples: np.ndarray, listener: Listener, builtin: BuiltinDe
     shipped = builtin.reference
     assert shipped is not None  # the shipped detector has one
     heard = embed([np.pad(samples, SAMPLE_RATE // 2)], listener)[0]
-    directions = shipped.project(builtin.standardised(np.array([window.embedding for window in heard])))
+    directions = shipped.project(builtin.standardise(np.array([window.embedding for window in heard])))
     similarity = (shipped.clip_directions()[shipped.danger] @ directions.T).max(axis=1)
     is_near = similarity >= min(SAME_COLLECTION, similarity.max())
     return frozenset(shipped.collection[shipped.danger][is_near].tolist())

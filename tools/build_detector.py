@@ -205,7 +205,7 @@ class ClipScores:
 
     def reference(self, detector: BuiltinDetector, data: TrainingData) -> Reference:
         """What the detector keeps of these clips, to tell what a household's verdicts do to them."""
-        standardised = detector.standardised(data.embeddings)
+        standardised = detector.standardise(data.embeddings)
         return Reference.make(
             standardised[data.heard.audible], standardised[self.surest], self.scores, self.truth == 1, self.collection
         )

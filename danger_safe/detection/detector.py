@@ -133,7 +133,7 @@ class BuiltinDetector:
 
     def similarities(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> cosine similarity to each category, at most 1, (windows, categories)."""
-        directions = self.standardised(embeddings)
+        directions = self.standardise(embeddings)
         return directions @ self.centres.T / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
 
     def unknown(self, embeddings: np.ndarray) -> np.ndarray:
@@ -142,11 +142,11 @@ class BuiltinDetector:
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
         """The likeliest categories with their probabilities among all of them, likeliest first."""
-        logits = self.category_weights @ self.standardised(embedding[None])[0] + self.category_bias
+        logits = self.category_weights @ self.standardise(embedding[None])[0] + self.category_bias
         probability = np.exp(logits - np.logaddexp.reduce(logits))
         return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:MAX_TAGS])
 
-    def standardised(self, embeddings: np.ndarray) -> np.ndarray:
+    def standardise(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> with the mean and the scale of training taken out, (windows, dimensions)."""
         dimensions = embeddings.shape[1]
         return (embeddings - self.mean[:dimensions]) / self.scale[:dimensions]

@@ -154,18 +154,24 @@ class Listener:
             return []
         embeddings = np.stack(embed_by_length(self.engine, logmels))
         scores, unknowns = self.detector.scores(embeddings), self.detector.unknown(embeddings)
-        resembled = np.zeros(len(batch), int)
+        matches = np.zeros(len(batch), int)
         if isinstance(self.detector, PersonalDetector):
-            resembled = self.detector.resembled(embeddings)
+            matches = self.detector.count_matches(embeddings)
         scored = []
-        for window, score, new, embedding, quiet in zip(batch, scores, unknowns, embeddings, resembled, strict=True):
-            silent = bool(np.ptp(window.samples) < 2 * SILENCE_AMPLITUDE)  # or one value all along
-            raw = 0.0 if silent else float(score)
-            unknown, levels = bool(new) and not silent, self._new_levels(window)
-            similar_false_alarms = 0 if silent else int(quiet)
+        for window, score, unknown, embedding, count in zip(batch, scores, unknowns, embeddings, matches, strict=True):
+            silent = bool(np.ptp(window.samples) < 2 * SILENCE_AMPLITUDE)  # a constant offset is silence, too
+            raw_score = 0.0 if silent else float(score)
             scored.append(
                 ScoredWindow(
-                    window.start, window.end, raw, raw, embedding, unknown, silent, levels, similar_false_alarms
+                    window.start,
+                    window.end,
+                    raw_score,
+                    smoothed_score=raw_score,
+                    embedding=embedding,
+                    is_unknown=bool(unknown) and not silent,
+                    is_silent=silent,
+                    band_levels=self._new_levels(window),
+                    similar_false_alarms=0 if silent else int(count),
                 )
             )
         return scored

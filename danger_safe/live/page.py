@@ -20,7 +20,7 @@ from danger_safe.live.event_picture import draw
 from danger_safe.live.page_access import SESSION_S, Access
 from danger_safe.live.page_view import View
 from danger_safe.live.page_words import LANGUAGES, Words, choose
-from danger_safe.live.verdicts import NONE, VERDICTS, Verdict, append_verdict, load_windows, relative
+from danger_safe.live.verdicts import NONE, VERDICTS, Verdict, append_verdict, load_windows, relative_path
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -217,7 +217,7 @@ class Page:
             verdict = Verdict(
                 name, event["source"], datetime.now().astimezone().isoformat(timespec="milliseconds"), said,
                 event["category"],
-                relative(sound, folder) if sound else None, relative(windows, folder) if windows else None,
+                relative_path(sound, folder) if sound else None, relative_path(windows, folder) if windows else None,
             )  # fmt: skip
             append_verdict(self._file, verdict)
             if said == NONE:

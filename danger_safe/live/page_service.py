@@ -18,7 +18,7 @@ from danger_safe.live.page import Page
 from danger_safe.live.page_server import listen
 from danger_safe.live.page_view import EventList, View
 from danger_safe.live.sources import Source
-from danger_safe.live.verdicts import FILE, WINDOWS_FOLDER, read_verdicts
+from danger_safe.live.verdicts import VERDICTS_FILE, WINDOWS_FOLDER, read_verdicts
 from models.engine import Engine
 
 
@@ -32,7 +32,7 @@ class PageService:
         """Raises UserError where the port cannot be had, a package is missing or the verdicts cannot be read."""
         assert config.page is not None  # else there is no page to serve
         log = Path(config.log.file)
-        file, windows = log.with_name(FILE), log.with_name(WINDOWS_FOLDER)
+        file, windows = log.with_name(VERDICTS_FILE), log.with_name(WINDOWS_FOLDER)
         verdicts = read_verdicts(file)
         events, monitor = EventList(log, verdicts), Monitor()
         recordings = Path(config.record.folder) if config.record else None

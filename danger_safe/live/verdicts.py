@@ -1,13 +1,13 @@
-"""verdicts.jsonl: what somebody said of an event, *right* or *false alarm*; and the events' windows, to learn from
-them.
+"""verdicts.jsonl, the listeners' verdicts on events, and the stored windows of events that the detector learns from.
 
-Beside events.jsonl are ``verdicts.jsonl``, a line each, and the folder ``windows`` with ID.npz for each event:
+Both lie beside events.jsonl: ``verdicts.jsonl`` with one line per verdict, and the folder ``windows`` with ID.npz for
+each event:
 
     {"event": ID, "source": NAME, "time": ISO 8601, "verdict": "right" | "false_alarm" | "none", "category": NAME,
      "sound": PATH or null, "embeddings": PATH or null}
 
 The last line about an event counts; ``none`` takes a verdict back. Paths are relative to the file's folder. The sound
-may be gone by now, as the recorder keeps to its limits; the windows of an event with a verdict are kept.
+may have been deleted since, as the recorder keeps to its limits; the windows of an event with a verdict are kept.
 """
 
 import json
@@ -23,43 +23,41 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular_file
 from danger_safe.live.lines import append_line, cut_torn_line
 
-FILE, WINDOWS_FOLDER = "verdicts.jsonl", "windows"  # beside events.jsonl
+VERDICTS_FILE, WINDOWS_FOLDER = "verdicts.jsonl", "windows"  # beside events.jsonl
 RIGHT, FALSE_ALARM, NONE = VERDICTS = ("right", "false_alarm", "none")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A line of the file."""
+    """A line of verdicts.jsonl."""
 
-    event: str  # its id in events.jsonl
+    event: str  # the event's id in events.jsonl
     source: str
-    time: str  # when it was said, ISO 8601 with the offset from UTC
-    verdict: str  # of VERDICTS
-    category: str  # what the detector heard
+    time: str  # when it was given, ISO 8601 with the offset from UTC
+    verdict: str  # one of VERDICTS
+    category: str  # the event's category according to the detector
     sound: str | None
     embeddings: str | None
 
 
 @dataclass(frozen=True)
 class EventWindows:
-    """An event's windows as the network and the detector heard them."""
+    """The windows of an event, as embeddings, and the curve of scores around it."""
 
-    embeddings: np.ndarray  # (windows, dimensions) float32, of the windows whose middle is in the event or near it
-    checkpoint_sha256: str  # of the network that they are of
-    times: (
-        np.ndarray
-    )  # (points,) float32, middles of windows, from before the event to after it, seconds from its start
-    scores: np.ndarray  # (points,) float32, the smoothed scores there
+    embeddings: np.ndarray  # (windows, dimensions) float32, windows whose middle is in the event or near it
+    checkpoint_sha256: str  # the network that made the embeddings
+    times: np.ndarray  # (points,) float32, seconds from the event's start to the middle of each window; may be negative
+    scores: np.ndarray  # (points,) float32, smoothed scores at ``times``
 
     def save(self, path: Path) -> None:
-        """Write it as .npz without pickle, whole or not at all."""
+        """Write an .npz without pickle, atomically."""
         arrays = {name: getattr(self, name).astype(np.float32) for name in ("embeddings", "times", "scores")}
         with atomic_path(path) as part, open(part, "wb") as file:
             np.savez(file, checkpoint_sha256=np.array(self.checkpoint_sha256), **arrays)
 
 
 def load_windows(path: Path) -> EventWindows:
-    """What ``EventWindows.save`` wrote. Raises UserError where it is absent or damaged."""
+    """Read what ``EventWindows.save`` wrote. Raises UserError if it is missing or damaged."""
     with open_arrays(path) as archive:
         embeddings, times, scores = arrays = [read_array(archive, name) for name in ("embeddings", "times", "scores")]
         if embeddings.ndim != 2 or times.ndim != 1 or times.shape != scores.shape:
@@ -70,17 +68,17 @@ def load_windows(path: Path) -> EventWindows:
 
 
 def append_verdict(path: Path, verdict: Verdict) -> None:
-    """Write a verdict at the file's end. Raises OSError or UserError where that cannot be; then nothing is written."""
+    """Append a verdict to the file. Raises OSError or UserError if that fails; then nothing is written."""
     make_folder(path.absolute().parent)
     cut_torn_line(path)
     append_line(path, json.dumps(asdict(verdict), ensure_ascii=False).encode() + b"\n")
 
 
 def read_verdicts(path: Path) -> dict[str, Verdict]:
-    """By event, in the order in which they were said: each event's last verdict, without those that were taken back.
+    """Return each event's last verdict by the event's id, oldest first, without verdicts that were taken back.
 
-    Empty where there is no file. Raises UserError for a line that is no verdict; what a power cut left of a last line
-    is none.
+    Empty if there is no file. An incomplete last line, as a power cut leaves it, is ignored. Raises UserError for any
+    other line that is no verdict.
     """
     if os.path.exists(path) and not is_regular_file(path):
         raise UserError(f"{path} is no file")
@@ -90,19 +88,19 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
         return {}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            verdict = _verdict(json.loads(line))
+            verdict = _parse_verdict(json.loads(line))
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: this is no verdict ({error}): remove the line") from error
-        found.pop(verdict.event, None)
+        verdicts.pop(verdict.event, None)
         if verdict.verdict != NONE:
-            found[verdict.event] = verdict
-    return found
+            verdicts[verdict.event] = verdict
+    return verdicts
 
 
-def _verdict(data: object) -> Verdict:
+def _parse_verdict(data: object) -> Verdict:
     verdict = Verdict(**data) if isinstance(data, dict) else None
     if verdict is None:
         raise ValueError("no object")
@@ -114,8 +112,8 @@ def _verdict(data: object) -> Verdict:
     return verdict
 
 
-def relative(path: Path, folder: Path) -> str:
-    """A file's path from ``folder``; absolute where it is on another drive of Windows."""
+def relative_path(path: Path, folder: Path) -> str:
+    """Return a file's path relative to ``folder``; the absolute path if they are on different drives of Windows."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:

@@ -14,12 +14,12 @@ from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.loading import open_detector
-from danger_safe.detection.personal import Learnt, LearntVerdict, load_learnt, personal_detector
+from danger_safe.detection.personal import LearntState, LearntVerdict, load_learnt, personal_detector
 from danger_safe.detection.reference import Reference
 from danger_safe.detection.scorer import HOP, WINDOW, Listener
 from danger_safe.live.learning import LEARNT_FILE, Learner, forget
 from danger_safe.live.service import Service
-from danger_safe.live.verdicts import FILE, EventWindows, Verdict, append_verdict
+from danger_safe.live.verdicts import VERDICTS_FILE, EventWindows, Verdict, append_verdict
 from models.head import Head
 
 SIZE = 96
@@ -64,7 +64,7 @@ def taught(builtin, *events):
     rows = [windows.astype(np.float16) for _, windows in events]
     verdicts = tuple(LearntVerdict(f"e{n}", "kitchen", "", right, "siren") for n, (right, _) in enumerate(events))
     owner = np.repeat(np.arange(len(rows), dtype=np.int32), [len(part) for part in rows])
-    return personal_detector(builtin, Learnt(NETWORK, verdicts, np.concatenate(rows), owner))
+    return personal_detector(builtin, LearntState(NETWORK, verdicts, np.concatenate(rows), owner))
 
 
 def test_three_false_alarms_are_quiet_and_dangers_are_as_before(builtin):
@@ -79,7 +79,7 @@ def test_three_false_alarms_are_quiet_and_dangers_are_as_before(builtin):
         before = scores
         assert detector.scores(others) == pytest.approx(builtin.scores(others), abs=1e-9)
     assert (scores < 0.5).all()
-    assert (detector.resembled(new) == 3).all() and not detector.resembled(others).any()
+    assert (detector.count_matches(new) == 3).all() and not detector.count_matches(others).any()
     assert "learnt from 3 verdicts of this household" in detector.name
     change = detector.change
     assert (change.found_before, change.found, change.dangers, change.safe) == (60, 60, 60, 60)
@@ -101,7 +101,7 @@ def test_sirens_that_are_called_false_alarms_are_not_given_up(builtin):
     unlike = replace(builtin.reference, collection=np.repeat([0, 1, 2, 3], 30).astype(np.uint16))
     detector = taught(replace(builtin, reference=unlike), *wrong)
     assert detector.change.found < 60
-    bounded = detector.within_bounds()
+    bounded = detector.limit_recall_loss()
     assert bounded.change.found >= 59 and bounded.learnt.strength < 1
 
 
@@ -152,7 +152,9 @@ def give_verdict(folder, event, verdict, windows=None, network=NETWORK, sound=No
         (folder / "windows").mkdir(exist_ok=True)
         points = np.zeros(1, np.float32)
         EventWindows(windows, network, points, points).save(folder / name)
-    append_verdict(folder / FILE, Verdict(event, "kitchen", "2026-11-27T07:00:00+01:00", verdict, "siren", sound, name))
+    append_verdict(
+        folder / VERDICTS_FILE, Verdict(event, "kitchen", "2026-11-27T07:00:00+01:00", verdict, "siren", sound, name)
+    )
 
 
 class KeptSound:
@@ -195,11 +197,13 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     give_verdict(tmp_path, "f", "false_alarm")  # before the event's windows are written
     assert "f" not in {v.event for v in learn().learnt.verdicts} and not learner.has_news
     give_verdict(tmp_path, "f", "false_alarm", takes(KETTLE, 4, 5))
-    (tmp_path / FILE).write_bytes(b"".join((tmp_path / FILE).read_bytes().splitlines(keepends=True)[:-1]))
+    (tmp_path / VERDICTS_FILE).write_bytes(
+        b"".join((tmp_path / VERDICTS_FILE).read_bytes().splitlines(keepends=True)[:-1])
+    )
     assert learner.has_news
     assert "f" in {v.event for v in learn().learnt.verdicts} and not learner.has_news
 
-    (tmp_path / FILE).write_text("no verdict\n")
+    (tmp_path / VERDICTS_FILE).write_text("no verdict\n")
     with pytest.raises(UserError, match="no verdict"):
         learn()
     assert "renamed to verdicts.jsonl" in forget(tmp_path)
@@ -300,4 +304,4 @@ def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):
     assert [event["start"] > begin - 1 for event in events] == [True]
 
     assert "forgotten" in run("listen.py", "--forget", cwd=tmp_path).stdout
-    assert not (tmp_path / LEARNT_FILE).exists() and not (tmp_path / FILE).exists()
+    assert not (tmp_path / LEARNT_FILE).exists() and not (tmp_path / VERDICTS_FILE).exists()

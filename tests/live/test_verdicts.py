@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from danger_safe.core.errors import UserError
-from danger_safe.live.verdicts import EventWindows, Verdict, append_verdict, load_windows, read_verdicts, relative
+from danger_safe.live.verdicts import EventWindows, Verdict, append_verdict, load_windows, read_verdicts, relative_path
 
 ONE = Verdict("1", "cửa trước", "2026-11-26T07:00:00.000+07:00", "false_alarm", "siren", None, "windows/1.npz")
 TWO = replace(ONE, event="2", verdict="right", sound="recordings/2.flac")
@@ -47,7 +47,7 @@ def test_windows_are_kept_without_pickle(tmp_path):
     kept = load_windows(path)
     assert kept.embeddings.shape == (2, 768) and kept.embeddings.dtype == np.float32
     assert kept.checkpoint_sha256 == "ab" * 32 and kept.scores.tolist() == pytest.approx([0.1, 0.9, 0.8])
-    assert relative(path, tmp_path) == "windows/1.npz"
+    assert relative_path(path, tmp_path) == "windows/1.npz"
     with pytest.raises(UserError, match="is not there"):
         load_windows(tmp_path / "absent.npz")
     for damage in (path.read_bytes()[:-30], b""):
