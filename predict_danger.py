@@ -1,6 +1,6 @@
 """Is there danger in a recording? When, how sure, and what did it sound like?
 
-    python predict_danger.py recording.wav                      # at once, offline: the ready detector
+    python predict_danger.py recording.wav                      # at once, offline: the built-in detector
     python predict_danger.py recordings/ --format csv > windows.csv
     python predict_danger.py recording.wav --plot recording.png
     python predict_danger.py recording.wav --model logreg_model.skops
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     if args.plot:
         check_overwrite(args.plot)
     inputs = list(find_recordings(args.input)) if args.input else [STREAM]
-    if args.model is None:  # the ready detector's, before its network is loaded
+    if args.model is None:  # the built-in detector's, before its network is loaded
         check_categories((*args.only, *args.ignore), load_builtin())
     early = open_live(inputs[0], args) if isinstance(inputs[0], str) else None  # its sound goes on while we load
     low_latency = early is not None or is_short(args.input)
@@ -303,8 +303,8 @@ def parse(arguments: list[str]):
     parser = cli.new_parser(__doc__)
     add = parser.add_argument
     add("input", nargs="*", metavar="INPUT", help="recordings, folders, or - for a stream on stdin")
-    add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.skops (default: the ready detector)."
-        " A .joblib can run code when it is opened: only your own")  # fmt: skip
+    add("--model", type=Path, default=None, metavar="FILE", help="your own *_model.skops (default: the built-in "
+        "detector). A .joblib can run code when it is opened: only your own")  # fmt: skip
     add("--learnt", type=Path, default=None, metavar="FILE", help="the learnt.npz of listen.py: quiet about what your "
         "household called false alarms")  # fmt: skip
     add("--checkpoint", default=None, metavar="NAME|FILE", help="the model's network (default: what the model names)")
@@ -315,9 +315,8 @@ def parse(arguments: list[str]):
         metavar="T",
         help="danger from this score on (default: the model's)",
     )
-    add("--sensitivity", choices=SENSITIVITIES, default=None, help="of the ready detector: low for few alarms, high to "
-        "miss less "
-        "(default: normal)")  # fmt: skip
+    add("--sensitivity", choices=SENSITIVITIES, default=None, help="of the built-in detector: low for few alarms, high "
+        "to miss less (default: normal)")  # fmt: skip
     add("--max-false-alarms-per-hour", type=cli.number(0), default=None, metavar="N",
     help="instead of a threshold: how many are "
         "bearable in an hour of ordinary sound")  # fmt: skip
@@ -349,9 +348,9 @@ def parse(arguments: list[str]):
     if sum(x is not None for x in (args.threshold, args.max_false_alarms_per_hour, args.sensitivity)) > 1:
         parser.error("give one of --threshold, --sensitivity and --max-false-alarms-per-hour")
     if args.learnt and args.model:
-        parser.error("--learnt is for the ready detector, not for a model of your own")
+        parser.error("--learnt is for the built-in detector, not for a model of your own")
     if args.sensitivity and args.model:
-        parser.error("--sensitivity is of the ready detector: for your own model, give --threshold")
+        parser.error("--sensitivity is of the built-in detector: for your own model, give --threshold")
     if args.hop > args.window:
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or is_live(args.input[0])):

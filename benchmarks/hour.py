@@ -108,7 +108,7 @@ def parse():
     add("--dataset", type=Path, nargs="+", required=True, help="folders of sounds")
     add("--same", type=Path, default=Path(__file__).parent.parent / "models" / "compact_same.toml")
     add("--checkpoint", default="compact", help="the network")
-    add("--detector", type=Path, default=None, help="its detector (default: the ready one)")
+    add("--detector", type=Path, default=None, help="its detector (default: the built-in one)")
     add(
         "--scenes",
         nargs="+",

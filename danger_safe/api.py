@@ -131,13 +131,14 @@ def load_detector(
     learnt: str | Path | None = None,
     embed: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> SoundDetector:
-    """The ready detector, or one of one's own.
+    """The built-in detector, or one of one's own.
 
     Args:
         model: a ``*_model.skops`` of step 3, or a ``.joblib``, which can run code when it is opened: only your own.
         checkpoint: name or file of the network that the model was trained with; needed where it was a file.
         device: auto, cpu or cuda.
-        learnt: the ``learnt.npz`` of listen.py: the ready detector is quiet about what a household called false alarms.
+        learnt: the ``learnt.npz`` of listen.py, with which the built-in detector is quiet about what a household called
+            false alarms.
         embed: the network of a model whose table was not made by this project: float32 samples at 32 kHz, (samples,),
             in, the embedding, (dimensions,), out. The model must have been trained on its embeddings.
 

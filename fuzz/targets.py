@@ -110,20 +110,21 @@ class Detector(Text):
 
     def __init__(self) -> None:
         points = {name: {"threshold": 0.2} for name in detectors.SENSITIVITIES}
-        self._ready = detectors.BuiltinDetector(
-            name="ready", threshold=0.2, checkpoint_sha256="ab", about={"sensitivities": points}, tag_groups=((0, 1),),
+        self._builtin = detectors.BuiltinDetector(
+            name="built-in", threshold=0.2, checkpoint_sha256="ab", about={"sensitivities": points},
+            tag_groups=((0, 1),),
             mean=np.zeros(5), scale=np.ones(5), weights=np.ones(5), bias=0.0, slope=1.0, offset=0.0,
             categories=("a", "b", "c"), category_weights=np.eye(3, 4), category_bias=np.zeros(3), centres=np.eye(3, 4),
             min_similarity=-1.0,
         )  # fmt: skip
         self._path = FOLDER / "detector.npz"
-        self._ready.save(self._path)
+        self._builtin.save(self._path)
         with np.load(self._path) as file:
             self._text = str(file["text"])
             self._arrays = {name: file[name] for name in detectors.ARRAYS}
 
     def seeds(self) -> Iterator[bytes]:
-        self._ready.save(self._path)
+        self._builtin.save(self._path)
         yield b"\0" + self._path.read_bytes()
         yield b"\1" + self._text.encode()
         for number in range(10):

@@ -1,1 +1,1 @@
-"""What only maintainers run: the ready detector built, checkpoints averaged, locks and licences written."""
+"""What only maintainers run: the built-in detector built, checkpoints averaged, locks and licences written."""

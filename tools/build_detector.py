@@ -162,7 +162,7 @@ class TrainingData:
         centres = np.stack([standard[taught & (self.category == name)].mean(axis=0) for name in names])
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
         detector = BuiltinDetector(
-            name="ready detector", threshold=0.5, checkpoint_sha256=checkpoint_sha256, about={},
+            name="built-in detector", threshold=0.5, checkpoint_sha256=checkpoint_sha256, about={},
             tag_groups=self.groups, head=self.head,
             mean=mean, scale=scale, weights=model.coef_[0], bias=float(model.intercept_[0]), slope=slope, offset=offset,
             categories=tuple(map(str, names)), category_weights=which.coef_, category_bias=which.intercept_,

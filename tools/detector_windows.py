@@ -1,4 +1,4 @@
-"""What the ready detector learns from and is tried on: windows of sounds, as the network hears them."""
+"""What the built-in detector learns from and is tried on: windows of sounds, as the network hears them."""
 
 import csv
 import os

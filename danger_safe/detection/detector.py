@@ -1,6 +1,6 @@
-"""What turns an embedding into a danger score: the ready detector, or a model that the user trained.
+"""What turns an embedding into a danger score: the built-in detector, or a model that the user trained.
 
-The ready detector (models/detector.npz) is arrays and text: loading it cannot run code. A user's own
+The built-in detector (models/detector.npz) is arrays and text: loading it cannot run code. A user's own
 ``*_model.joblib`` can; see model_file.py.
 """
 
@@ -20,8 +20,8 @@ from models.head import Head
 BUILTIN_FILE = COMPACT.with_name("detector.npz")
 MAX_TAGS = 3  # categories that are named
 AUDIOSET_TAGS = 527
-SENSITIVITIES = ("low", "normal", "high")  # names of the ready detector's operating points
-ARRAYS = (  # of the ready detector's file; the rest is text
+SENSITIVITIES = ("low", "normal", "high")  # names of the built-in detector's operating points
+ARRAYS = (  # of the built-in detector's file; the rest is text
     "mean", "scale", "weights", "category_weights", "category_bias", "centres",
 )  # fmt: skip
 
@@ -259,7 +259,7 @@ def _check(builtin: BuiltinDetector) -> None:
 def user_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> UserDetector:
     """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``.
 
-    What it heard is named by the ready detector's categories where that listens through the same checkpoint, by
+    What it heard is named by the built-in detector's categories where that listens through the same checkpoint, by
     AudioSet's tags where the checkpoint's own ``head`` answers them.
     """
     from danger_safe.detection.audioset import find_tags

@@ -31,13 +31,13 @@ def open_detector(
     """An engine and the detector that judges its embeddings, open in a ``with`` block.
 
     Args:
-        model: a ``*_model.skops``, or a ``.joblib``, which can run code when it is opened; None: the ready detector.
+        model: a ``*_model.skops``, or a ``.joblib``, which can run code when it is opened; None: the built-in detector.
         checkpoint: name or file of the network; None: the one that the model was trained with.
         device: auto, cpu or cuda.
         cores: for the network on a CPU.
         low_latency: there is little to hear, or it goes on already, so do not convert the network first
             (``open_engine``) but afterwards.
-        learnt: what a household's verdicts have taught the ready detector (``listen.py --learn``); None: nothing.
+        learnt: what a household's verdicts have taught the built-in detector (``listen.py --learn``); None: nothing.
         is_endless: there may be no afterwards: convert it meanwhile.
         embed: of a model that was trained on embeddings of another network, that network (``FunctionNetwork``).
 
@@ -45,12 +45,12 @@ def open_detector(
     """
     if embed is not None:
         if model is None:
-            raise UserError("the ready detector listens through compact: give a model for your own network")
+            raise UserError("the built-in detector listens through compact: give a model for your own network")
         yield _with_function(model, embed)
         return
     saved, name = None, "compact"
     if learnt is not None and model is not None:
-        raise UserError("what was learnt is for the ready detector, and not for a model of your own")
+        raise UserError("what was learnt is for the built-in detector, and not for a model of your own")
     if model is not None:
         from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
 
@@ -61,7 +61,7 @@ def open_detector(
         if checkpoint is None:
             local_checkpoint_path(name)
     elif checkpoint not in (None, "compact"):
-        raise UserError(f"the ready detector listens through compact: for {checkpoint}, give --model")
+        raise UserError(f"the built-in detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:
         if engine.is_fallback and is_endless:
             later = threading.Timer(CONVERT_AFTER_S, convert_for_next_time, (name,))

@@ -1,4 +1,4 @@
-"""The labelled clips that the ready detector was judged on, as a few numbers each: what a change of it does to them.
+"""The labelled clips that the built-in detector was judged on, as a few numbers each: what a change of it does to them.
 
 A household's verdicts change the detector (personal.py). What that costs is told by these clips, each scored by a
 regression that was not taught its collection, and none of a danger's own collection vouches for it.

@@ -1,4 +1,4 @@
-"""The ready detector: how it is made, and that its file holds no code."""
+"""The built-in detector: how it is made, and that its file holds no code."""
 
 import subprocess
 import sys

@@ -52,7 +52,7 @@ def test_a_recording_is_answered_without_any_training(recording):
     assert first.startswith(("DANGER", "Safe", "Unknown"))
     assert "đêm, 1.wav  (0:07.2" in first
     assert bool(events) == first.startswith("DANGER")
-    assert "ready detector" in done.stderr
+    assert "built-in detector" in done.stderr
 
 
 def test_formats(recording):

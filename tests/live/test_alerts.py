@@ -328,14 +328,14 @@ def test_policy():
 
 
 def test_a_source_may_have_its_own_sensitivity():
-    ready = load_builtin()
-    low, normal, high = map(ready.threshold_of, ("low", "normal", "high"))
+    builtin = load_builtin()
+    low, normal, high = map(builtin.threshold_of, ("low", "normal", "high"))
     a, ours = SourceConfig("a", stdin="wav"), SourceConfig("a", stdin="wav", sensitivity="high")
-    assert default_threshold(a, AlarmConfig(), ready) == normal == ready.threshold
-    assert default_threshold(a, AlarmConfig(sensitivity="low"), ready) == low
-    assert default_threshold(a, AlarmConfig(threshold=0.123), ready) == 0.123
+    assert default_threshold(a, AlarmConfig(), builtin) == normal == builtin.threshold
+    assert default_threshold(a, AlarmConfig(sensitivity="low"), builtin) == low
+    assert default_threshold(a, AlarmConfig(threshold=0.123), builtin) == 0.123
     for alarm in (AlarmConfig(), AlarmConfig(sensitivity="low"), AlarmConfig(threshold=0.123)):
-        assert default_threshold(ours, alarm, ready) == high
+        assert default_threshold(ours, alarm, builtin) == high
 
 
 def test_one_that_hangs_keeps_nobody_waiting(monkeypatch):

@@ -47,7 +47,7 @@ def builtin():
     danger = np.arange(120) < 60
     points = {name: {"threshold": t} for name, t in (("low", 0.84), ("normal", 0.7), ("high", 0.54))}
     return BuiltinDetector(
-        name="ready detector", threshold=0.7, checkpoint_sha256=NETWORK, about={"sensitivities": points},
+        name="built-in detector", threshold=0.7, checkpoint_sha256=NETWORK, about={"sensitivities": points},
         tag_groups=((0,),), mean=np.zeros(SIZE + 1), scale=np.ones(SIZE + 1), weights=np.append(DANGER / 6, 0),
         bias=-1.0,
         slope=1.0, offset=0.0, categories=("siren",), category_weights=np.zeros((1, SIZE)), category_bias=np.zeros(1),
