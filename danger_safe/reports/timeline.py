@@ -142,14 +142,14 @@ def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
         "Safe": "Safe: no danger heard",
         "Unknown": "Unknown: like nothing in training",
     }[summary.verdict]
-    if summary.broke_off and not summary.events:
+    if summary.failure and not summary.events:
         verdict = f"no danger heard until it breaks off at {format_time(summary.seconds)}"
-    elif summary.silent == 1:
+    elif summary.silent_fraction == 1:
         verdict = "silence: there is nothing to be judged"
     side = "at or above" if summary.score >= summary.threshold else "below"
     lines = [f"Highest score {summary.score:.2f}, {side} the threshold {summary.threshold:.2f} (dashed line)."]
-    if summary.broke_off:
-        lines.append(f"INCOMPLETE: the recording {summary.broke_off}.")
+    if summary.failure:
+        lines.append(f"INCOMPLETE: the recording {summary.failure}.")
     notes = ["A score is that of a few seconds and stands at their middle: its peaks are wider than short sounds."]
     if summary.events:
         notes.insert(0, "Shaded and marked: danger. Named are the surest events, where there is room.")

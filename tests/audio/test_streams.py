@@ -19,7 +19,7 @@ from danger_safe.audio.read_ahead import ReadAhead
 from danger_safe.audio.stream import stream_wav
 from danger_safe.detection import loading
 from danger_safe.detection.scorer import HOP, Listener
-from danger_safe.detection.writers import Summary, Writer
+from danger_safe.detection.writers import Writer
 
 
 class InChunks(io.RawIOBase):
@@ -46,11 +46,10 @@ def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
     reading, writing = os.pipe()
     with loading.open_detector(cores=1) as (engine, detector), Listener(engine, detector, 3.0, HOP) as listener:
 
-        def events(recording, early=None):
-            args = predict_danger.parse([str(recording)])
-            summary = Summary(str(recording), detector.threshold)
-            predict_danger.hear(recording, args, listener, summary, Writer(), early)
-            assert summary.seconds == pytest.approx(20, abs=0.01) and not summary.broke_off
+        def events(recording, live=None):
+            options = predict_danger.Options(detector.threshold)
+            summary = predict_danger.process(recording, live, options, listener, Writer())
+            assert summary.seconds == pytest.approx(20, abs=0.01) and not summary.failure
             return np.array([(event.start, event.end, event.peak) for event in summary.events])
 
         expected = events(tmp_path / "two sirens.wav")

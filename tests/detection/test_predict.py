@@ -18,14 +18,16 @@ import torch
 from helpers import ROOT, patience, run
 
 import predict_danger
-from danger_safe.audio.windows import sliding_windows
+from danger_safe.audio.windows import ScoredWindow, sliding_windows
 from danger_safe.core.errors import UserError
 from danger_safe.detection import audioset
-from danger_safe.detection.events import Event
+from danger_safe.detection.event_reporter import EventReporter, check_categories
+from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import Smoother
-from danger_safe.detection.writers import Summary, Writer
+from danger_safe.detection.writers import Json, Summary, Writer
 from models.checkpoint_files import CheckpointInfo
 from models.checkpoints import load_model, save_checkpoint
+from models.mnn_network import NetworkError
 from models.models import Cnn14
 
 SCRIPT = "predict_danger.py"
@@ -188,15 +190,35 @@ def test_only_and_ignore_name_categories():
         def tags(embedding):
             return ((Detector.categories[int(embedding[0])], 0.9),)
 
-    def told(*flags):
+    def reported(*flags):
         summary = Summary("a.wav", 0.5)
-        teller = predict_danger._Teller(predict_danger.parse(["a.wav", *flags]), Detector, summary, Writer(), False)
-        teller.ended([Event(n, n + 1, n, 0.9, np.array([n])) for n in (0, 1)])
+        args = predict_danger.parse(["a.wav", *flags])
+        finder = EventFinder(EventConfig(0.5), 0.5)
+        reporter = EventReporter(finder, Detector, summary, Writer(), None, args.only, args.ignore)
+        for n in (0, 1):
+            reporter.on_event_end(Event(n, n + 1, n, 0.9, np.array([n])))
         return [event.heard[0][0] for event in summary.events]
 
-    assert told() == ["siren", "music"] and told("--ignore", "music") == told("--only", "siren, dog") == ["siren"]
+    assert reported() == ["siren", "music"] and reported("--ignore", "music") == reported("--only", "siren, dog") == [
+        "siren"
+    ]
     with pytest.raises(UserError, match=r"names no sirens \(nearest: siren"):
-        predict_danger.check_categories(("sirens",), Detector)
+        check_categories(("sirens",), Detector)
+
+
+def test_a_recording_is_incomplete_where_the_network_fails(tmp_path, capsys):
+    class FailingListener:
+        hop, detector = 0.5, None
+
+        @staticmethod
+        def listen(chunks, live):
+            yield ScoredWindow(0.0, 3.0, 0.1, 0.1, np.zeros(1))
+            raise NetworkError("the network ended")
+
+    soundfile.write(tmp_path / "a.wav", sound(6), RATE)
+    summary = predict_danger.process(tmp_path / "a.wav", None, predict_danger.Options(0.5), FailingListener, Writer())
+    Json().on_recording_end(summary)
+    assert summary.failure == "the network ended" and json.loads(capsys.readouterr().out)["incomplete"]
 
 
 def test_own_model(embeddings, tmp_path, other_checkpoint, recording):

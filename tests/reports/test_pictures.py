@@ -244,7 +244,7 @@ def test_prediction_names_hertz_and_says_what_is_incomplete(drawn, tmp_path, sec
         for n, at in enumerate(np.linspace(0, seconds, 40))
     ]
     draw_timeline(tmp_path / "a.png", overview, summary)
-    summary.events, summary.broke_off = [], "breaks off after 40.0 s"
+    summary.events, summary.failure = [], "breaks off after 40.0 s"
     draw_timeline(tmp_path / "b.png", overview, summary)
     for figure in drawn:
         assert_readable(figure)
