@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     # NumPy and the like take half a second to load: what is wrong with the flags is said before.
     from danger_safe.detection.detector import BuiltinDetector, load_builtin
     from danger_safe.detection.loading import open_detector
-    from danger_safe.detection.scorer import HOP, WINDOW, Listener
+    from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
     from danger_safe.live.config import EXAMPLE, read_config
     from danger_safe.live.learning import Learner, forget
     from danger_safe.live.service import Service, check_config, say
@@ -52,10 +52,10 @@ def main(arguments: list[str]) -> int:
     if args.learn:
         with (
             open_detector(device="cpu", cores=1) as (engine, detector),
-            Listener(engine, detector, WINDOW, HOP) as listener,
+            WindowScorer(engine, detector, WINDOW_S, HOP_S) as scorer,
         ):
             assert isinstance(detector, BuiltinDetector)  # no model was asked for
-            learner = Learner(folder, detector, listener)
+            learner = Learner(folder, detector, scorer)
             if learner.learn(print) is detector:
                 print("nothing is learnt: there are no verdicts to learn from")
             learner.save()
@@ -80,8 +80,7 @@ def parse(arguments: list[str]):
     add("--init", action="store_true", help="write an example to --config, with every setting explained")
     learning = parser.add_mutually_exclusive_group()
     learning.add_argument("--learn", action="store_true", help="learn from verdicts.jsonl, say what that changes, and "
-        "end "
-        "(while it listens, it does so by itself)")  # fmt: skip
+        "end (while it listens, it does so by itself)")  # fmt: skip
     learning.add_argument(
         "--forget", action="store_true", help="go back to the shipped detector; verdicts are put aside"
     )

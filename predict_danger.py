@@ -43,7 +43,7 @@ from danger_safe.detection.event_reporter import EventReporter, check_categories
 from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.recordings import STREAM, find_recordings, is_live, is_short, open_file, open_live
-from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
 from danger_safe.detection.writers import FORMATS, Summary, Writer
 from models.mnn_network import NetworkError
 
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
             args.model, args.checkpoint, args.device, args.jobs, low_latency, args.learnt, is_endless
         )
         engine, detector = stack.enter_context(opened)
-        listener = stack.enter_context(Listener(engine, detector, args.window, args.hop))
+        scorer = stack.enter_context(WindowScorer(engine, detector, args.window, args.hop))
         threshold = choose_threshold(detector, args.threshold, args.sensitivity, args.max_false_alarms_per_hour)
         check_categories((*args.only, *args.ignore), detector)
         if not args.quiet:
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
         for recording in recordings:
             if isinstance(recording, str) and live is None:
                 live = open_live(recording, args.mic, args.raw)
-            summary = process(recording, live, options, listener, writer)
+            summary = process(recording, live, options, scorer, writer)
             live = None
             if summary.failure:
                 failed += 1
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
 
 
 def process(
-    recording: Path | str, live: ReadAhead | None, options: Options, listener: Listener, writer: Writer
+    recording: Path | str, live: ReadAhead | None, options: Options, scorer: WindowScorer, writer: Writer
 ) -> Summary:
     """Score a recording window by window and report its events.
 
@@ -128,7 +128,7 @@ def process(
         recording: A file, or a live input as it was given on the command line.
         live: The source of the live input; it is closed at the end.
         options: Threshold, categories and the like.
-        listener: Scores the windows.
+        scorer: Scores the windows.
         writer: Prints windows, and the events of a live recording, as soon as they are known.
 
     Returns:
@@ -142,15 +142,15 @@ def process(
 
         overview = Overview()
         chunks = overview.watch(chunks)
-    finder = EventFinder(EventConfig(options.threshold, min_duration_s=options.min_duration_s), listener.hop)
-    reporter = EventReporter(finder, listener.detector, summary, writer, live, options.only, options.ignore)
+    finder = EventFinder(EventConfig(options.threshold, min_duration_s=options.min_duration_s), scorer.hop_s)
+    reporter = EventReporter(finder, scorer.detector, summary, writer, live, options.only, options.ignore)
     has_bar = options.has_progress_bar and live is None
     name = cli.one_line(str(recording))
     try:
         with tqdm(
             total=total_s, desc=name, unit="s", file=sys.stderr, leave=False, delay=1, disable=not has_bar
         ) as bar:
-            for window in listener.listen(chunks, live is not None):
+            for window in scorer.score_recording(chunks, live is not None):
                 summary.add(window)
                 writer.on_window(summary, window, live is not None)
                 reporter.add(window)
@@ -232,8 +232,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="instead of a threshold: how many are bearable in an hour of ordinary sound",
     )
-    add("--window", type=seconds, default=WINDOW, metavar="S", help="seconds that are judged at once")
-    add("--hop", type=seconds, default=HOP, metavar="S", help="seconds from one window to the next")
+    add("--window", type=seconds, default=WINDOW_S, metavar="S", help="seconds that are judged at once")
+    add("--hop", type=seconds, default=HOP_S, metavar="S", help="seconds from one window to the next")
     add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
     add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
     add("--plot", type=Path, metavar="FILE", help="picture of one recording (.png)")

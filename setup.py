@@ -1,8 +1,8 @@
-"""What ``pip install .`` puts where: everything inside the one package ``danger_safe``.
+"""Install everything into the one package ``danger_safe`` (``pip install .``).
 
-In a checkout the networks are the folder ``models`` and the scripts lie in the root. Installed under such general names
-they would hide, or be hidden by, a user's own ``models``; so they become ``danger_safe.models`` and
-``danger_safe.scripts``, and the copies' import lines are changed to say so. Nothing else differs.
+In a checkout the networks are in the folder ``models`` and the scripts in the root. Installed under such general names
+they would hide, or be hidden by, a user's own ``models``. They become ``danger_safe.models`` and
+``danger_safe.scripts``, and the import lines of the copies are changed accordingly. Nothing else differs.
 """
 
 import re
@@ -15,14 +15,14 @@ INSIDE = {"danger_safe.models": "models", "danger_safe.scripts": ".", "danger_sa
 
 
 def pins() -> list[str]:
-    """The packages that requirements.txt names or leads to (-r), which setuptools does not follow by itself."""
+    """Return the packages in requirements.txt and the file that it includes (-r), which setuptools does not follow."""
     files = [Path("requirements.txt"), Path("requirements", "predict.txt")]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line and not line.startswith(("#", "-r "))]
 
 
 class BuildInside(build_py):
-    """Copies modules as setuptools does, and changes ``from models`` to ``from danger_safe.models``."""
+    """Copy modules as setuptools does, and change ``from models`` to ``from danger_safe.models``."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -31,7 +31,7 @@ class BuildInside(build_py):
 
     def find_package_modules(self, package, package_dir):
         found = super().find_package_modules(package, package_dir)
-        return [entry for entry in found if entry[1] != "setup"]  # this file lies among the scripts
+        return [entry for entry in found if entry[1] != "setup"]  # this file is in the scripts' folder
 
     def build_module(self, module, module_file, package):
         copy, copied = super().build_module(module, module_file, package)

@@ -27,7 +27,7 @@ from danger_safe.data.fingerprint import seen_clips
 from danger_safe.data.soundscape import Soundscape
 from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
-from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
 from models.engine import open_engine
 from tools.build_detector import MAPPINGS
 
@@ -51,10 +51,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(open_engine(args.checkpoint, "cpu", os.cpu_count() or 1))
         detector = replace(load_builtin(args.detector), head=engine.head)
-        listener = stack.enter_context(Listener(engine, detector, WINDOW, HOP))
+        scorer = stack.enter_context(WindowScorer(engine, detector, WINDOW_S, HOP_S))
         seen = sum(seen_clips(clips, engine.info.fingerprints, os.cpu_count() or 1))
-        finder, events = EventFinder(EventConfig(detector.threshold), HOP), []
-        for window in listener.listen(recording.chunks()):
+        finder, events = EventFinder(EventConfig(detector.threshold), HOP_S), []
+        for window in scorer.score_recording(recording.chunks()):
             events += finder.add(window)
         events += finder.finish()
     seconds = time.monotonic() - began

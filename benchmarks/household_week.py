@@ -36,7 +36,7 @@ from danger_safe.data.clips import list_sounds
 from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.personal import LearntState, LearntVerdict, PersonalDetector, personal_detector, top_windows
-from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, Smoother, WindowScorer
 
 MORNINGS = 7
 VERDICTS = 3
@@ -117,7 +117,7 @@ class Outcome:
 
 
 def live_through(
-    name: str, takes: list[np.ndarray], near: frozenset[int], dangers: list[Danger], number: int, listener: Listener,
+    name: str, takes: list[np.ndarray], near: frozenset[int], dangers: list[Danger], number: int, scorer: WindowScorer,
     builtin: BuiltinDetector
 ) -> Week | None:  # fmt: skip
     """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted.
@@ -125,13 +125,13 @@ def live_through(
     None where no later morning than those of the verdicts has an alarm.
     """
     room, rng, least = Room(number), np.random.default_rng([SEED, number, 1]), builtin.threshold_of("high")
-    mornings = embed((room.record(takes[d % len(takes)], rng, rng.uniform(-18, -4)) for d in range(MORNINGS)), listener)
+    mornings = embed((room.record(takes[d % len(takes)], rng, rng.uniform(-18, -4)) for d in range(MORNINGS)), scorer)
     days = [day for day, heard in enumerate(mornings) if score(heard, builtin) >= least]
     if len(days) <= VERDICTS:
         return None
-    alone = embed((room.record(danger.samples, rng, rng.uniform(-16, -4)) for danger in dangers), listener)
+    alone = embed((room.record(danger.samples, rng, rng.uniform(-16, -4)) for danger in dangers), scorer)
     mixed = (_mixed(takes[n % len(takes)], danger.samples, rng) for n, danger in enumerate(dangers))
-    over = embed((room.record(sound, rng, -5) for sound in mixed), listener)
+    over = embed((room.record(sound, rng, -5) for sound in mixed), scorer)
     days = days[:VERDICTS]
     surest = max((w for day in days for w in mornings[day]), key=lambda w: builtin.scores(w.embedding[None])[0])
     later = [heard for day, heard in enumerate(mornings) if day not in days]
@@ -174,25 +174,25 @@ def taught(builtin: BuiltinDetector, events: list[Heard]) -> PersonalDetector:
     return personal_detector(builtin, learnt).limit_recall_loss()
 
 
-def embed(recordings: Iterable[np.ndarray], listener: Listener) -> list[Heard]:
+def embed(recordings: Iterable[np.ndarray], scorer: WindowScorer) -> list[Heard]:
     """The windows of each recording."""
-    cut = [list(sliding_windows([samples], WINDOW, HOP)) for samples in recordings]
-    heard = iter(listener.score(window for one in cut for window in one))
+    cut = [list(sliding_windows([samples], WINDOW_S, HOP_S)) for samples in recordings]
+    heard = iter(scorer.score(window for one in cut for window in one))
     return [[next(heard) for _ in one] for one in cut]
 
 
 def score(heard: Heard, detector: BuiltinDetector) -> float:
     """The highest smoothed score of a recording."""
-    smoother, raw = Smoother(HOP), detector.scores(np.array([window.embedding for window in heard]))
+    smoother, raw = Smoother(HOP_S), detector.scores(np.array([window.embedding for window in heard]))
     return max(smoother.add(w.start, 0.0 if w.is_silent else float(s)) for w, s in zip(heard, raw, strict=True))
 
 
-def near_collections(samples: np.ndarray, listener: Listener, builtin: BuiltinDetector) -> frozenset[int]:
+def near_collections(samples: np.ndarray, scorer: WindowScorer, builtin: BuiltinDetector) -> frozenset[int]:
     """Collections of shipped dangers that a danger may be of: that of the most similar one, and all that have one as
     similar as SAME_COLLECTION."""
     shipped = builtin.reference
     assert shipped is not None  # the shipped detector has one
-    heard = embed([np.pad(samples, SAMPLE_RATE // 2)], listener)[0]
+    heard = embed([np.pad(samples, SAMPLE_RATE // 2)], scorer)[0]
     directions = shipped.project(builtin.standardise(np.array([window.embedding for window in heard])))
     similarity = (shipped.clip_directions()[shipped.danger] @ directions.T).max(axis=1)
     is_near = similarity >= min(SAME_COLLECTION, similarity.max())
@@ -230,7 +230,10 @@ def main(arguments: list[str]) -> int:
     args = parse(arguments)
     heads = "later mornings quiet | dangers lost, alone | over the sound: sirens | others | shipped dangers lost |"
     print(f"| sound | taken for | mean score, before and after | {heads}\n{'| --- ' * 8}|")
-    with open_detector(device="cpu", cores=1) as (engine, builtin), Listener(engine, builtin, WINDOW, HOP) as listener:
+    with (
+        open_detector(device="cpu", cores=1) as (engine, builtin),
+        WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer,
+    ):
         assert isinstance(builtin, BuiltinDetector)  # no model was asked for
         made = [
             (f"{n} {s + 1}", [synthesise(n, s, take) for take in range(MORNINGS)])
@@ -242,14 +245,14 @@ def main(arguments: list[str]) -> int:
         planted = [(f"{file.parent.name}/{file.name}", read_clip(file)) for file in files]
         if not files:
             planted = [(f"{name} {source + 1}", synthesise(name, source, 0)) for name in DANGERS for source in range(2)]
-        dangers = [Danger(name, samples, near_collections(samples, listener, builtin)) for name, samples in planted]
+        dangers = [Danger(name, samples, near_collections(samples, scorer, builtin)) for name, samples in planted]
         weeks = []
         for number, (name, takes) in enumerate(tqdm([*made, *real], disable=args.quiet or None)):
             wrong = [n for n, file in enumerate(files) if file == name]
             near = dangers[wrong[0]].near if wrong else frozenset()
             others = [danger for n, danger in enumerate(dangers) if n not in wrong]
             title = name.stem if isinstance(name, Path) else name
-            week = live_through(title, takes, near, others, number, listener, builtin)
+            week = live_through(title, takes, near, others, number, scorer, builtin)
             if week is None:
                 print(f"| {title} | too few alarms | | | | | | |", flush=True)
                 continue

@@ -1,4 +1,4 @@
-"""The command danger-safe of an installation: a sub-command for each script.
+"""The command danger-safe of an installed package: a subcommand for each script.
 
 danger-safe predict recording.wav
 danger-safe train rf --help
@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from danger_safe.core import cli
 
-COMMANDS = {  # as they are typed: the script, and what it does
+COMMANDS = {  # subcommand: (script, description)
     "filter": ("filterAudioToDangerousAndSafe", "step 1: ESC-50's clips into Danger and Safe"),
     "extract": ("extractEmbeddingCnn14", "step 2: clips into a table of embeddings"),
     "train rf": ("train_rf_model", "step 3: a random forest"),
@@ -27,23 +27,21 @@ COMMANDS = {  # as they are typed: the script, and what it does
 
 
 def main() -> None:
-    """Run the script that the command line names, and leave with its exit status."""
-    words = sys.argv[1:]
+    """Run the script of the subcommand and exit with its status."""
+    arguments = sys.argv[1:]
+    package = "danger_safe.scripts." if importlib.util.find_spec("danger_safe.scripts") else ""  # not in a checkout
     for command, (script, _) in COMMANDS.items():
-        names = command.split()
-        if words[: len(names)] == names:
-            sys.argv = [f"danger-safe {command}", *words[len(names) :]]
-            package = (
-                "danger_safe.scripts." if importlib.util.find_spec("danger_safe.scripts") else ""
-            )  # a checkout's root
+        words = command.split()
+        if arguments[: len(words)] == words:
+            sys.argv = [f"danger-safe {command}", *arguments[len(words) :]]
             cli.run(importlib.import_module(package + script).main)
-    if words == ["--version"]:
+    if arguments == ["--version"]:
         print(version("danger-safe"))
         sys.exit(cli.DONE)
-    lines = [f"  danger-safe {command:<14} {does}" for command, (_, does) in COMMANDS.items()]
-    asked = words in (["--help"], ["-h"])
-    print("\n".join(["One of these, each with --help:", "", *lines]), file=sys.stdout if asked else sys.stderr)
-    sys.exit(cli.DONE if asked else 2)
+    lines = [f"  danger-safe {command:<14} {description}" for command, (_, description) in COMMANDS.items()]
+    is_help = arguments in (["--help"], ["-h"])
+    print("\n".join(["One of these, each with --help:", "", *lines]), file=sys.stdout if is_help else sys.stderr)
+    sys.exit(cli.DONE if is_help else 2)
 
 
 if __name__ == "__main__":

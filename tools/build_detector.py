@@ -25,7 +25,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_mappings, read_same
 from danger_safe.detection.detector import BUILTIN_FILE, SENSITIVITIES, BuiltinDetector, OperatingPoint, add_tag_groups
 from danger_safe.detection.reference import Reference
-from danger_safe.detection.scorer import WINDOW
+from danger_safe.detection.scorer import WINDOW_S
 from danger_safe.evaluation.calibration import calibration
 from danger_safe.evaluation.false_alarms import SECONDS_PER_HOUR, THRESHOLDS, find_events, with_scores
 from danger_safe.evaluation.intervals import fraction_with_interval, rate_with_interval
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     labelled = read_labelled(args.labelled, read_same(args.same), args.rooms, labels)
     unlabelled = ordinary + [sound for folder in args.unlabelled for sound in unlabelled_sounds(folder)]
     safe = find_safe([sound for sound in unlabelled if sound.collection not in args.hold_out], args.teacher, tags)
-    heard = listen(args.checkpoint, labelled).followed_by(listen(args.checkpoint, safe, hop=WINDOW))
+    heard = listen(args.checkpoint, labelled).followed_by(listen(args.checkpoint, safe, hop=WINDOW_S))
     data = TrainingData(labelled + safe, heard, network.head, groups, labels)
 
     values = data.leave_collections_out()  # of each window, by a regression that was not taught its collection
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     hours, counts = false_alarms(args.checkpoint, detector, held_out)
     about = judge(clips, hours, counts, held_out) | {"unknown_rate": FALSE_UNKNOWN_RATE}
     detector = replace(detector, reference=clips.reference(detector, data))
-    detector.stating(about).save(args.output)
+    detector.with_evaluation(about).save(args.output)
     print(json.dumps(about, indent=2))
     print(f"Wrote {args.output}")
     return cli.DONE

@@ -15,7 +15,7 @@ from danger_safe.audio.room_tone import CATEGORY, synthesize_room_tone
 from danger_safe.audio.windows import ScoredWindow, Window, sliding_windows
 from danger_safe.core import cli
 from danger_safe.data.clips import read_clips
-from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, NullDetector, WindowScorer
 from models.engine import open_engine
 
 AUDIBLE_FRACTION = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
@@ -92,7 +92,7 @@ def rooms(count: int) -> list[Sound]:
     return [Sound(number, CATEGORY, "synthetic rooms", f"room {number}") for number in range(count)]
 
 
-def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
+def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP_S) -> WindowSet:
     """Every window of every sound through a network."""
     peaks: list[float] = []
     owner: list[int] = []
@@ -105,16 +105,16 @@ def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP) -> WindowSet:
                 cli.warn(f"{sound.path} {error}")
                 continue
             loudest = max(float(np.abs(samples).max()), 1e-9)
-            for window in sliding_windows([samples], WINDOW, hop):
+            for window in sliding_windows([samples], WINDOW_S, hop):
                 peaks.append(float(np.abs(window.samples).max()) / loudest)
                 owner.append(number)
                 yield window
 
     with (
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
-        Listener(engine, NullDetector(), WINDOW, hop) as listener,
+        WindowScorer(engine, NullDetector(), WINDOW_S, hop) as scorer,
     ):
-        heard = list(listener.score(all_windows()))
+        heard = list(scorer.score(all_windows()))
     audible = (np.array(peaks) >= AUDIBLE_FRACTION) & ~np.array([window.is_silent for window in heard])
     return WindowSet(heard, np.array(owner), audible, len(sounds))
 
@@ -124,7 +124,7 @@ def without_dangers(teacher: str, sounds: list[Sound], dangerous_tags: list[int]
     with open_engine(teacher, "cpu", 1) as engine:
         head = engine.head
     assert head is not None  # of a network that names tags
-    heard = listen(teacher, sounds, hop=WINDOW)
+    heard = listen(teacher, sounds, hop=WINDOW_S)
     logits = head(heard.embeddings)[:, dangerous_tags].max(axis=1)
     safe = np.ones(len(sounds), bool)
     safe[heard.sound[logits > np.log(MAX_TAG_PROBABILITY / (1 - MAX_TAG_PROBABILITY))]] = False

@@ -1,11 +1,11 @@
-"""AudioSet tags: what a network that was taught AudioSet's 527 classes calls a sound, from its embedding.
+"""AudioSet tags of an embedding, from networks that were trained on AudioSet's 527 classes.
 
-    tags = find_tags(engine.info, engine.head)
-    tags.tags(embedding)     # (("Siren", 0.83), ("Police car (siren)", 0.61), …)
+    tagger = find_tagger(engine.info, engine.head)
+    tagger.tags(embedding)     # (("Siren", 0.83), ("Police car (siren)", 0.61), …)
 
-Cnn14 and mn04 have such classes, and their files do not name them. The names are those of a checkpoint that has them in
-``categories``: the network's own, else compact's. Else AudioSet's list, ``class_labels_indices.csv``, is looked for in
-models/ and where panns-inference keeps it.
+The checkpoints of Cnn14 and mn04 do not contain the names of the classes. They are taken from the first of these that
+has them: the checkpoint itself, the compact checkpoint, AudioSet's ``class_labels_indices.csv`` in models/ or where
+panns-inference stores it.
 """
 
 import csv
@@ -20,17 +20,17 @@ from models.checkpoint_files import COMPACT, CheckpointInfo
 from models.head import Head
 from models.weights import read_info
 
-FILE = "class_labels_indices.csv"  # columns index, mid, display_name
-PLACES = (COMPACT.with_name(FILE), Path(os.path.expanduser("~"), "panns_data", FILE))
+NAMES_FILE = "class_labels_indices.csv"  # columns index, mid, display_name
+NAMES_PATHS = (COMPACT.with_name(NAMES_FILE), Path(os.path.expanduser("~"), "panns_data", NAMES_FILE))
 CLASSES = 527
 MAX_TAGS = 3
 
 
-class AudioSetTags:
-    """Names embeddings of a network with AudioSet's classes."""
+class AudioSetTagger:
+    """Names the AudioSet classes of a network's embeddings."""
 
     def __init__(self, names: tuple[str, ...], head: Head):
-        """``head`` turns embeddings into the logits of the classes with these ``names``."""
+        """``head`` maps embeddings to the logits of the classes with these ``names``."""
         self.names, self.head = names, head
 
     def logits(self, embeddings: np.ndarray) -> np.ndarray:
@@ -38,34 +38,34 @@ class AudioSetTags:
         return self.head(embeddings)
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The tags with the highest scores, in [0, 1], highest first."""
-        scores = 1 / (1 + np.exp(-self.logits(embedding)))  # SciPy is not among what prediction needs
-        return tuple((self.names[i], float(scores[i])) for i in np.argsort(-scores)[:MAX_TAGS])
+        """Return the tags with the highest probabilities, highest first."""
+        probabilities = 1 / (1 + np.exp(-self.logits(embedding)))  # SciPy is no requirement of predict_danger.py
+        return tuple((self.names[i], float(probabilities[i])) for i in np.argsort(-probabilities)[:MAX_TAGS])
 
 
 def has_tags(info: CheckpointInfo) -> bool:
-    """Whether a checkpoint answers AudioSet's classes."""
+    """Return whether a checkpoint's classes are those of AudioSet."""
     return info.settings.get("classes") == CLASSES and info.settings.get("multilabel", True)
 
 
-def find_tags(info: CheckpointInfo, head: Head | None) -> AudioSetTags | None:
-    """The tags of a checkpoint with AudioSet's classes; None for another one, or where their names are not at hand."""
+def find_tagger(info: CheckpointInfo, head: Head | None) -> AudioSetTagger | None:
+    """Return a tagger for a checkpoint; None if its classes are others or their names are not available."""
     if head is None or not has_tags(info):
         return None
-    names = info.categories if len(info.categories) == CLASSES else _names_elsewhere()
-    return AudioSetTags(names, head) if names else None
+    names = info.categories if len(info.categories) == CLASSES else _find_names()
+    return AudioSetTagger(names, head) if names else None
 
 
 @cache
-def _names_elsewhere() -> tuple[str, ...]:
-    """AudioSet's class names in their order; empty where they are not at hand."""
+def _find_names() -> tuple[str, ...]:
+    """Return AudioSet's class names in their order; empty if they are not available."""
     try:
         info = read_info("compact")
-    except UserError:  # it is only asked for names
+    except UserError:  # names are optional
         info = None
     if info and len(info.categories) == CLASSES:
         return info.categories
-    for file in PLACES:
+    for file in NAMES_PATHS:
         if file.is_file():
             with open(file, encoding="utf-8-sig", newline="") as table:
                 names = tuple(row.get("display_name") or "" for row in csv.DictReader(table))

@@ -1,6 +1,6 @@
-"""What turns an embedding into a danger score: the built-in detector, or a model that the user trained.
+"""Detectors, which turn an embedding into a danger score: the built-in one and models that users trained.
 
-The built-in detector (models/detector.npz) is arrays and text: loading it cannot run code. A user's own
+The built-in detector's file, models/detector.npz, holds arrays and text: loading it cannot run code. Loading a user's
 ``*_model.joblib`` can; see model_file.py.
 """
 
@@ -18,17 +18,17 @@ from models.checkpoint_files import COMPACT, CheckpointInfo
 from models.head import Head
 
 BUILTIN_FILE = COMPACT.with_name("detector.npz")
-MAX_TAGS = 3  # categories that are named
+MAX_TAGS = 3  # categories that are named for an event
 AUDIOSET_TAGS = 527
-SENSITIVITIES = ("low", "normal", "high")  # names of the built-in detector's operating points
-ARRAYS = (  # of the built-in detector's file; the rest is text
+SENSITIVITIES = ("low", "normal", "high")  # the built-in detector's named operating points
+ARRAYS = (  # in the built-in detector's file; everything else is text
     "mean", "scale", "weights", "category_weights", "category_bias", "centres",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, and what was measured at it on recordings that the detector had not heard."""
+    """A threshold and the rates that were measured at it, on recordings that were not in training."""
 
     threshold: float
     danger_recall: float
@@ -36,15 +36,15 @@ class OperatingPoint:
 
     @classmethod
     def from_json(cls, point: dict) -> "OperatingPoint":
-        """From an entry of ``operating_points``, which may hold more. Raises KeyError where it holds less."""
+        """Read an entry of ``operating_points``; more keys are ignored. Raises KeyError if one is missing."""
         return cls(*(float(point[field.name]) for field in fields(cls)))
 
 
 class Tagger(Protocol):
-    """Says what an embedding sounds like."""
+    """Names the categories of an embedding."""
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """(name, how surely, at most 1), the surest first; empty where unknown."""
+        """(dimensions,) -> (name, similarity or probability ≤ 1), highest first; empty if unknown."""
         ...
 
 
@@ -53,22 +53,22 @@ class Detector(Tagger, Protocol):
 
     @property
     def name(self) -> str:
-        """Whose answers these are."""
+        """The name that is printed with results."""
         ...
 
     @property
     def threshold(self) -> float:
-        """The score from which on it is danger, where no other is asked for."""
+        """The default threshold: a score at or above it is a danger."""
         ...
 
     @property
     def operating_points(self) -> list[OperatingPoint]:
-        """Empty where they were not measured."""
+        """The measured operating points; empty if there are none."""
         ...
 
     @property
     def measured_minutes(self) -> float:
-        """Of safe sound, in which those false alarms were counted."""
+        """Minutes of safe sound in which the false alarms of the operating points were counted."""
         ...
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
@@ -82,53 +82,53 @@ class Detector(Tagger, Protocol):
 
 @dataclass(frozen=True)
 class BuiltinDetector:
-    """A logistic regression on the compact network's embedding and on its surest dangerous AudioSet tags.
+    """A logistic regression on the compact network's embedding and its highest logits of dangerous AudioSet tags.
 
-    The regression was taught with ESC-50, other collections and hours of ordinary sound (tools/build_detector.py). The
-    network itself was taught without labels, and without ESC-50.
+    The regression was trained on ESC-50, other collections and hours of ordinary sound (tools/build_detector.py). The
+    network itself was trained without labels and without ESC-50.
     """
 
     name: str
-    threshold: float  # of the sensitivity ``normal``
+    threshold: float  # that of the sensitivity ``normal``
     checkpoint_sha256: str
-    about: dict  # what it was made from and how well it did
-    tag_groups: tuple[tuple[int, ...], ...]  # numbers of AudioSet's tags, of which each group's surest counts
-    mean: np.ndarray  # (dimensions + groups,), of the features in training
-    scale: np.ndarray
+    about: dict  # the evaluation: operating points, counts, intervals
+    tag_groups: tuple[tuple[int, ...], ...]  # AudioSet tag numbers; the highest logit of each group is a feature
+    mean: np.ndarray  # (dimensions + groups,), mean of the features in training
+    scale: np.ndarray  # (dimensions + groups,), standard deviation of the features in training
     weights: np.ndarray  # (dimensions + groups,), on standardised features
     bias: float
-    slope: float  # of the sigmoid, on the regression's value
+    slope: float  # of the sigmoid that turns the regression's value into a probability
     offset: float
     categories: tuple[str, ...]
-    category_weights: np.ndarray  # (categories, dimensions), on standardised embeddings: which category it is
+    category_weights: np.ndarray  # (categories, dimensions), of a classifier of categories
     category_bias: np.ndarray  # (categories,)
-    centres: np.ndarray  # (categories, dimensions), standardised, of length 1
-    min_similarity: float  # what is less like every category than that is unknown
-    head: Head | None = None  # of the network: what it calls a sound; not in the file
-    reference: Reference | None = None  # what it was judged on, in short; None in older files
+    centres: np.ndarray  # (categories, dimensions), mean standardised embedding scaled to length 1
+    min_similarity: float  # a sound that is less similar to every category is unknown
+    head: Head | None = None  # maps embeddings to AudioSet logits; from the network, not in the file
+    reference: Reference | None = None  # the clips of its evaluation; None in older files
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
         return _sigmoid(self.slope * self.values(embeddings) + self.offset)
 
     def values(self, embeddings: np.ndarray) -> np.ndarray:
-        """(windows, dimensions) -> the regression's value before calibration, (windows,)."""
-        assert self.head is not None  # who scores has given it the network's
+        """(windows, dimensions) -> the regression's value before the sigmoid, (windows,)."""
+        assert self.head is not None, "the network's head is needed to score"
         features = add_tag_groups(embeddings, self.head, self.tag_groups)
         return (features - self.mean) / self.scale @ self.weights + self.bias
 
     @property
     def operating_points(self) -> list[OperatingPoint]:
-        """Thresholds and what each does."""
+        """The measured operating points."""
         return [OperatingPoint.from_json(point) for point in self.about["operating_points"]]
 
     @property
     def measured_minutes(self) -> float:
-        """Of ordinary sound, in which false alarms were counted."""
+        """Minutes of ordinary sound in which false alarms were counted."""
         return 60 * self.about["ordinary"]["hours"]
 
     def threshold_of(self, sensitivity: str) -> float:
-        """The threshold of one of SENSITIVITIES."""
+        """Return the threshold of one of SENSITIVITIES."""
         return self.about["sensitivities"][sensitivity]["threshold"]
 
     def similarities(self, embeddings: np.ndarray) -> np.ndarray:
@@ -137,28 +137,28 @@ class BuiltinDetector:
         return directions @ self.centres.T / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
 
     def unknown(self, embeddings: np.ndarray) -> np.ndarray:
-        """(windows, dimensions) -> whether each sounds like none of the categories, (windows,)."""
+        """(windows, dimensions) -> whether each is similar to none of the categories, (windows,)."""
         return self.similarities(embeddings).max(axis=1) < self.min_similarity
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The likeliest categories with their probabilities among all of them, likeliest first."""
+        """(dimensions,) -> the most probable categories with their probabilities, highest first."""
         logits = self.category_weights @ self.standardise(embedding[None])[0] + self.category_bias
         probability = np.exp(logits - np.logaddexp.reduce(logits))
         return tuple((self.categories[i], float(probability[i])) for i in np.argsort(-probability)[:MAX_TAGS])
 
     def standardise(self, embeddings: np.ndarray) -> np.ndarray:
-        """(windows, dimensions) -> with the mean and the scale of training taken out, (windows, dimensions)."""
+        """(windows, dimensions) -> the same with mean 0 and standard deviation 1 in training, (windows, dimensions)."""
         dimensions = embeddings.shape[1]
         return (embeddings - self.mean[:dimensions]) / self.scale[:dimensions]
 
-    def stating(self, about: dict) -> "BuiltinDetector":
-        """The same, with what is known of how well it does, and the threshold that came of it."""
+    def with_evaluation(self, about: dict) -> "BuiltinDetector":
+        """Return the detector with its evaluation and the threshold that this gives."""
         return replace(self, threshold=about["sensitivities"]["normal"]["threshold"], about=about)
 
     def save(self, path: Path) -> None:
-        """Write it as .npz without pickle."""
-        other = (*ARRAYS, "head", "reference")
-        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in other}
+        """Write an .npz without pickle, atomically."""
+        not_text = (*ARRAYS, "head", "reference")
+        text = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in not_text}
         arrays = {key: getattr(self, key).astype(np.float32) for key in ARRAYS}
         if self.reference is not None:
             arrays |= self.reference.arrays()
@@ -167,27 +167,27 @@ class BuiltinDetector:
 
 
 def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
-    # SciPy's would take a fifth of a second to load, of the second in which a short file is answered.
+    # SciPy's takes a fifth of a second to import; a short file is processed in less than a second.
     return 1 / (1 + np.exp(-log_odds))
 
 
 def add_tag_groups(embeddings: np.ndarray, head: Head, groups: tuple[tuple[int, ...], ...]) -> np.ndarray:
-    """Embeddings, (windows, dimensions), with the highest tag logit of each group beside them."""
+    """(windows, dimensions) -> the same with the highest tag logit of each group, (windows, dimensions + groups)."""
     logits = head(embeddings)
     return np.column_stack([embeddings, *(logits[:, list(group)].max(axis=1) for group in groups)])
 
 
 class Pipeline(Protocol):
-    """What a training fits: scikit-learn's, which takes a second to load."""
+    """The interface of a fitted scikit-learn pipeline, which takes a second to import."""
 
     def predict_proba(self, embeddings: np.ndarray, /) -> np.ndarray:
-        """(windows, dimensions) -> shares of safe and of danger, (windows, 2)."""
+        """(windows, dimensions) -> probabilities of Safe and Danger, (windows, 2)."""
         ...
 
 
 @dataclass(frozen=True)
 class UserDetector:
-    """A user's pipeline."""
+    """A model that a user trained."""
 
     name: str
     threshold: float
@@ -195,7 +195,7 @@ class UserDetector:
     tagger: Tagger | None
     operating_points: list[OperatingPoint]
     measured_minutes: float
-    novelty: dict | None  # rule and level, see novelty.py; None in older files
+    novelty: dict | None  # ``rule`` and ``level`` (minimum similarity), see novelty.py; None in older files
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """(windows, dimensions) -> danger in [0, 1], (windows,)."""
@@ -210,21 +210,21 @@ class UserDetector:
         return similarity(self.novelty["rule"], embeddings) < self.novelty["level"]
 
     def tags(self, embedding: np.ndarray) -> tuple[tuple[str, float], ...]:
-        """The tagger's answer; empty where nothing can name embeddings of this checkpoint."""
+        """Return the tagger's tags; empty if there is no tagger for this checkpoint."""
         return self.tagger.tags(embedding) if self.tagger else ()
 
 
 def load_builtin(path: Path | None = None) -> BuiltinDetector:
-    """The detector of this repository, or another file of its kind. Raises UserError when it is missing or damaged."""
+    """Load the built-in detector, or another file of its format. Raises UserError if it is missing or damaged."""
     path = path or BUILTIN_FILE
     try:
         with np.load(path, allow_pickle=False) as file:
             text = json.loads(str(file["text"]))
             arrays = {key: file[key] for key in ARRAYS}
-            other = {key: file[key] for key in file.files if key.startswith("reference_")}
+            reference_arrays = {key: file[key] for key in file.files if key.startswith("reference_")}
         groups = tuple(tuple(group) for group in text["tag_groups"])
         text |= {"categories": tuple(text["categories"]), "tag_groups": groups}
-        reference = Reference.from_arrays(other, arrays["centres"].shape[-1])
+        reference = Reference.from_arrays(reference_arrays, arrays["centres"].shape[-1])
         builtin = BuiltinDetector(**text, **arrays, reference=reference)
         _check(builtin)
         return builtin
@@ -235,7 +235,7 @@ def load_builtin(path: Path | None = None) -> BuiltinDetector:
 
 
 def _check(builtin: BuiltinDetector) -> None:
-    """Raises ValueError, TypeError or KeyError where the parts do not fit each other."""
+    """Raise ValueError, TypeError or KeyError if the parts do not fit each other."""
     categories, dimensions = builtin.category_weights.shape
     features = (dimensions + len(builtin.tag_groups),)
     shapes = (features, features, features, (categories, dimensions), (categories,), (categories, dimensions))
@@ -243,8 +243,8 @@ def _check(builtin: BuiltinDetector) -> None:
         array = getattr(builtin, name)
         if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(name)
-    words = (builtin.name, builtin.checkpoint_sha256, *builtin.categories)
-    if not all(isinstance(word, str) for word in words) or not isinstance(builtin.about, dict):
+    texts = (builtin.name, builtin.checkpoint_sha256, *builtin.categories)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(builtin.about, dict):
         raise TypeError("text")
     thresholds = [builtin.threshold_of(sensitivity) for sensitivity in SENSITIVITIES]
     numbers = (builtin.threshold, builtin.bias, builtin.slope, builtin.offset, builtin.min_similarity, *thresholds)
@@ -257,21 +257,27 @@ def _check(builtin: BuiltinDetector) -> None:
 
 
 def user_detector(path: Path, saved: dict, info: CheckpointInfo, head: Head | None) -> UserDetector:
-    """The opened ``*_model.joblib`` as a detector. Raises UserError when it is for another checkpoint than ``info``.
+    """Make a detector of an opened model file. Raises UserError if that is for another checkpoint.
 
-    What it heard is named by the built-in detector's categories where that listens through the same checkpoint, by
-    AudioSet's tags where the checkpoint's own ``head`` answers them.
+    Events are named by the built-in detector's categories if it uses the same checkpoint, otherwise by AudioSet's tags
+    if the checkpoint has them.
+
+    Args:
+        path: The model file.
+        saved: Its contents.
+        info: The checkpoint whose embeddings will be scored.
+        head: The checkpoint's classification head.
     """
-    from danger_safe.detection.audioset import find_tags
+    from danger_safe.detection.audioset import find_tagger
     from danger_safe.detection.model_file import check_belongs  # scikit-learn takes a second to load
 
     check_belongs(path, saved, {"name": info.name, "sha256": info.sha256}, info.dimensions)
     try:
         builtin = load_builtin()
-    except UserError:  # it only names what was heard
+    except UserError:  # names are optional
         builtin = None
-    same = builtin is not None and builtin.checkpoint_sha256 == info.sha256
-    tagger = builtin if same else find_tags(info, head)
+    is_same = builtin is not None and builtin.checkpoint_sha256 == info.sha256
+    tagger = builtin if is_same else find_tagger(info, head)
     metrics = saved["metrics"]
     points = [OperatingPoint.from_json(point) for point in metrics.get("operating_points", [])]
     minutes = metrics.get("per_hour", {}).get("minutes", 0.0)

@@ -1,4 +1,4 @@
-"""A detector, the repository's or a user's, together with an engine of the network that it listens through."""
+"""Open a detector, the built-in one or a user's model, together with an engine of its network."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from danger_safe.detection.personal import load_learnt, personal_detector
 from models.checkpoint_files import NAMES, CheckpointInfo, local_checkpoint_path
 from models.engine import Engine, convert_for_next_time, function_engine, open_engine
 
-CONVERT_AFTER_S = 60.0  # of an endless recording: what was missed while the network was loaded is caught up with first
+CONVERT_AFTER_S = 60.0  # seconds into an endless recording, when the sound that waited for the network is processed
 
 
 @contextmanager
@@ -28,25 +28,28 @@ def open_detector(
     is_endless: bool = False,
     embed: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[tuple[Engine, Detector]]:
-    """An engine and the detector that judges its embeddings, open in a ``with`` block.
+    """Open an engine and the detector that scores its embeddings, for a ``with`` block.
 
     Args:
-        model: a ``*_model.skops``, or a ``.joblib``, which can run code when it is opened; None: the built-in detector.
-        checkpoint: name or file of the network; None: the one that the model was trained with.
+        model: A ``*_model.skops``, or a ``.joblib``, which can run code when it is opened; None for the built-in
+            detector.
+        checkpoint: Name or file of the network; None for the one that the model was trained with.
         device: auto, cpu or cuda.
-        cores: for the network on a CPU.
-        low_latency: there is little to hear, or it goes on already, so do not convert the network first
-            (``open_engine``) but afterwards.
-        learnt: what a household's verdicts have taught the built-in detector (``listen.py --learn``); None: nothing.
-        is_endless: there may be no afterwards: convert it meanwhile.
-        embed: of a model that was trained on embeddings of another network, that network (``FunctionNetwork``).
+        cores: Number of CPU cores for the network.
+        low_latency: Start with an engine that loads fast, as the recording is short or live; the network is converted
+            for a faster engine afterwards (``open_engine``).
+        learnt: The learnt.npz of ``listen.py --learn``, which adapts the built-in detector; None for none.
+        is_endless: The recording may never end: convert the network while it is running.
+        embed: The network, as a function, if the model was trained on embeddings of one that is not in this project
+            (``FunctionNetwork``).
 
-    Raises UserError where model, checkpoint and detector do not belong to each other, or one cannot be opened.
+    Raises:
+        UserError: Model, checkpoint and detector do not belong to each other, or one of them cannot be opened.
     """
     if embed is not None:
         if model is None:
             raise UserError("the built-in detector listens through compact: give a model for your own network")
-        yield _with_function(model, embed)
+        yield _open_with_function(model, embed)
         return
     saved, name = None, "compact"
     if learnt is not None and model is not None:
@@ -64,9 +67,9 @@ def open_detector(
         raise UserError(f"the built-in detector listens through compact: for {checkpoint}, give --model")
     with open_engine(name, device, cores, low_latency) as engine:
         if engine.is_fallback and is_endless:
-            later = threading.Timer(CONVERT_AFTER_S, convert_for_next_time, (name,))
-            later.daemon = True
-            later.start()
+            timer = threading.Timer(CONVERT_AFTER_S, convert_for_next_time, (name,))
+            timer.daemon = True
+            timer.start()
         if model is not None and saved is not None:
             yield engine, user_detector(model, saved, engine.info, engine.head)
         else:
@@ -75,7 +78,8 @@ def open_detector(
         convert_for_next_time(name)
 
 
-def _with_function(model: Path, embed: Callable[[np.ndarray], np.ndarray]) -> tuple[Engine, Detector]:
+def _open_with_function(model: Path, embed: Callable[[np.ndarray], np.ndarray]) -> tuple[Engine, Detector]:
+    """Open a model whose network is the function ``embed``."""
     from danger_safe.detection.model_file import open_model_file  # scikit-learn takes a second to load
 
     saved = open_model_file(model)
@@ -85,7 +89,7 @@ def _with_function(model: Path, embed: Callable[[np.ndarray], np.ndarray]) -> tu
 
 
 def _builtin_detector(engine: Engine, learnt: Path | None) -> Detector:
-    """The repository's own, with what was learnt. Raises UserError where one was made for another network."""
+    """Load the built-in detector and what it has learnt. Raises UserError if one is for another network."""
     detector = load_builtin()
     if detector.checkpoint_sha256 != engine.info.sha256:
         raise UserError("models/detector.npz is of another models/compact.pth: run make detector")

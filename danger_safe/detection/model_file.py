@@ -1,7 +1,7 @@
-"""Saved models: *_model.joblib for notebooks, and *_model.skops, which says the same and can run no code when opened.
+"""Model files: *_model.joblib for notebooks, and *_model.skops with the same contents, which cannot run code.
 
-A .joblib file can: it is opened only where somebody names it. A .skops file (skops.readthedocs.io) names the types of
-its objects, and only those of TRUSTED and skops's own are built.
+Loading a .joblib file can run code: it is only opened if the user names it. A .skops file (skops.readthedocs.io) names
+the types of its objects, and only those that skops or TRUSTED lists are built.
 """
 
 import os
@@ -25,27 +25,27 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_overwrite, mark_zip
 
 KEYS = ("pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions")
-TRUSTED = [  # what our pipelines hold besides what skops trusts itself
+TRUSTED = [  # types in our pipelines that skops does not trust by itself
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 ]
-MAX_EXPANSION = 100  # how many times as large as its file a .skops may be in memory; forests are up to 25 times
-SMALL = 64 << 20  # bytes, which any may have
+MAX_EXPANSION = 100  # ratio of a .skops file's uncompressed size to its size; forests reach 25
+MAX_UNCHECKED_BYTES = 64 << 20  # uncompressed size that every .skops file may have
 
 
 def save_model_files(path: Path, content: dict) -> list[Path]:
-    """Write a model as ``path`` (.joblib) and beside it as .skops, each whole or not at all; their paths."""
-    content, safe = MADE_BY | content, path.with_suffix(".skops")
+    """Write a model to ``path`` (.joblib) and beside it as .skops, each atomically; return both paths."""
+    content, skops_path = MADE_BY | content, path.with_suffix(".skops")
     check_overwrite(path)
-    check_overwrite(safe)
+    check_overwrite(skops_path)
     with atomic_path(path) as part:
         joblib.dump(content, part, compress=3)
-    with atomic_path(safe) as part:
+    with atomic_path(skops_path) as part:
         _import_skops().dump(content, part, compression=zipfile.ZIP_DEFLATED)
         mark_zip(part)
-    return [path, safe]
+    return [path, skops_path]
 
 
 def _import_skops():
@@ -67,9 +67,15 @@ def _import_skops():
 
 
 def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
-    """The dict of a saved model, checked to belong to embeddings of ``checkpoint`` (name, sha256) and ``dimensions``.
+    """Load a model file and check that it belongs to a checkpoint.
 
-    Raises UserError when it cannot be opened, is no such dict, or belongs to another checkpoint.
+    Args:
+        path: The model file.
+        checkpoint: Name and SHA-256 of the checkpoint (keys ``name`` and ``sha256``).
+        dimensions: Length of its embeddings.
+
+    Raises:
+        UserError: It cannot be opened, is no model file, or belongs to another checkpoint.
     """
     saved = open_model_file(path)
     check_belongs(path, saved, checkpoint, dimensions)
@@ -77,7 +83,7 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
 
 
 def open_model_file(path: Path) -> dict:
-    """The dict of a saved model. Raises UserError when it cannot be opened or is no such dict."""
+    """Load the dict in a model file. Raises UserError if it cannot be opened or is no model file."""
     if not path.is_file():
         raise UserError(f"{path}: no such model; make it with one of the train scripts")
     try:
@@ -90,8 +96,8 @@ def open_model_file(path: Path) -> dict:
         ) from error
     if not isinstance(saved, dict) or any(key not in saved for key in KEYS):
         raise UserError(f"{path} is not a model of this project: it must be a dict with {', '.join(KEYS)}")
-    if wrong := _what_is_wrong(saved):
-        raise UserError(f"{path} is not a model of this project: {wrong}. Train it again")
+    if problem := _find_problem(saved):
+        raise UserError(f"{path} is not a model of this project: {problem}. Train it again")
     return saved
 
 
@@ -105,32 +111,32 @@ def _open_joblib(path: Path) -> object:
 
 
 def _open_skops(path: Path) -> object:
-    """What is in a .skops file. Raises UserError, before anything is built, where that is nothing of ours."""
+    """Load a .skops file. Raises UserError, before any object is built, if it contains a type that is not trusted."""
     skops_io = _import_skops()
     with zipfile.ZipFile(path) as archive:
-        claimed = sum(member.file_size for member in archive.infolist())
-    if claimed > max(SMALL, MAX_EXPANSION * os.path.getsize(path)):
-        raise UserError(f"{path} is damaged: it claims to hold {claimed:,} bytes")
-    if strange := sorted(set(skops_io.get_untrusted_types(file=path)) - set(TRUSTED)):
-        raise UserError(f"{path} holds {strange[0]}, which is no part of a model of this project: it was not opened")
+        uncompressed = sum(member.file_size for member in archive.infolist())
+    if uncompressed > max(MAX_UNCHECKED_BYTES, MAX_EXPANSION * os.path.getsize(path)):
+        raise UserError(f"{path} is damaged: it claims to hold {uncompressed:,} bytes")
+    if untrusted := sorted(set(skops_io.get_untrusted_types(file=path)) - set(TRUSTED)):
+        raise UserError(f"{path} holds {untrusted[0]}, which is no part of a model of this project: it was not opened")
     saved = skops_io.load(path, trusted=TRUSTED)
-    made = saved["versions"]["scikit-learn"]
-    if made != sklearn.__version__:
-        raise _other_version(path, made)
+    version = saved["versions"]["scikit-learn"]
+    if version != sklearn.__version__:
+        raise _other_version(path, version)
     return saved
 
 
-def _other_version(path: Path, made: str) -> UserError:
+def _other_version(path: Path, version: str) -> UserError:
     return UserError(
-        f"{path} was made with scikit-learn {made}, here is {sklearn.__version__}: train it again, or install that "
-        f"version"
+        f"{path} was made with scikit-learn {version}, here is {sklearn.__version__}: train it again, or install that "
+        "version"
     )
 
 
-def _what_is_wrong(saved: dict) -> str:
-    """In words; nothing for a dict as ``training.save_model`` writes it."""
+def _find_problem(saved: dict) -> str:
+    """Return what is wrong with a model file's dict; empty if it is as ``training.save_model`` writes it."""
     threshold, checkpoint, metrics = saved["threshold"], saved["checkpoint"], saved["metrics"]
-    if not _is_number(threshold) or not 0 <= threshold <= 1:  # nor NaN
+    if not _is_number(threshold) or not 0 <= threshold <= 1:  # refuses NaN, too
         return f"its threshold is {threshold!r}"
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), str) for key in ("name", "sha256")):
         return "it does not say which checkpoint it is for"
@@ -154,14 +160,14 @@ def _what_is_wrong(saved: dict) -> str:
     if labels != [0, 1] or dimensions != saved["dimensions"]:
         return f"its pipeline tells {labels} apart, by {dimensions} dimensions"
     try:
-        tried = all(map(_are_trees, _forests(saved["pipeline"][-1]))) and _answers(saved, dimensions)
+        is_valid = all(map(_has_valid_trees, _forests(saved["pipeline"][-1]))) and _can_predict(saved, dimensions)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError):
-        tried = False
-    return "" if tried else "its parts do not fit each other"
+        is_valid = False
+    return "" if is_valid else "its parts do not fit each other"
 
 
-def _answers(saved: dict, dimensions: int) -> bool:
-    """Whether a model has an answer, a number, for any embedding."""
+def _can_predict(saved: dict, dimensions: int) -> bool:
+    """Return whether the model returns finite scores for an embedding."""
     silence = np.zeros((1, dimensions), np.float32)
     if saved.get("unknown") is not None:
         saved["unknown"]["rule"].kneighbors(silence)
@@ -170,26 +176,26 @@ def _answers(saved: dict, dimensions: int) -> bool:
 
 
 def _forests(classifier: Any) -> list[RandomForestClassifier]:
-    """The forests that a classifier asks."""
+    """Return the random forests inside a classifier."""
     if isinstance(classifier, CalibratedClassifierCV):
-        return [forest for part in classifier.calibrated_classifiers_ for forest in _forests(part.estimator)]
+        return [forest for member in classifier.calibrated_classifiers_ for forest in _forests(member.estimator)]
     if isinstance(classifier, FrozenEstimator):
         return _forests(classifier.estimator)
     return [classifier] if isinstance(classifier, RandomForestClassifier) else []
 
 
-def _are_trees(forest: RandomForestClassifier) -> bool:
-    """Whether every branch leads on to a node that there is: scikit-learn follows them without looking."""
+def _has_valid_trees(forest: RandomForestClassifier) -> bool:
+    """Return whether every branch leads to an existing later node: scikit-learn follows them unchecked."""
     for estimator in forest.estimators_:
         tree = estimator.tree_
         left, right, feature = tree.children_left, tree.children_right, tree.feature
-        here = np.arange(tree.node_count)
-        inner = left != -1
-        whole = len(here) > 0 and len(left) == len(right) == len(feature) == len(tree.value) == len(here)
+        nodes = np.arange(tree.node_count)
+        is_inner = left != -1
+        is_valid = len(nodes) > 0 and len(left) == len(right) == len(feature) == len(tree.value) == len(nodes)
         for branch in (left, right):
-            whole = whole and bool(((branch > here) & (branch < len(here)))[inner].all())
-        whole = whole and bool(((feature >= 0) & (feature < forest.n_features_in_))[inner].all())
-        if not whole or tree.value.shape[1:] != (1, 2):
+            is_valid = is_valid and bool(((branch > nodes) & (branch < len(nodes)))[is_inner].all())
+        is_valid = is_valid and bool(((feature >= 0) & (feature < forest.n_features_in_))[is_inner].all())
+        if not is_valid or tree.value.shape[1:] != (1, 2):
             return False
     return True
 
@@ -204,11 +210,18 @@ def _is_number(value: object) -> bool:
 
 
 def check_belongs(path: Path, saved: dict, checkpoint: dict, dimensions: int) -> None:
-    """Raises UserError when a saved model is for embeddings of another checkpoint."""
-    theirs = saved["checkpoint"]
-    if theirs["sha256"] != checkpoint["sha256"] or saved["dimensions"] != dimensions:
+    """Raise UserError if a model was trained on embeddings of another checkpoint.
+
+    Args:
+        path: The model file.
+        saved: Its contents.
+        checkpoint: Name and SHA-256 of the checkpoint (keys ``name`` and ``sha256``).
+        dimensions: Length of its embeddings.
+    """
+    trained_on = saved["checkpoint"]
+    if trained_on["sha256"] != checkpoint["sha256"] or saved["dimensions"] != dimensions:
         raise UserError(
-            f"{path} was trained on embeddings of checkpoint {theirs['name']} ({theirs['sha256'][:12]}…, "
+            f"{path} was trained on embeddings of checkpoint {trained_on['name']} ({trained_on['sha256'][:12]}…, "
             f"{saved['dimensions']} dimensions), these are of {checkpoint['name']} ({checkpoint['sha256'][:12]}…, "
             f"{dimensions} dimensions): train it again on these"
         )

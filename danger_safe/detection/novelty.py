@@ -1,24 +1,24 @@
-"""Sounds like nothing in training: "I don't know" instead of a confident Safe.
+"""Novelty detection: "Unknown" instead of a confident "Safe" for sounds like nothing in training.
 
     rule = fit_novelty(embeddings)
-    similarity(rule, others)       # 1: the same as a training sound, 0: nothing like any
+    similarity(rule, other_embeddings)  # 1: the same as a training sound, 0: like none of them
 
-The rule is that of nearest neighbours (Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors"),
-by scikit-learn: the mean cosine similarity to the three nearest training sounds. Unknown is what is less familiar than
-all but FALSE_UNKNOWN_RATE of the training's own sounds were to a rule that had not learnt their recordings. It never
-hides a danger: what reaches the threshold is Danger, known or not. Of ten rules tried, none was clearly better
-(benchmarks/unknown.md).
+The rule is k nearest neighbours (Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors"), by
+scikit-learn: the mean cosine similarity to the three nearest training sounds. A sound is unknown if that is lower than
+for all but FALSE_UNKNOWN_RATE of the training sounds, each measured by a rule that was fitted without its recording. It
+never hides a danger: a score at the threshold is Danger, known or not. Of ten rules that were tried, none was clearly
+better (benchmarks/unknown.md).
 """
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 NEIGHBOURS = 3  # training sounds that a sound is compared with
-FALSE_UNKNOWN_RATE = 0.05  # of known sounds may be called unknown: the rule's price
+FALSE_UNKNOWN_RATE = 0.05  # fraction of known sounds that are called unknown
 
 
 def fit_novelty(embeddings: np.ndarray) -> NearestNeighbors:
-    """The rule that knows these training sounds, (clips, dimensions)."""
+    """Fit the rule to the embeddings of the training sounds, (clips, dimensions)."""
     return NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(embeddings)), metric="cosine").fit(embeddings)
 
 
@@ -28,5 +28,8 @@ def similarity(rule: NearestNeighbors, embeddings: np.ndarray) -> np.ndarray:
 
 
 def min_similarity_of(known: np.ndarray) -> float:
-    """Below it a sound is unknown, from the similarity of ``known`` sounds to rules that had not heard them."""
+    """Return the similarity below which a sound is unknown.
+
+    ``known``: similarities of known sounds, (clips,), each by a rule that was fitted without its recording.
+    """
     return float(np.quantile(known, FALSE_UNKNOWN_RATE))

@@ -16,7 +16,7 @@ from danger_safe.audio.windows import ScoredWindow
 from danger_safe.data.clips import DANGER, SAFE
 from danger_safe.detection.detector import OperatingPoint
 from danger_safe.detection.events import Event, EventConfig, EventFinder
-from danger_safe.detection.scorer import HOP, Smoother
+from danger_safe.detection.scorer import HOP_S, Smoother
 from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, rate_with_interval
 from danger_safe.evaluation.thresholds import HourlyEstimate
 from danger_safe.evaluation.window_table import WindowTable
@@ -27,7 +27,7 @@ SECONDS_PER_HOUR = 3_600.0
 
 def with_scores(windows: Iterable[ScoredWindow], raw_scores: Iterable[float]) -> list[ScoredWindow]:
     """Return the windows of consecutive recordings with these raw scores, smoothed as predict_danger.py does."""
-    smoother = Smoother(HOP)
+    smoother = Smoother(HOP_S)
     return [
         replace(window, raw_score=raw, smoothed_score=smoother.add(window.start, raw))
         for window, raw in zip(windows, raw_scores, strict=True)
@@ -36,7 +36,7 @@ def with_scores(windows: Iterable[ScoredWindow], raw_scores: Iterable[float]) ->
 
 def find_events(windows: Iterable[ScoredWindow], threshold: float) -> list[Event]:
     """Return the events in one recording's windows at a threshold."""
-    finder = EventFinder(EventConfig(threshold), HOP)
+    finder = EventFinder(EventConfig(threshold), HOP_S)
     return [event for window in windows for event in finder.add(window)] + finder.finish()
 
 
@@ -65,7 +65,7 @@ class WindowedEvaluation:
     @cached_property
     def seconds(self) -> np.ndarray:
         """Length of each clip that is covered by windows: (clips,)."""
-        return np.bincount(self.windows.clip, minlength=len(self.labels)) * HOP
+        return np.bincount(self.windows.clip, minlength=len(self.labels)) * HOP_S
 
     @cached_property
     def covered_clips(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import NO_FOLD, Clip
 from danger_safe.data.soundscape import MAX_CLIP_S, Soundscape
-from danger_safe.detection.scorer import HOP, WINDOW, Listener, NullDetector
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, NullDetector, WindowScorer
 from danger_safe.embeddings.journal import digest
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.embeddings.table_sounds import check_same_network
@@ -65,7 +65,7 @@ def embed_windows(
     rows = list(zip(table.clips["file"], table.labels.tolist(), folds.tolist(), strict=True))
     features_sha256 = sha256(np.ascontiguousarray(table.features).data).hexdigest()
     network_sha256 = verified_sha256(checkpoint, local_checkpoint_path(checkpoint))
-    key = digest([network_sha256, WINDOW, HOP, minutes, SHUFFLE_SEED, MAX_DANGERS, rows, features_sha256])
+    key = digest([network_sha256, WINDOW_S, HOP_S, minutes, SHUFFLE_SEED, MAX_DANGERS, rows, features_sha256])
     cache = side_file(table.path, "_windows.npz")
     arrays = load_cache(cache, key, [field.name for field in fields(WindowTable)])
     if arrays is not None and _is_valid(arrays, table):
@@ -123,18 +123,18 @@ def _embed(checkpoint: str, soundscapes: list[Soundscape], jobs: int) -> WindowT
     with (
         tqdm(soundscapes, "Listening to long stretches", unit="stretch", file=sys.stderr) as bar,
         open_engine(checkpoint, "auto", jobs) as engine,
-        Listener(engine, NullDetector(), WINDOW, HOP) as listener,
+        WindowScorer(engine, NullDetector(), WINDOW_S, HOP_S) as scorer,
     ):
         for number, soundscape in enumerate(bar):
-            for name, values in _embed_soundscape(listener, number, soundscape).items():
+            for name, values in _embed_soundscape(scorer, number, soundscape).items():
                 columns[name] += values
     return WindowTable(**{name: np.array(values) for name, values in columns.items()})
 
 
-def _embed_soundscape(listener: Listener, number: int, soundscape: Soundscape) -> dict[str, list]:
+def _embed_soundscape(scorer: WindowScorer, number: int, soundscape: Soundscape) -> dict[str, list]:
     """Return the columns of a WindowTable for one soundscape."""
     try:
-        windows = list(listener.listen(soundscape.chunks()))
+        windows = list(scorer.score_recording(soundscape.chunks()))
     except AudioError as error:
         raise UserError(f"{_unreadable(soundscape)} {error}: it could be read when the table was made") from error
     rows = []

@@ -24,7 +24,7 @@ from danger_safe.detection.personal import (
     personal_detector,
     top_windows,
 )
-from danger_safe.detection.scorer import Listener
+from danger_safe.detection.scorer import WindowScorer
 from danger_safe.live.verdicts import RIGHT, VERDICTS_FILE, WINDOWS_FOLDER, Verdict, load_windows, read_verdicts
 
 LEARNT_FILE = "learnt.npz"  # beside verdicts.jsonl
@@ -34,9 +34,9 @@ MAX_VERDICTS = 300  # the newest ones; older verdicts are not learnt from
 class Learner:
     """Learns from the verdicts in a folder, and notices when there are new ones."""
 
-    def __init__(self, folder: Path, builtin: BuiltinDetector, listener: Listener):
-        """``listener`` embeds stored sounds again, with the network of ``builtin``."""
-        self._folder, self._builtin, self._listener = folder, builtin, listener
+    def __init__(self, folder: Path, builtin: BuiltinDetector, scorer: WindowScorer):
+        """``scorer`` embeds stored sounds again, with the network of ``builtin``."""
+        self._folder, self._builtin, self._scorer = folder, builtin, scorer
         self._verdicts_file, self._learnt_file = folder / VERDICTS_FILE, folder / LEARNT_FILE
         self._detector: PersonalDetector | None = None  # the result of the last ``learn``
         self._learnt_state: tuple[int, int] | None = None  # _file_state of the verdicts that were learnt last
@@ -120,7 +120,7 @@ class Learner:
                 pass
         if embeddings is None and sound is not None:
             try:
-                scored = self._listener.listen(read_channels(sound))
+                scored = self._scorer.score_recording(read_channels(sound))
                 embeddings = np.array([window.embedding for window in scored if not window.is_silent])
             except (AudioError, OSError):
                 pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from danger_safe.audio.windows import ScoredWindow
-from danger_safe.detection.audioset import find_tags
+from danger_safe.detection.audioset import find_tagger
 from danger_safe.detection.detector import Detector
 from danger_safe.detection.personal import PersonalDetector
 from danger_safe.live.alarms import LiveEvent, Policy
@@ -36,7 +36,7 @@ class PageService:
         verdicts = read_verdicts(file)
         events, monitor = EventList(log, verdicts), Monitor()
         recordings = Path(config.record.folder) if config.record else None
-        tags = find_tags(engine.info, engine.head)
+        tags = find_tagger(engine.info, engine.head)
         view = View(sources, policies, config.alarm, monitor, events, tags, recordings, windows)
         self._page = Page(config.page, view, verdicts, file, config.record, say)
         self._keeper = WindowKeeper(windows, engine.info.sha256, verdicts.__contains__, say)

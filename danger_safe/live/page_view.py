@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from danger_safe.detection.audioset import AudioSetTags
+from danger_safe.detection.audioset import AudioSetTagger
 from danger_safe.live.alarms import LiveEvent, Policy
 from danger_safe.live.config import AlarmConfig
 from danger_safe.live.monitor import LOWEST_DBFS, Monitor, Now
@@ -76,7 +76,7 @@ class View:
     def __init__(
         self, sources: list[Source], policies: dict[str, Policy], alarm: AlarmConfig, monitor: Monitor,
         events: EventList,
-        tags: AudioSetTags | None, recordings: Path | None, windows: Path,
+        tags: AudioSetTagger | None, recordings: Path | None, windows: Path,
     ):  # fmt: skip
         """``recordings``: the folder of events' sounds, if they are kept; ``windows``: that of events' windows."""
         self.sources, self.events = sources, events

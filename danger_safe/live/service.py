@@ -10,7 +10,7 @@ from danger_safe.audio.windows import ScoredWindow
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.detection.detector import BuiltinDetector
-from danger_safe.detection.scorer import HOP, WINDOW, Listener, Smoother
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, Smoother, WindowScorer
 from danger_safe.live.alarms import LiveEvent, Policy, Tracker, default_threshold
 from danger_safe.live.alerts import Command, Webhook
 from danger_safe.live.config import Config
@@ -63,11 +63,11 @@ class Service:
             for source in config.sources
         }
         self._detector = detector
-        self._scorer = Listener(engine, detector, WINDOW, HOP)
+        self._scorer = WindowScorer(engine, detector, WINDOW_S, HOP_S)
         self._learner = Learner(Path(config.log.file).absolute().parent, detector, self._scorer)
         self._is_quiet: set[str] = set()  # sources of what is quiet since it was learnt
         self._inbox = Inbox()
-        self.sources = [Source(source, self._inbox, say, WINDOW, HOP) for source in config.sources]
+        self.sources = [Source(source, self._inbox, say, WINDOW_S, HOP_S) for source in config.sources]
         self._mqtt = Mqtt(config.mqtt, self.sources, say) if config.mqtt else None
         self._log = EventLog(Path(config.log.file), say)
         self._outboxes = [Webhook(webhook, say) for webhook in config.webhooks]
@@ -176,10 +176,10 @@ class Service:
         """Score windows of any sources in one batch, and take each into account in its turn."""
         windows = [item.window for item in heard if item.window is not None]
         try:
-            scored = iter(self._scorer.score_windows(windows))
+            scored = iter(self._scorer.score_batch(windows))
         except NetworkError as error:  # its process was ended, as by a system that is short of memory: a new one starts
             say(str(error))
-            scored = iter(self._scorer.score_windows(windows))
+            scored = iter(self._scorer.score_batch(windows))
         for item in heard:
             number, tracker, smoother = self._connections.get(item.source, (0, None, None))
             if tracker is not None and number != item.connection:
@@ -193,9 +193,9 @@ class Service:
                 continue
             if tracker is None or smoother is None:
                 tracker = Tracker(
-                    item.source.name, self._policies[item.source.name], self._detector, HOP, self._listeners
+                    item.source.name, self._policies[item.source.name], self._detector, HOP_S, self._listeners
                 )
-                smoother = Smoother(HOP)
+                smoother = Smoother(HOP_S)
                 self._connections[item.source] = (item.connection, tracker, smoother)
             window = smoother.smooth(next(scored))
             tracker.add(window, item.ended_at)

@@ -18,7 +18,7 @@ from danger_safe.audio.pcm import AudioError
 from danger_safe.audio.read_ahead import ReadAhead
 from danger_safe.audio.stream import stream_wav
 from danger_safe.detection import loading
-from danger_safe.detection.scorer import HOP, Listener
+from danger_safe.detection.scorer import HOP_S, WindowScorer
 from danger_safe.detection.writers import Writer
 
 
@@ -44,11 +44,11 @@ def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
     soundfile.write(tmp_path / "two sirens.wav", samples, RATE, subtype="PCM_24")
     content = (tmp_path / "two sirens.wav").read_bytes()
     reading, writing = os.pipe()
-    with loading.open_detector(cores=1) as (engine, detector), Listener(engine, detector, 3.0, HOP) as listener:
+    with loading.open_detector(cores=1) as (engine, detector), WindowScorer(engine, detector, 3.0, HOP_S) as scorer:
 
         def events(recording, live=None):
             options = predict_danger.Options(detector.threshold)
-            summary = predict_danger.process(recording, live, options, listener, Writer())
+            summary = predict_danger.process(recording, live, options, scorer, Writer())
             assert summary.seconds == pytest.approx(20, abs=0.01) and not summary.failure
             return np.array([(event.start, event.end, event.peak) for event in summary.events])
 
@@ -57,11 +57,11 @@ def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
         with os.fdopen(writing, "wb") as pipe:
             sender = threading.Thread(target=lambda: [pipe.write(content), pipe.close()])
             sender.start()
-            assert np.allclose(events("-", ReadAhead(stream_wav(os.fdopen(reading, "rb", 0)))), expected, atol=HOP)
+            assert np.allclose(events("-", ReadAhead(stream_wav(os.fdopen(reading, "rb", 0)))), expected, atol=HOP_S)
             sender.join()
         for size in (777, 65_537):
             stream = InChunks(content, size)
-            assert np.allclose(events("-", ReadAhead(stream_wav(stream))), expected, atol=HOP)
+            assert np.allclose(events("-", ReadAhead(stream_wav(stream))), expected, atol=HOP_S)
 
 
 def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.detection.events import EventConfig, EventFinder
-from danger_safe.detection.onset import BAND_EDGES_HZ, first_clear_onset, frames_per_hop, loudness, onset_near
+from danger_safe.detection.onset import BAND_EDGES_HZ, band_levels, first_clear_onset, frames_per_hop, onset_near
 from danger_safe.detection.scorer import Smoother
 
 HOP = 0.5
@@ -63,7 +63,7 @@ def test_an_event_begins_and_ends_with_its_sound(overlap):
         score = 0.05 + 0.9 * min(1, 3 * held / overlap)
         windows.append((start, start + 3, score, [held, 1 - held], None))
     (event,) = found_in(windows)
-    assert abs(event.start - siren[0]) <= 1  # without its loudness
+    assert abs(event.start - siren[0]) <= 1  # without its band_levels
     assert abs(event.end - siren[1]) <= 1
 
 
@@ -119,13 +119,13 @@ def test_a_glass_that_breaks_for_one_second_lasts_one_second(begins, after):
             else samples[round((start + 2.5) * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
         )
         frames = round(len(new) / SAMPLE_RATE / HOP * frames_per_hop(HOP))
-        windows.append((start, end, 0.02 + 0.9 * min(1, 3 * held), [held], loudness(new, frames)))
+        windows.append((start, end, 0.02 + 0.9 * min(1, 3 * held), [held], band_levels(new, frames)))
     (event,) = found_in(windows)
     assert abs(event.start - glass[0]) <= 0.3 and abs(event.end - glass[1]) <= 0.75
 
 
 def random_track(rng):
-    """(windows, hop): random scores of five kinds, their means, random loudness or none; the last window may be
+    """(windows, hop): random scores of five kinds, their means, random band_levels or none; the last window may be
     short."""
     hop, length = ((0.5, 3.0), (0.5, 3.0), (0.1, 3.0), (1.0, 3.0), (3.0, 3.0), (0.5, 0.5))[rng.integers(6)]
     number = int(rng.integers(1, 40))
@@ -213,7 +213,7 @@ def recording(siren, seconds=30):
 
 
 def levels(samples, end):
-    return loudness(samples[round((end - HOP) * SAMPLE_RATE) : round(end * SAMPLE_RATE)], frames_per_hop(HOP))
+    return band_levels(samples[round((end - HOP) * SAMPLE_RATE) : round(end * SAMPLE_RATE)], frames_per_hop(HOP))
 
 
 def found(siren, surest, samples, overlap, **settings):
@@ -227,13 +227,13 @@ def found(siren, surest, samples, overlap, **settings):
 
 def test_loudness_is_in_decibels_of_full_scale():
     times = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
-    heard = loudness(np.sin(2 * np.pi * 1_000 * times).astype(np.float32), 10)
+    heard = band_levels(np.sin(2 * np.pi * 1_000 * times).astype(np.float32), 10)
     assert heard.shape == (10, len(BAND_EDGES_HZ) - 1)
     band = np.searchsorted(BAND_EDGES_HZ, 1_000) - 1
     assert heard[:, band] == pytest.approx(0, abs=1.5) and (heard.argmax(axis=1) == band).all()
     for silence in (np.zeros(16_000, np.float32), np.zeros(3, np.float32), np.zeros(0, np.float32)):
-        assert (loudness(silence, 10) == -90).all()
-    assert np.isfinite(loudness(np.ones(700, np.float32), 10)).all()  # frames of 2 ms
+        assert (band_levels(silence, 10) == -90).all()
+    assert np.isfinite(band_levels(np.ones(700, np.float32), 10)).all()  # frames of 2 ms
 
 
 def test_without_enough_sound_a_beginning_is_where_it_was_thought():

@@ -207,16 +207,16 @@ def test_only_and_ignore_name_categories():
 
 
 def test_a_recording_is_incomplete_where_the_network_fails(tmp_path, capsys):
-    class FailingListener:
-        hop, detector = 0.5, None
+    class FailingScorer:
+        hop_s, detector = 0.5, None
 
         @staticmethod
-        def listen(chunks, live):
+        def score_recording(chunks, is_live):
             yield ScoredWindow(0.0, 3.0, 0.1, 0.1, np.zeros(1))
             raise NetworkError("the network ended")
 
     soundfile.write(tmp_path / "a.wav", sound(6), RATE)
-    summary = predict_danger.process(tmp_path / "a.wav", None, predict_danger.Options(0.5), FailingListener, Writer())
+    summary = predict_danger.process(tmp_path / "a.wav", None, predict_danger.Options(0.5), FailingScorer, Writer())
     Json().on_recording_end(summary)
     assert summary.failure == "the network ended" and json.loads(capsys.readouterr().out)["incomplete"]
 
@@ -236,22 +236,22 @@ def test_tags_are_the_networks_own(tmp_path, monkeypatch):
     path, model = tmp_path / "n.pth", Cnn14(527, 2).eval()
     save_checkpoint(path, model, categories=[], licence="", training={})
     model, info = load_model(str(path))
-    monkeypatch.setattr(audioset, "PLACES", (tmp_path / "labels.csv",))
+    monkeypatch.setattr(audioset, "NAMES_PATHS", (tmp_path / "labels.csv",))
     monkeypatch.setattr(audioset, "read_info", lambda checkpoint: CheckpointInfo(checkpoint, ""))
-    assert audioset.find_tags(info, model.head) is None
-    audioset._names_elsewhere.cache_clear()
+    assert audioset.find_tagger(info, model.head) is None
+    audioset._find_names.cache_clear()
     names = [f"tag {n}" for n in range(527)]
     (tmp_path / "labels.csv").write_text(
         "index,mid,display_name\n" + "".join(f'{n},/m/{n},"{t}"\n' for n, t in enumerate(names))
     )
     output = model(torch.from_numpy(sound(1.0)[:, 0].astype(np.float32))[None])
     expected = output["clipwise_output"][0].topk(3)
-    heard = audioset.find_tags(info, model.head).tags(output["embedding"][0].detach().numpy())
+    heard = audioset.find_tagger(info, model.head).tags(output["embedding"][0].detach().numpy())
     assert [name for name, _ in heard] == [names[i] for i in expected.indices]
     assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
-    own = audioset.find_tags(replace(info, categories=tuple(names[::-1])), model.head)
+    own = audioset.find_tagger(replace(info, categories=tuple(names[::-1])), model.head)
     assert own.names[0] == names[-1]  # the checkpoint's own go before
-    audioset._names_elsewhere.cache_clear()
+    audioset._find_names.cache_clear()
 
 
 def test_picture(recording, tmp_path):

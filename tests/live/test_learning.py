@@ -16,7 +16,7 @@ from danger_safe.detection.detector import BuiltinDetector
 from danger_safe.detection.loading import open_detector
 from danger_safe.detection.personal import LearntState, LearntVerdict, load_learnt, personal_detector
 from danger_safe.detection.reference import Reference
-from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
 from danger_safe.live.learning import LEARNT_FILE, Learner, forget
 from danger_safe.live.service import Service
 from danger_safe.live.verdicts import VERDICTS_FILE, EventWindows, Verdict, append_verdict
@@ -158,10 +158,10 @@ def give_verdict(folder, event, verdict, windows=None, network=NETWORK, sound=No
 
 
 class KeptSound:
-    """A listener in whose every recording the kettle whistles."""
+    """A scorer in whose every recording the kettle whistles."""
 
     @staticmethod
-    def listen(pieces):
+    def score_recording(pieces):
         assert next(iter(pieces)) is not None
         for embedding in takes(KETTLE, 3, 40):
             yield type("Window", (), {"embedding": embedding, "is_silent": False})
@@ -239,12 +239,12 @@ def engine_and_detector():
 def household(engine_and_detector):
     """Takes of a synthesised household sound that the shipped detector takes for a danger; a danger that it finds."""
     engine, builtin = engine_and_detector
-    with Listener(engine, builtin, WINDOW, HOP) as listener:
+    with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
 
         def loudest(names, least):
             rng = np.random.default_rng(0)
             sounds = [(name, source) for name in names for source in range(2)]
-            heard = embed([Room(0).record(synthesise(*sound, 0), rng, -8) for sound in sounds], listener)
+            heard = embed([Room(0).record(synthesise(*sound, 0), rng, -8) for sound in sounds], scorer)
             scores = [score(windows, builtin) for windows in heard]
             assert max(scores) > least, "no synthesised sound raises an alarm any more"
             return sounds[int(np.argmax(scores))]
@@ -259,9 +259,9 @@ def household(engine_and_detector):
 def test_a_week_with_the_shipped_detector(engine_and_detector, household):
     engine, builtin = engine_and_detector
     takes_, danger = household
-    with Listener(engine, builtin, WINDOW, HOP) as listener:
-        dangers = [Danger("siren", danger, near_collections(danger, listener, builtin))]
-        week = live_through("kettle", takes_, frozenset(), dangers, 1, listener, builtin)
+    with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
+        dangers = [Danger("siren", danger, near_collections(danger, scorer, builtin))]
+        week = live_through("kettle", takes_, frozenset(), dangers, 1, scorer, builtin)
     assert week is not None and len(week.later) == 4
     by_count = [judge([week], count, builtin)[0] for count in (1, 2, 3)]
     together = judge([week, replace(week, name="its twin")], 3, builtin)
@@ -279,8 +279,8 @@ def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):
     takes_, danger = household
     room, rng = Room(2), np.random.default_rng(5)
     days = [room.record(take, rng, -10) for take in takes_]
-    with Listener(engine, builtin, WINDOW, HOP) as listener:
-        for number, heard in enumerate(embed(days[:3], listener)):
+    with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
+        for number, heard in enumerate(embed(days[:3], scorer)):
             embeddings = np.array([window.embedding for window in heard])
             give_verdict(tmp_path, f"day{number}", "false_alarm", embeddings, builtin.checkpoint_sha256)
     quiet = 0.001 * rng.standard_normal(8 * SAMPLE_RATE)

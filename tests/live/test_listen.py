@@ -20,7 +20,7 @@ from danger_safe.audio.decode import read_channels
 from danger_safe.core.errors import UserError
 from danger_safe.detection.events import EventConfig, EventFinder
 from danger_safe.detection.loading import open_detector
-from danger_safe.detection.scorer import HOP, WINDOW, Listener
+from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
 from danger_safe.live.alarms import Policy, Tracker
 from danger_safe.live.config import EXAMPLE, LISTS, TABLES, AlarmConfig, read_config, without_secrets
 from danger_safe.live.verdicts import load_windows, read_verdicts
@@ -70,9 +70,9 @@ def recording(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(recording):
     """The recording's events as predict_danger.py has them."""
-    with open_detector(cores=1) as (engine, detector), Listener(engine, detector, WINDOW, HOP) as listener:
-        finder = EventFinder(EventConfig(detector.threshold), HOP)
-        found = [event for window in listener.listen(read_channels(recording)) for event in finder.add(window)]
+    with open_detector(cores=1) as (engine, detector), WindowScorer(engine, detector, WINDOW_S, HOP_S) as scorer:
+        finder = EventFinder(EventConfig(detector.threshold), HOP_S)
+        found = [event for window in scorer.score_recording(read_channels(recording)) for event in finder.add(window)]
     return found + finder.finish()
 
 
@@ -132,12 +132,12 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
         heard = [event for event in told if event["source"] == source][:2]
         for event, known in zip(heard, expected, strict=True):
             assert [event[key] for key in ("start", "end", "peak")] == pytest.approx(
-                [known.start, known.end, known.peak], abs=HOP)  # fmt: skip
+                [known.start, known.end, known.peak], abs=HOP_S)  # fmt: skip
             assert event["alarm"] and event["category"] == event["heard"][0]["category"]
         for event, known in zip(heard, expected, strict=True):
             kept, rate = soundfile.read(tmp_path / "recordings" / f"{event['id']}.flac")
             sound = soundfile.read(recording)[0][round((known.start - 2) * RATE) :]
-            assert rate == RATE and len(kept) / RATE == pytest.approx(2 + known.end - known.start + 5, abs=2 * HOP)
+            assert rate == RATE and len(kept) / RATE == pytest.approx(2 + known.end - known.start + 5, abs=2 * HOP_S)
             assert np.abs(kept - sound[: len(kept)]).max() < 2e-3
     by_id = {event["id"]: event for event in told}
     assert len(by_id) == len(told)
@@ -267,11 +267,11 @@ def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
         begin = staticmethod(lambda event: told.append((event.event.start, now)))
         end = staticmethod(lambda event: None)
 
-    with open_detector(cores=1) as (engine, detector), Listener(engine, detector, WINDOW, HOP) as listener:
+    with open_detector(cores=1) as (engine, detector), WindowScorer(engine, detector, WINDOW_S, HOP_S) as scorer:
         policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)
-        tracker = Tracker("a", policy, detector, HOP, [Ears])
-        for window in listener.listen(read_channels(recording)):
+        tracker = Tracker("a", policy, detector, HOP_S, [Ears])
+        for window in scorer.score_recording(read_channels(recording)):
             now = window.end
             tracker.add(window, now)
-    assert [start for start, _ in told] == pytest.approx([12, 26], abs=HOP)
+    assert [start for start, _ in told] == pytest.approx([12, 26], abs=HOP_S)
     assert all(now - start < 3 for start, now in told)
