@@ -1,1 +1,1 @@
-"""Step 1: clips and their mapping, ESC-50, synthetic sounds, the Danger and Safe folders, held-out recordings."""
+"""Step 1: lists of clips, the Danger/Safe mapping, ESC-50, synthetic sounds, links to clips, splits by recording."""

@@ -1,4 +1,4 @@
-"""categories.toml: which categories are Danger and which Safe; and which are another's under a second name."""
+"""Read categories.toml, the mapping of categories to Danger and Safe, and tables of synonymous categories."""
 
 import difflib
 import os
@@ -10,26 +10,26 @@ from unicodedata import normalize
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import LABEL_NAMES
 
-MAX_MAPPING_BYTES = 50_000  # bytes of a mapping: whatever is larger is something else, and may take tomllib for ever
+MAX_MAPPING_BYTES = 50_000  # a larger file is something else, which can keep tomllib busy for ever
 
 
 def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
-    """Label (0 Safe, 1 Danger) by category, from a file with the lists ``Danger`` and ``Safe``.
+    """Return the label (0 Safe, 1 Danger) of each category in a TOML file with the lists ``Danger`` and ``Safe``.
 
-    ``valid`` holds the categories that the sounds have; None allows any. Raises UserError for a file that is not such a
-    mapping, an unknown category (with the nearest valid ones), or one that is listed twice.
+    ``valid`` holds the categories that the sounds have; None allows any. Raises UserError if the file is not such a
+    mapping, lists a category twice, or has an unknown one (naming the nearest valid ones).
     """
     mapping = _read_toml(path, 'Danger = ["dog", "siren"]')
     unknown_keys = sorted(set(mapping) - set(LABEL_NAMES))
     if unknown_keys:
         raise UserError(f"{path}: unknown name {', '.join(unknown_keys)}; only the lists Danger and Safe are allowed")
-    spelt = {normalize("NFC", category): category for category in valid or ()}  # macOS writes ò as o and an accent
+    spelling = {normalize("NFC", category): category for category in valid or ()}  # macOS writes ò as o and an accent
     labels: dict[str, int] = {}
     for label, name in enumerate(LABEL_NAMES):
         categories = mapping.get(name)
         if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
             raise UserError(f'{path}: {name} must be a list of categories, like {name} = ["dog", "siren"]')
-        for category in (spelt.get(normalize("NFC", category), str(category)) for category in categories):
+        for category in (spelling.get(normalize("NFC", category), str(category)) for category in categories):
             if valid is not None and category not in valid:
                 raise UserError(f"{path}: unknown category {category!r}. {_nearest(category, valid)}")
             if category in labels:
@@ -40,7 +40,7 @@ def read_categories(path: Path, valid: set[str] | None) -> dict[str, int]:
 
 
 def read_mappings(paths: Iterable[Path]) -> dict[str, int]:
-    """Label by category from several mappings of any categories; a later one wins. Raises UserError as above."""
+    """Return the label of each category in several mappings; later files win. Raises UserError as above."""
     labels: dict[str, int] = {}
     for path in paths:
         labels |= read_categories(path, valid=None)
@@ -48,9 +48,9 @@ def read_mappings(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def read_dangers(paths: list[Path], categories: list[str]) -> set[str]:
-    """Those of ``categories`` that the mappings call Danger; empty without mappings.
+    """Return those of ``categories`` that the mappings call Danger; none without mappings.
 
-    Raises UserError where a category is in none of them, or all are on one side.
+    Raises UserError if a category is in no mapping, or all have the same label.
     """
     labels = read_mappings(paths)
     missing = [name for name in categories if name not in labels]
@@ -63,7 +63,7 @@ def read_dangers(paths: list[Path], categories: list[str]) -> set[str]:
 
 
 def read_same(path: Path | None) -> dict[str, str]:
-    """Names of one folder's categories that mean another's: ``dog_bark = "dog"``, from a TOML file."""
+    """Return synonyms of categories (``dog_bark = "dog"``) from a TOML file; none for None."""
     if path is None:
         return {}
     same = _read_toml(path, 'dog_bark = "dog"')
@@ -73,7 +73,7 @@ def read_same(path: Path | None) -> dict[str, str]:
 
 
 def _read_toml(path: Path, example: str) -> dict:
-    """What a TOML file says. Raises UserError, with an example of a line, for one that is missing or is none."""
+    """Parse a TOML file. Raises UserError that shows the example if it is missing or not TOML."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: no file; expected one with lines like {example}")
     try:
@@ -82,12 +82,12 @@ def _read_toml(path: Path, example: str) -> dict:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected lines like {example}") from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, nested without end
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deeply
         raise UserError(f"{path}: not TOML: {error}. Expected lines like {example}") from error
 
 
 def _nearest(category: str, valid: set[str]) -> str:
-    near = difflib.get_close_matches(category.lower().replace(" ", "_"), sorted(valid), n=3, cutoff=0.5)
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
+    matches = difflib.get_close_matches(category.lower().replace(" ", "_"), sorted(valid), n=3, cutoff=0.5)
+    if matches:
+        return f"Did you mean {' or '.join(matches)}?"
     return f"Valid ones: {', '.join(sorted(valid))}"

@@ -1,8 +1,8 @@
-"""A folder of sounds as a list of clips, however it is laid out.
+"""Read a folder of sounds as a list of clips, in any of three layouts.
 
-clips = read_clips("dataset")             # what filterAudioToDangerousAndSafe.py wrote: manifest.csv
+clips = read_clips("dataset")                 # as written by filterAudioToDangerousAndSafe.py: manifest.csv
 clips = read_clips("dataset/ESC-50-master")   # ESC-50 as downloaded: meta/esc50.csv
-clips = read_clips("my_sounds")           # one folder a category, or Danger/ and Safe/
+clips = read_clips("my_sounds")               # one folder a category, or Danger/ and Safe/
 """
 
 import csv
@@ -24,7 +24,7 @@ from danger_safe.core.paths import PathOrUrl, exists, is_url, join, list_files, 
 
 SAFE, DANGER = 0, 1
 LABEL_NAMES = ("Safe", "Danger")
-TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # of a folder of clips
+TABLES = ("manifest.csv", "meta/esc50.csv", "clips.csv")  # that describe the clips of a folder
 MANIFEST_COLUMNS = ("file", "label", "category", "fold", "source")
 NO_FOLD = 0  # ESC-50 counts its folds from 1
 MAX_FOLDS = 10_000
@@ -33,20 +33,20 @@ _NOT_IN_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file and what is known of it."""
+    """One sound file with its annotations."""
 
-    file: str  # its name in tables: relative to the folder, with forward slashes
+    file: str  # name in tables: path relative to the folder, with forward slashes
     path: PathOrUrl
-    label: int | None  # SAFE, DANGER, or None where nobody said
+    label: int | None  # SAFE, DANGER, or None if unlabelled
     category: str
-    fold: int  # NO_FOLD where the folder has none
+    fold: int  # NO_FOLD if unassigned
     source: str  # the recording that the clip was cut from: clips of one source never sit on both sides of a split
 
 
 def read_clips(folder: PathOrUrl) -> list[Clip]:
-    """The clips of a folder (a path, or an address such as s3://…), in the order of its table, or by name.
+    """Return the clips of a folder (a path, or a URL such as s3://…), in the order of its table, or by name.
 
-    Raises UserError when there is no such folder, it holds no sounds, or its table cannot be used.
+    Raises UserError if there is no such folder, it holds no sounds, or its table is not usable.
     """
     if not is_url(folder):
         folder = Path(folder)
@@ -58,10 +58,11 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
         clips = _from_esc50(folder)
     else:
         clips = _from_folders(folder)
-    twice = [file for file, count in Counter(clip.file for clip in clips).items() if count > 1]
-    if twice:
+    duplicates = [file for file, count in Counter(clip.file for clip in clips).items() if count > 1]
+    if duplicates:
         raise UserError(
-            f"{folder}: {twice[0]} is listed twice, or is there twice with its accents written in two ways: keep one"
+            f"{folder}: {duplicates[0]} is listed twice, or is there twice with its accents written in two ways: "
+            "keep one"
         )
     if not clips:
         raise UserError(
@@ -72,9 +73,9 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
 
 
 def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
-    """(name, file) of the sounds under a folder, as ``list_files``: what is named with one of AUDIO_SUFFIXES.
+    """Return (name, path) of the files under a folder that have one of AUDIO_SUFFIXES; tell what was passed over.
 
-    Says what it passes over. A folder that cannot be looked into is among them: reading it says why.
+    A folder that cannot be listed is returned too: reading it will say why.
     """
     sounds, others = [], Counter()
     for file, path in list_files(folder):
@@ -91,10 +92,10 @@ def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
     return sounds
 
 
-def read_table(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV that must have ``columns``, each once. Raises UserError that names what is wrong with it."""
+def read_csv_rows(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that has ``columns``, each once. Raises UserError that names what is wrong."""
     try:
-        with open_file(path) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
+        with open_file(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = reader.fieldnames or []
             missing = [name for name in columns if name not in names]
@@ -105,35 +106,35 @@ def read_table(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, str]
                 raise UserError(f"{path}: column {repeated[0]} is there {names.count(repeated[0])} times")
             rows = []
             for row in reader:
-                surplus = any(row.pop(None, ()))  # commas alone are a spreadsheet's
+                surplus = any(row.pop(None, ()))  # empty surplus cells are fine: spreadsheets write them
                 if surplus or any(row[name] is None for name in columns):
                     raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
                 rows.append({name: with_formula(text or "") for name, text in row.items()})
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
-        # Whatever else the csv module complains of comes of quotes, too: text after one, or a cell that never ends.
-        words = f"{error} (perhaps a quote is never closed)" if isinstance(error, csv.Error) else str(error)
-        raise UserError(f"{path}: cannot be read as a CSV table: {words}") from error
+        # All errors of the csv module come from quotes: text after a closing one, or a cell that never ends.
+        reason = f"{error} (perhaps a quote is never closed)" if isinstance(error, csv.Error) else str(error)
+        raise UserError(f"{path}: cannot be read as a CSV table: {reason}") from error
     return rows
 
 
-def _number(path: PathOrUrl, text: str, name: str, allowed: range, words: str) -> int:
+def _parse_int(path: PathOrUrl, text: str, name: str, allowed: range, expected: str) -> int:
     try:
         value = int(text)
     except ValueError:
         value = None
     if value is None or value not in allowed:
-        raise UserError(f"{path}: {name} {text!r} is not {words}")
+        raise UserError(f"{path}: {name} {text!r} is not {expected}")
     return value
 
 
-def _label(path: PathOrUrl, text: str) -> int:
-    return _number(path, text, "label", range(2), "0 or 1")
+def _parse_label(path: PathOrUrl, text: str) -> int:
+    return _parse_int(path, text, "label", range(2), "0 or 1")
 
 
-def _fold(path: PathOrUrl, text: str) -> int:
-    return _number(path, text, "fold", range(MAX_FOLDS + 1), f"a whole number from 0 to {MAX_FOLDS}")
+def _parse_fold(path: PathOrUrl, text: str) -> int:
+    return _parse_int(path, text, "fold", range(MAX_FOLDS + 1), f"a whole number from 0 to {MAX_FOLDS}")
 
 
 @overload
@@ -141,33 +142,33 @@ def path_inside(folder: Path, name: str, windows: bool = ...) -> Path: ...
 @overload
 def path_inside(folder: PathOrUrl, name: str, windows: bool = ...) -> PathOrUrl: ...
 def path_inside(folder: PathOrUrl, name: str, windows: bool = os.name == "nt") -> PathOrUrl:
-    """``folder / name``, refused when that would leave the folder (``../``, absolute, a Windows drive).
+    """Return ``folder / name``. Raises UserError if that would leave the folder (``../``, absolute, a Windows drive).
 
-    Where the system is Windows, also names that it takes for devices (``aux.wav``) or cannot hold.
+    With ``windows``, also for names that Windows reserves for devices (``aux.wav``) or does not allow.
     """
     parts = name.replace("\\", "/").split("/")
     if not name or ".." in parts or "" in parts or PureWindowsPath(name).drive or "\0" in name:
         raise UserError(f"file name {name!r} would leave {folder}")
-    if windows and not all(map(_windows_can_hold, parts)):
+    if windows and not all(map(_is_windows_name, parts)):
         raise UserError(f"file name {name!r} is one that Windows cannot hold")
     return join(folder, "/".join(parts))
 
 
 def normalise_name(text: str) -> str:
-    """Text with its accents written in one way: a Mac's disks have ò as o and an accent, others as one character."""
+    """Return text in Unicode's form NFC: file names from macOS have ò as o and an accent, others as one character."""
     return normalize("NFC", text)
 
 
 def find_on_disk(path: PathOrUrl) -> PathOrUrl:
-    """The path of a file whose name may be written on the disk in the other way; as it is where neither is there."""
+    """Return the path in the Unicode form (NFC or NFD) in which the file exists; unchanged if there is none."""
     if is_url(path) or os.path.lexists(path):
         return path
-    others = (Path(normalize(form, str(path))) for form in ("NFC", "NFD"))
-    return next((other for other in others if os.path.lexists(other)), path)
+    candidates = (Path(normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((candidate for candidate in candidates if os.path.lexists(candidate)), path)
 
 
-def _windows_can_hold(name: str) -> bool:
-    """Whether Windows can give a file this name: no device, nothing that it would cut off or take for a wildcard."""
+def _is_windows_name(name: str) -> bool:
+    """Whether Windows allows a file name: not a device's, without wildcards, and no trailing dot or space."""
     return not (PureWindowsPath(name).is_reserved() or name.endswith((" ", ".")) or _NOT_IN_WINDOWS.search(name))
 
 
@@ -177,12 +178,12 @@ def _from_manifest(folder: PathOrUrl) -> list[Clip]:
         Clip(
             normalise_name(row["file"]),
             find_on_disk(path_inside(folder, row["file"])),
-            _label(table, row["label"]),
+            _parse_label(table, row["label"]),
             normalise_name(row["category"]),
-            _fold(table, row["fold"]),
+            _parse_fold(table, row["fold"]),
             normalise_name(row["source"]),
         )
-        for row in read_table(table, MANIFEST_COLUMNS)
+        for row in read_csv_rows(table, MANIFEST_COLUMNS)
     ]
 
 
@@ -194,40 +195,43 @@ def _from_esc50(folder: PathOrUrl) -> list[Clip]:
             find_on_disk(path_inside(join(folder, "audio"), row["filename"])),
             None,
             normalise_name(row["category"]),
-            _fold(table, row["fold"]),
+            _parse_fold(table, row["fold"]),
             row["src_file"],
         )
-        for row in read_table(table, ("filename", "fold", "category", "src_file"))
+        for row in read_csv_rows(table, ("filename", "fold", "category", "src_file"))
     ]
 
 
 def _from_folders(folder: PathOrUrl) -> list[Clip]:
-    """One folder a category; ``Danger`` and ``Safe`` are labels too. ``clips.csv`` (file, source) may name sources.
+    """Read one folder per category; ``Danger`` and ``Safe`` are labels too. clips.csv (file, source) may set sources.
 
-    Raises UserError where it has names that are no file's, and files have no row: a name written in another way would
-    leave one recording on both sides of a split.
+    Raises UserError if clips.csv both lacks a file and names one that does not exist: a misspelt name could put one
+    recording on both sides of a split.
     """
     sources, table = {}, join(folder, "clips.csv")
     if exists(table):
-        rows = read_table(table, ("file", "source"))
+        rows = read_csv_rows(table, ("file", "source"))
         sources = {normalise_name(row["file"]).replace("\\", "/"): normalise_name(row["source"]) for row in rows}
     labels = {name: label for label, name in enumerate(LABEL_NAMES)}
-    clips, homeless = [], []
+    clips, without_category = [], []
     for file, path in list_sounds(folder):
-        # Linux lets names be any bytes
+        # On Linux a name is any sequence of bytes.
         file = normalise_name(file.encode(errors="surrogateescape").decode(errors="backslashreplace"))
-        *folders, name = file.split("/")  # the name is empty where a folder cannot be looked into
+        *folders, name = file.split("/")  # the name is empty for a folder that cannot be listed
         if not folders:
-            homeless.append(file)
+            without_category.append(file)
             continue
         stem = name.rpartition(".")[0]
         clips.append(Clip(file, path, labels.get(folders[0]), folders[-1], NO_FOLD, sources.get(file, stem)))
-    if homeless:
-        warn(f"{len(homeless)} sounds are left out, {homeless[0]} first: they must be in a folder of their category")
+    if without_category:
+        warn(
+            f"{len(without_category)} sounds are left out, {without_category[0]} first: "
+            "they must be in a folder of their category"
+        )
     files = {clip.file for clip in clips}
-    nowhere, without = sorted(sources.keys() - files), sorted(files - sources.keys())
-    if nowhere and without:
+    missing, unnamed = sorted(sources.keys() - files), sorted(files - sources.keys())
+    if missing and unnamed:
         raise UserError(
-            f"{table} names {nowhere[0]}, which is not there, and does not name {without[0]}: write names as they are"
+            f"{table} names {missing[0]}, which is not there, and does not name {unnamed[0]}: write names as they are"
         )
     return clips

@@ -1,4 +1,4 @@
-"""ESC-50, downloaded once, unpacked safely and checked.
+"""Download ESC-50 once, unpack it safely and check it.
 
 K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015. 2,000 clips of five seconds, 50 categories,
 five folds. Licence: CC BY-NC 3.0.
@@ -17,30 +17,30 @@ from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE
 from danger_safe.core.download import MAX_BYTES, download
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import marked_folder
-from danger_safe.data.clips import path_inside, read_table
+from danger_safe.data.clips import path_inside, read_csv_rows
 
-# A test points this at a local server; the real address could not be tried where this was written.
+# Tests point this at a local server. The real address could not be tried where this was written.
 URL = os.environ.get("DANGER_SAFE_ESC50_URL", "https://github.com/karolpiczak/ESC-50/archive/master.zip")
 CLIPS = 2_000
-CLIP_BYTES = 441_044  # of each WAV file
+CLIP_BYTES = 441_044  # size of each WAV file
 
 
 def download_esc50(folder: Path) -> None:
-    """Make ``folder`` the complete ESC-50. It gets its name only when every clip is there in full size.
+    """Download ESC-50 to ``folder``, which appears only when every clip is there in full size.
 
-    What is downloaded and unpacked lies in a folder of its own beside it until then. Raises UserError when the download
-    or the check fails; an archive that is not usable is removed.
+    Until then everything lies in a work folder beside it. Raises UserError if the download or the check fails; an
+    unusable archive is removed.
     """
     work = marked_folder(folder.with_name(folder.name + ".download"))
     archive, unpacked = work / "ESC-50.zip", work / "unpacked"
     if not archive.is_file():
         print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)
         download(URL, archive, manual_steps="Download and unpack ESC-50 by hand, and give its folder with --esc50")
-    shutil.rmtree(unpacked, ignore_errors=True)  # an earlier, interrupted run
+    shutil.rmtree(unpacked, ignore_errors=True)  # left by an interrupted run
     try:
         _unpack(archive, unpacked)
         _check(unpacked)
-    except OSError as error:  # the archive is good, and room is made for another try
+    except OSError as error:  # keep the archive, which is good, and free the space for another try
         shutil.rmtree(unpacked, ignore_errors=True)
         if error.errno in DISK_FULL_ERRNOS:
             raise OSError(errno.ENOSPC, DISK_FULL_MESSAGE, str(unpacked)) from error
@@ -56,7 +56,10 @@ def download_esc50(folder: Path) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack audio/ and meta/ without the archive's top folder; a member that would leave ``folder`` is an error."""
+    """Unpack audio/ and meta/ without the archive's top folder.
+
+    Raises UserError for a member whose name leads out of ``folder``, or an archive that expands too much.
+    """
     with zipfile.ZipFile(archive) as zipped:
         if sum(member.file_size for member in zipped.infolist()) > MAX_BYTES:
             raise UserError(f"it would unpack to more than {MAX_BYTES:,} bytes")
@@ -74,10 +77,11 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
+    """Raise UserError unless all clips are there in full size."""
     table = folder / "meta" / "esc50.csv"
     if not table.is_file():
         raise UserError("meta/esc50.csv is not in the archive")
-    names = {row["filename"] for row in read_table(table, ("filename",))}
+    names = {row["filename"] for row in read_csv_rows(table, ("filename",))}
     if len(names) != CLIPS:
         raise UserError(f"{len(names)} clips are listed where {CLIPS} were expected")
     wrong = [

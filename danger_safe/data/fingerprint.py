@@ -1,9 +1,9 @@
-"""Fingerprints of sounds: how a network's training clips are known again, whatever their files are called.
+"""Fingerprints of sounds, to recognise a network's training clips under any file name.
 
-    known = seen_clips(clips, info.fingerprints, jobs=2)    # one bool a clip
+    seen = seen_clips(clips, info.fingerprints, jobs=2)    # one bool a clip
 
-A copy, a link, another name, other tags and a lossless copy in another format (WAV as FLAC) have the fingerprint of
-their original. A clip that was cut, resampled or made an MP3 has another: it counts as new.
+The fingerprint depends on the samples alone: copies, links, other names, other tags and lossless formats (FLAC for WAV)
+keep it. A clip that was cut, resampled or compressed to MP3 has another one and counts as new.
 """
 
 import hashlib
@@ -16,26 +16,25 @@ from danger_safe.audio.decode import AudioError, open_audio
 from danger_safe.core.paths import PathOrUrl
 from danger_safe.data.clips import Clip
 
-LENGTH = 16  # hexadecimal digits: two of a million sounds share one with a probability of 3e-8
-_READ_FRAMES = 1 << 16  # frames decoded at once
+FINGERPRINT_DIGITS = 16  # hexadecimal; among a million sounds two are equal with a probability of 3e-8
+_BLOCK_SAMPLES = 1 << 16  # decoded at once, all channels together
 
 
 def fingerprint(path: PathOrUrl) -> str:
-    """The SHA-256 of a file's decoded samples, all channels at the file's own rate, cut to LENGTH digits.
+    """Return the SHA-256 of a file's decoded samples, all channels at the file's rate, cut to FINGERPRINT_DIGITS.
 
-    Raises AudioError when the file cannot be read.
+    Raises AudioError if the file cannot be read.
     """
     with open_audio(path) as file:
         digest = hashlib.sha256(f"{file.samplerate} {file.channels}".encode())
-        frames = max(1, _READ_FRAMES // file.channels)
-        while len(piece := file.read(frames, dtype="float32", always_2d=True)):
-            digest.update(np.ascontiguousarray(piece, "<f4").data)
-    return digest.hexdigest()[:LENGTH]
+        frames = max(1, _BLOCK_SAMPLES // file.channels)
+        while len(block := file.read(frames, dtype="float32", always_2d=True)):
+            digest.update(np.ascontiguousarray(block, "<f4").data)
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def seen_clips(clips: list[Clip], fingerprints: Collection[str], jobs: int) -> list[bool]:
-    """Which clips are among a network's training sounds. They are read only where the network brings
-    ``fingerprints``."""
+    """Return whether each clip is among a network's training sounds, given their ``fingerprints``."""
     if not fingerprints:
         return [False] * len(clips)
 
@@ -43,7 +42,7 @@ def seen_clips(clips: list[Clip], fingerprints: Collection[str], jobs: int) -> l
         try:
             return fingerprint(clip.path) in fingerprints
         except AudioError:
-            return False  # the extraction says why it cannot be read
+            return False  # extraction reports why it cannot be read
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(is_seen, clips))

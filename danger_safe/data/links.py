@@ -1,10 +1,9 @@
-"""Putting clips into Danger/ and Safe/, so that the folders hold what the manifest says, and nothing of a user's is
-lost.
+"""Link or copy clips into Danger/ and Safe/, and write manifest.csv, without losing any file of a user's.
 
-What an earlier run placed is known from .placed.txt, which is written before the first clip is: a run that was
-interrupted leaves clips that the next one recognises as its own. It has what each was (where its link leads, or the
-SHA-256 of its copy): a clip that somebody has edited since is somebody's own. manifest.csv is no such record: users
-add rows to it, and these are kept.
+The record .placed.txt lists what earlier runs placed. It is written before the first clip, so that clips of an
+interrupted run are recognised. For each clip it holds a signature (the link's target, or the SHA-256 of the copy): a
+clip that has been edited since belongs to the user. manifest.csv cannot serve as the record, because users add rows to
+it, which are kept.
 """
 
 import csv
@@ -21,34 +20,34 @@ from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_overwrite, is_regular_file
-from danger_safe.data.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, path_inside, read_table
+from danger_safe.data.clips import LABEL_NAMES, MANIFEST_COLUMNS, Clip, path_inside, read_csv_rows
 
 _RECORD = ".placed.txt"
 _FIRST_LINE = "# danger-safe: what filterAudioToDangerousAndSafe.py has put into Danger/ and Safe/. Keep this file."
-_ANY = ""  # what a clip was, where it is not known: placed just now by a run that was stopped, or by an older version
+_UNKNOWN = ""  # signature of a clip that an interrupted run or an older version placed
 
-Placed = dict[str, str]  # by file (Danger/… or Safe/…): what a clip is, as ``_what_is`` says it
+Placed = dict[str, str]  # signature of each placed file (Danger/… or Safe/…), as returned by ``_signature``
 
 
 def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, int]:
     """Make ``output`` hold exactly ``clips`` (their ``file`` is Danger/… or Safe/…) and manifest.csv.
 
-    Clips are linked, or copied where ``copy`` asks for it or the system has no links. Files that no run placed are
-    left alone, as are those that were changed since, with a warning; one that is in the way is an error. Returns how
-    many clips were placed and removed.
+    Clips are linked, or copied if ``copy`` is set or the system has no links. Files that no run placed are left alone,
+    as are placed ones that were changed since, with a warning. Returns how many clips were placed and removed.
+    Raises UserError if a user's file is in the way.
     """
     wanted = {clip.file: clip for clip in clips}
     _check_folders(output)
-    before = _placed_before(output)
-    others = _other_rows(output, before.keys() | wanted.keys())
-    for file in wanted:
+    before = _read_record(output)
+    user_rows = _user_rows(output, before.keys() | wanted.keys())
+    for file, clip in wanted.items():
         target = path_inside(output, file)
-        if file not in before and os.path.lexists(target) and not _is_there(Path(wanted[file].path).resolve(), target):
+        if file not in before and os.path.lexists(target) and not _is_placed(Path(clip.path).resolve(), target):
             raise UserError(f"{target} was not placed by this script: move it away, or use another --output")
-    changed = {file for file, what in before.items() if _is_changed(output, file, what, wanted.get(file))}
+    changed = {file for file, signature in before.items() if _is_changed(output, file, signature, wanted.get(file))}
     for name in LABEL_NAMES:
         make_folder(output / name)
-    _write_record(output, before | {file: before.get(file, _ANY) for file in wanted})
+    _write_record(output, before | {file: before.get(file, _UNKNOWN) for file in wanted})
 
     removed = 0
     for file in sorted(before.keys() - wanted.keys() - changed):
@@ -64,25 +63,26 @@ def place_clips(clips: list[Clip], output: Path, *, copy: bool) -> tuple[int, in
             continue
         target = path_inside(output, clip.file)
         placed += _place_one(Path(clip.path), target, copy)
-        now[clip.file] = _what_is(target)
+        now[clip.file] = _signature(target)
     rows = [(clip.file, clip.label, clip.category, clip.fold, clip.source) for clip in clips]
-    write_csv(output / "manifest.csv", MANIFEST_COLUMNS, rows + others)
+    write_csv(output / "manifest.csv", MANIFEST_COLUMNS, rows + user_rows)
     _write_record(output, now)
     for file in sorted(changed):
-        kept = "is used as it is now" if file in wanted else "was left there, though the mapping has no use for it"
-        warn(f"{path_inside(output, file)} was changed since it was placed, and {kept}")
+        outcome = "is used as it is now" if file in wanted else "was left there, though the mapping has no use for it"
+        warn(f"{path_inside(output, file)} was changed since it was placed, and {outcome}")
     return placed, removed
 
 
 def _check_folders(output: Path) -> None:
-    """Raises UserError where Danger/ or Safe/ is a link: what is behind it is not this dataset's."""
+    """Raise UserError if Danger/ or Safe/ is a link: its target does not belong to this dataset."""
     for name in LABEL_NAMES:
         folder = output / name
         if os.path.lexists(folder) and os.path.realpath(folder) != os.path.join(os.path.realpath(output), name):
             raise UserError(f"{folder} leads elsewhere, where nothing is placed or removed: use another --output")
 
 
-def _placed_before(output: Path) -> Placed:
+def _read_record(output: Path) -> Placed:
+    """Return what earlier runs placed. Raises UserError if ``output`` is another program's, or the record damaged."""
     record = output / _RECORD
     if not os.path.lexists(record):
         if os.path.lexists(output / "manifest.csv"):
@@ -93,7 +93,7 @@ def _placed_before(output: Path) -> Placed:
     try:
         with open(record, encoding="utf-8", newline="") as file:
             placed = {
-                with_formula(row[0]): (row[1:] or [_ANY])[0]
+                with_formula(row[0]): (row[1:] or [_UNKNOWN])[0]
                 for row in csv.reader(file)
                 if row and not row[0].startswith("# ")
             }
@@ -115,42 +115,42 @@ def _write_record(output: Path, placed: Placed) -> None:
     atomic_write_text(output / _RECORD, "".join(f"{line}\n" for line in lines))
 
 
-def _other_rows(output: Path, ours: set[str]) -> list[tuple]:
-    """The rows that somebody has added to the manifest, for sounds of their own that are there."""
+def _user_rows(output: Path, placed: set[str]) -> list[tuple]:
+    """Return the rows that users have added to the manifest for existing sounds of their own."""
     manifest = output / "manifest.csv"
     if not os.path.lexists(manifest):
         return []
     check_overwrite(manifest, MANIFEST_COLUMNS)
-    rows = read_table(manifest, MANIFEST_COLUMNS)
+    rows = read_csv_rows(manifest, MANIFEST_COLUMNS)
     return [
         tuple(row[name] for name in MANIFEST_COLUMNS)
         for row in rows
-        if row["file"] not in ours and os.path.lexists(path_inside(output, row["file"]))
+        if row["file"] not in placed and os.path.lexists(path_inside(output, row["file"]))
     ]
 
 
-def _is_changed(output: Path, file: str, what: str, clip: Clip | None) -> bool:
-    """Whether what is there now is neither what was placed nor the clip that it was placed from."""
+def _is_changed(output: Path, file: str, signature: str, clip: Clip | None) -> bool:
+    """Whether a placed file has been changed, and is not the clip that belongs there either."""
     target = path_inside(output, file)
-    if not os.path.lexists(target) or (clip is not None and _is_there(Path(clip.path).resolve(), target)):
+    if not os.path.lexists(target) or (clip is not None and _is_placed(Path(clip.path).resolve(), target)):
         return False
-    if what == _ANY:  # not known: a link is easily made again, anything else may be somebody's
+    if signature == _UNKNOWN:  # a link can be made again, but a file may be the user's
         return not target.is_symlink()
-    return _what_is(target) != what
+    return _signature(target) != signature
 
 
-def _what_is(target: Path) -> str:
-    """Where a link leads, or what a file holds."""
+def _signature(target: Path) -> str:
+    """Return a signature of a link's target or of a file's content."""
     if target.is_symlink():
         return f"link {hashlib.sha256(os.fsencode(os.readlink(target))).hexdigest()}"
     return f"copy {file_sha256(target)}" if is_regular_file(target) else "something else"
 
 
 def _place_one(source: Path, target: Path, copy: bool) -> bool:
-    """Link or copy one clip; False when it is there already."""
+    """Link or copy one clip; return False if it is there already."""
     source = source.resolve()
     if os.path.lexists(target):
-        if _is_there(source, target) and target.is_symlink() != copy:
+        if _is_placed(source, target) and target.is_symlink() != copy:
             return False
         target.unlink()
     if copy:
@@ -161,15 +161,15 @@ def _place_one(source: Path, target: Path, copy: bool) -> bool:
     return True
 
 
-def _is_there(source: Path, target: Path) -> bool:
-    """Whether ``target`` is a link to the clip, or a copy of it."""
+def _is_placed(source: Path, target: Path) -> bool:
+    """Whether ``target`` is a link to ``source`` or a copy of it."""
     if target.is_symlink():
         return target.exists() and os.path.samefile(source, target)
     return is_regular_file(target) and source.stat().st_size == target.stat().st_size and _same_content(source, target)
 
 
 def _can_link(source: Path, folder: Path) -> bool:
-    """Whether the system lets this user link from ``folder`` to ``source``: not every Windows does."""
+    """Whether the user may make links from ``folder`` to ``source``; on Windows not everybody may."""
     probe = folder / f".probe.{secrets.token_hex(8)}"
     try:
         probe.symlink_to(os.path.relpath(source.resolve(), folder.resolve()))

@@ -1,4 +1,4 @@
-"""Which clips are held out: by a training of the network, and in the folds of a cross-validation."""
+"""Splits by recording: clips held out of fine-tuning, and the folds of a cross-validation."""
 
 from dataclasses import replace
 
@@ -7,17 +7,22 @@ import numpy as np
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import DANGER, MAX_FOLDS, NO_FOLD, SAFE, Clip
 
-FOLDS = 5  # of a cross-validation, where the data brings none of its own
-MIN_RECORDINGS = 3  # of each label, to train, calibrate and judge on different ones
-HOLDOUT_PARTS = 5  # one in so many recordings is held out where the data brings no folds
+N_FOLDS = 5  # folds of a cross-validation, if the data has none
+MIN_RECORDINGS = 3  # of each label, so that training, calibration and evaluation use different ones
+HOLDOUT_PARTS = 5  # a fifth of the recordings is held out of fine-tuning, if the data has no folds
 
 
 def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """(clips to learn from, clips to hold out). No recording is on both sides.
+    """Return (training clips, held-out clips). No recording is on both sides.
 
-    ``fold``: a number: that fold of the data; ``none``: hold nothing out; ``auto``: the data's last fold or, where it
-    has none, one in five recordings of every class; nothing, where a class has fewer than five.
     Raises UserError for a fold that no clip has.
+
+    Args:
+        clips: all clips.
+        names: the class of each clip.
+        fold: number of the fold to hold out; ``none``; or ``auto``: the data's last fold or, if it has none, a fifth of
+            the recordings of every class (nothing if a class has fewer than five).
+        seed: of the split without folds.
     """
     if fold == "none":
         return clips, []
@@ -27,8 +32,8 @@ def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tu
     if folds:
         number = folds[-1] if fold == "auto" else int(fold)
         sources = {clip.source for clip in clips if clip.fold == number}
-        out = [clip for clip in clips if clip.fold == number]
-        return [clip for clip in clips if clip.fold != number and clip.source not in sources], out
+        held_out = [clip for clip in clips if clip.fold == number]
+        return [clip for clip in clips if clip.fold != number and clip.source not in sources], held_out
     classes = np.array([names[clip] for clip in clips])
     sources = np.array([clip.source for clip in clips])
     if min(len(np.unique(sources[classes == name])) for name in np.unique(classes)) < HOLDOUT_PARTS:
@@ -36,16 +41,22 @@ def split(clips: list[Clip], names: dict[Clip, str], fold: str, seed: int) -> tu
     from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to load
 
     splitter = StratifiedGroupKFold(HOLDOUT_PARTS, shuffle=True, random_state=seed)
-    learn, hold = next(splitter.split(classes, classes, sources))
-    return [clips[i] for i in learn], [clips[i] for i in hold]
+    train, held_out = next(splitter.split(classes, classes, sources))
+    return [clips[i] for i in train], [clips[i] for i in held_out]
 
 
-def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """The fold in which each clip is held out, and how that was decided. Arrays have one entry a clip.
+def assign_folds(labels: np.ndarray, sources: np.ndarray, given: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Return the fold in which each clip is held out, and a description. Arrays have one entry a clip.
 
-    The data's ``own`` folds, with recordings that span two of them put whole into the first; where there are no folds
-    (0), or one of them would leave a side without Danger or Safe, StratifiedGroupKFold by source.
-    Raises UserError where there are too few recordings to split.
+    The data's folds are used, a recording that spans several being put whole into the first. If there are none, or
+    training without one of them would lack a label, StratifiedGroupKFold by source makes new ones.
+    Raises UserError if there are too few recordings to split.
+
+    Args:
+        labels: 0 Safe, 1 Danger.
+        sources: the recording of each clip.
+        given: the data's folds; 0 for none.
+        seed: of StratifiedGroupKFold.
     """
     recordings = min(len(np.unique(sources[labels == label])) for label in (0, 1))
     if recordings < MIN_RECORDINGS:
@@ -55,13 +66,12 @@ def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed:
         )
     _, recording = np.unique(sources.astype(str), return_inverse=True)
     lowest = np.full(recording.max() + 1, MAX_FOLDS)
-    np.minimum.at(lowest, recording, own)
-    own = lowest[recording]
-    if (own > 0).all() and len(np.unique(own)) > 1:
-        trainable = all(len(np.unique(labels[own != fold])) == 2 for fold in np.unique(own))
-        if trainable:
-            return own, f"the data's own {len(np.unique(own))} folds"
-    count = min(FOLDS, recordings)
+    np.minimum.at(lowest, recording, given)
+    folds = lowest[recording]
+    numbers = np.unique(folds)
+    if (folds > 0).all() and len(numbers) > 1 and all(len(np.unique(labels[folds != n])) == 2 for n in numbers):
+        return folds, f"the data's own {len(numbers)} folds"
+    count = min(N_FOLDS, recordings)
     from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to load
 
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
@@ -74,9 +84,9 @@ def assign_folds(labels: np.ndarray, sources: np.ndarray, own: np.ndarray, seed:
 
 
 def with_folds(clips: list[Clip]) -> list[Clip]:
-    """The clips, labelled, each with the fold in which a cross-validation will hold it out.
+    """Give each labelled clip the fold in which a cross-validation will hold it out.
 
-    As they are, where the data brings folds, or where there are too few recordings for any.
+    The clips are returned unchanged if all have folds, or if there are too few recordings to make any.
     """
     if all(clip.fold != NO_FOLD for clip in clips):
         return clips

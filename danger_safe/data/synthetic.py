@@ -1,7 +1,7 @@
-"""Sample sounds, synthesised with NumPy: nine categories that a person recognises by ear, laid out as ESC-50.
+"""Synthesise sample sounds in ESC-50's layout: nine categories that a person recognises by ear.
 
-They show the pipeline working on a machine without internet, and nothing else: telling a synthetic siren from
-synthetic rain is easy, and a score on them says nothing about real sound. The same bytes every time.
+They only show the pipeline working, without Internet: telling a synthetic siren from synthetic rain is easy, and scores
+on them say nothing about real sounds. The files are the same in every run.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ RATE = 44_100  # Hz, as ESC-50
 SECONDS = 5
 FRAMES = RATE * SECONDS
 CLIPS_PER_CATEGORY = 20
-TAKES = "AB"  # clips of one source: two takes, so that grouping by source matters
+TAKES = "AB"  # two clips of every source, so that grouping by source matters
 FOLDS = 5
-# ESC-50's own numbers, so that file names look like the real ones
+# ESC-50's category numbers, so that file names look like the real ones
 TARGETS = {
     "dog": 0, "rain": 10, "sea_waves": 11, "wind": 16, "crying_baby": 20,
     "keyboard_typing": 32, "clock_tick": 38, "chainsaw": 41, "siren": 42,
@@ -32,17 +32,17 @@ TIME = np.arange(FRAMES) / RATE  # seconds
 
 
 def make_samples(folder: Path) -> None:
-    """Write meta/esc50.csv and audio/*.wav under ``folder``; 180 clips, 79 MB."""
+    """Write meta/esc50.csv and audio/*.wav under ``folder``: 180 clips, 79 MB."""
     rows = []
     make_folder(marked_folder(folder) / "audio")
-    jobs = [(category, number) for category in TARGETS for number in range(CLIPS_PER_CATEGORY)]
-    for category, number in tqdm(jobs, desc="Making sample sounds", unit="clip"):
+    clips = [(category, number) for category in TARGETS for number in range(CLIPS_PER_CATEGORY)]
+    for category, number in tqdm(clips, desc="Making sample sounds", unit="clip"):
         target = TARGETS[category]
         source, take = divmod(number, len(TAKES))
         fold = source % FOLDS + 1
         src_file = 800_000 + 1_000 * target + source
         name = f"{fold}-{src_file}-{TAKES[take]}-{target}.wav"
-        voice = np.random.default_rng([50, target, source])  # what takes of one source share
+        voice = np.random.default_rng([50, target, source])  # shared by the takes of one source
         sound = _SYNTHESISERS[category](voice, np.random.default_rng([50, target, source, take]))
         sound = 0.8 * sound / np.abs(sound).max()
         with atomic_path(folder / "audio" / name) as part:
@@ -53,25 +53,25 @@ def make_samples(folder: Path) -> None:
 
 
 def _band(noise: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Band-pass from ``low`` to ``high`` Hz."""
+    """Band-pass filter from ``low`` to ``high`` Hz."""
     return sosfilt(butter(2, [low, high], "bandpass", fs=RATE, output="sos"), noise)
 
 
 def _phase(frequency: np.ndarray) -> np.ndarray:
-    """Phase of an oscillator that follows ``frequency`` (Hz, one a sample)."""
+    """Return the phase of an oscillator with an instantaneous ``frequency``, in Hz: (samples,)."""
     return 2 * np.pi * np.cumsum(frequency) / RATE
 
 
 def _harmonics(frequency: np.ndarray, count: int, tilt: float) -> np.ndarray:
-    """A voice: ``count`` harmonics, each weaker than the last by the power ``tilt``."""
+    """Sum ``count`` harmonics; the amplitude of the k-th is k to the power of minus ``tilt``."""
     phase = _phase(frequency)
     return sum((np.sin(k * phase) / k**tilt for k in range(1, count + 1)), np.zeros_like(phase))
 
 
-def _place(sound: np.ndarray, piece: np.ndarray, start: int) -> None:
-    """Add ``piece`` to ``sound`` from sample ``start``; what hangs over is cut."""
-    piece = piece[: max(0, len(sound) - start)]
-    sound[start : start + len(piece)] += piece
+def _mix_in(sound: np.ndarray, event: np.ndarray, start: int) -> None:
+    """Add ``event`` to ``sound`` from sample ``start`` on, in place; the end is cut off if need be."""
+    event = event[: max(0, len(sound) - start)]
+    sound[start : start + len(event)] += event
 
 
 def _siren(voice: Random, take: Random) -> np.ndarray:
@@ -91,7 +91,7 @@ def _dog(voice: Random, take: Random) -> np.ndarray:
     while start < SECONDS - length:
         glide = pitch * (1 + 0.5 * np.exp(-((t - 0.3 * length) ** 2) / (0.1 * length) ** 2 / 4))
         bark = _harmonics(glide, 12, 0.8) + 1.5 * _band(take.standard_normal(len(t)), 800, 4000)
-        _place(sound, envelope * bark * take.uniform(0.7, 1), int(start * RATE))
+        _mix_in(sound, envelope * bark * take.uniform(0.7, 1), int(start * RATE))
         start += length + take.choice([0.15, 0.2, 0.9])
     return sound
 
@@ -103,14 +103,14 @@ def _crying_baby(voice: Random, take: Random) -> np.ndarray:
     start = take.uniform(0, 0.3)
     while start < SECONDS - 0.3:
         t = np.arange(int(length * take.uniform(0.8, 1.1) * RATE)) / RATE
-        part = t / t[-1]
+        progress = t / t[-1]  # 0 to 1
         vibrato = 1 + 0.02 * np.sin(2 * np.pi * 6 * t)
-        wail = _harmonics(pitch * (0.8 + 0.35 * np.sin(np.pi * part)) * vibrato, 14, 0.5)
-        wail = wail + 0.8 * _band(wail, 900, 3500)  # the mouth is open
-        _place(sound, wail * np.minimum(1, 8 * part) * np.minimum(1, 5 * (1 - part)), int(start * RATE))
+        wail = _harmonics(pitch * (0.8 + 0.35 * np.sin(np.pi * progress)) * vibrato, 14, 0.5)
+        wail = wail + 0.8 * _band(wail, 900, 3500)  # formants of an open mouth
+        _mix_in(sound, wail * np.minimum(1, 8 * progress) * np.minimum(1, 5 * (1 - progress)), int(start * RATE))
         start += len(t) / RATE + 0.05
         gasp = _band(take.standard_normal(int(0.15 * RATE)), 1500, 5000) * np.hanning(int(0.15 * RATE))
-        _place(sound, 1.5 * gasp, int(start * RATE))
+        _mix_in(sound, 1.5 * gasp, int(start * RATE))
         start += 0.25
     return sound
 
@@ -160,7 +160,7 @@ def _clock_tick(voice: Random, take: Random) -> np.ndarray:
     for number, start in enumerate(beats):
         pitch = tone * (1.0 if number % 2 else 0.8)
         click = np.exp(-t * 180) * np.sin(2 * np.pi * pitch * t) + 0.5 * np.exp(-t * 900) * take.standard_normal(len(t))
-        _place(sound, click, int(start * RATE))
+        _mix_in(sound, click, int(start * RATE))
     return sound
 
 
@@ -174,8 +174,8 @@ def _keyboard_typing(voice: Random, take: Random) -> np.ndarray:
         low = 0.5 if take.random() < 0.15 else 1.0
         noise = _band(take.standard_normal(len(t)), tone * 0.5 * low, tone * 3)
         key = np.exp(-t * 250) * (noise + 0.2 * np.sin(2 * np.pi * tone * 0.3 * low * t))
-        _place(sound, key * take.uniform(0.5, 1), int(start * RATE))
-        _place(sound, 0.35 * key[::-1], int((start + 0.06) * RATE))
+        _mix_in(sound, key * take.uniform(0.5, 1), int(start * RATE))
+        _mix_in(sound, 0.35 * key[::-1], int((start + 0.06) * RATE))
         start += pace * take.choice([0.7, 1, 1, 1.3, 3], p=[0.2, 0.3, 0.2, 0.2, 0.1])
     return sound
 

@@ -1,1 +1,1 @@
-"""Step 2: what is to be embedded, the engine fed, what is finished, the table written and read."""
+"""Step 2: plan an extraction, embed clips, keep a journal, write and read the table."""

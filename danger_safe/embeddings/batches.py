@@ -1,6 +1,6 @@
-"""Batches of sounds through the engine: log-mels are made in threads ahead of the network, which never waits.
+"""Run batches of sounds through the engine: threads compute log-mels ahead, so that the network never waits.
 
-Clips (extractor.py) and windows (detection/scorer.py) go the same way; which of them share a batch is theirs to say.
+Both clips (extractor.py) and windows (detection/scorer.py) are embedded this way; they decide what shares a batch.
 """
 
 from collections import deque
@@ -19,41 +19,40 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Batch(Generic[Transformed, Answer]):
-    """Work for the threads and, after it, for the network."""
+    """Work for the threads and, afterwards, for the network."""
 
-    transforms: Sequence[Callable[[], Transformed]]  # each makes a log-mel, or says why there is none
-    finish: Callable[[list[Transformed]], Answer]  # gets what they made, and asks the network
-    size: float  # how much of ``max_ahead`` it takes
+    transforms: Sequence[Callable[[], Transformed]]  # each computes a log-mel, or returns why there is none
+    finish: Callable[[list[Transformed]], Answer]  # runs the network on the transforms' results
+    size: float  # counts towards ``max_ahead``
 
 
 class BatchRunner:
-    """The threads of one engine."""
+    """The thread pools of one engine."""
 
     def __init__(self, engine: Engine, jobs: int):
-        """``jobs`` threads transform; the network gets as many batches at once as it can do."""
+        """``jobs`` threads compute log-mels; the network gets as many batches at once as it can process."""
         self.engine = engine
         self.pool = ThreadPoolExecutor(jobs)
         self._network_pool = ThreadPoolExecutor(engine.max_concurrency)
 
     def close(self) -> None:
-        """Stop. The engine stays open."""
+        """Stop the threads. The engine stays open."""
         self._network_pool.shutdown(cancel_futures=True)
         self.pool.shutdown(cancel_futures=True)
 
     def run(self, batches: Iterable[Batch[Transformed, Answer]], max_ahead: float) -> Iterator[Answer]:
-        """What each batch's ``finish`` returns, in order, while batches of at most ``max_ahead`` in all are on their
-        way."""
-        ahead: deque[tuple[Future[Answer], float]] = deque()
-        waiting = 0.0
+        """Yield what each batch's ``finish`` returns, in order; at most ``max_ahead`` in total size is in progress."""
+        pending: deque[tuple[Future[Answer], float]] = deque()
+        pending_size = 0.0
         for batch in batches:
             futures = [self.pool.submit(transform) for transform in batch.transforms]
-            ahead.append((self._network_pool.submit(_finish, batch.finish, futures), batch.size))
-            waiting += batch.size
-            while waiting > max_ahead:
-                done, size = ahead.popleft()
+            pending.append((self._network_pool.submit(_finish, batch.finish, futures), batch.size))
+            pending_size += batch.size
+            while pending_size > max_ahead:
+                done, size = pending.popleft()
                 yield done.result()
-                waiting -= size
-        for done, _ in ahead:
+                pending_size -= size
+        for done, _ in pending:
             yield done.result()
 
 
@@ -64,9 +63,9 @@ def _finish(finish: Callable[[list[Transformed]], Answer], futures: list[Future[
 def embed_by_length(
     engine: Engine, logmels: Sequence[np.ndarray], max_batch: Callable[[int], int] | None = None
 ) -> list[np.ndarray]:
-    """The embedding, (dimensions,), of each log-mel, (frames, mel bins); those of one length go through together.
+    """Return the embedding, (dimensions,), of each log-mel, (frames, mel bins). Those of equal length share batches.
 
-    ``max_batch``: of a number of frames, how many log-mels of that length the network may get at once; None: all.
+    ``max_batch``: returns the largest batch for a number of frames; None: no limit.
     """
     by_length: dict[int, list[int]] = {}
     for number, logmel in enumerate(logmels):
@@ -75,7 +74,7 @@ def embed_by_length(
     for frames, numbers in by_length.items():
         size = max_batch(frames) if max_batch else len(numbers)
         for start in range(0, len(numbers), size):
-            part = numbers[start : start + size]
-            answer = engine.embed(np.stack([logmels[number] for number in part]))
-            embeddings |= dict(zip(part, answer, strict=True))
+            batch = numbers[start : start + size]
+            embedded = engine.embed(np.stack([logmels[number] for number in batch]))
+            embeddings |= dict(zip(batch, embedded, strict=True))
     return [embeddings[number] for number in range(len(logmels))]

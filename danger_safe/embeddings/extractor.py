@@ -1,7 +1,7 @@
-"""Clips through the engine, in groups that the journal keeps.
+"""Embed clips in groups, each of which goes into the journal as a whole.
 
-A group is of clips of one length. Which clips form one depends on the clips alone, so that a run that was killed and
-goes on forms the groups that it would have formed: the last digits of an embedding depend on its group.
+The clips of a group have equal length. Groups depend on the list of clips alone, so that a resumed run forms the same
+ones: the last digits of an embedding depend on what it is batched with.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from danger_safe.embeddings.plan import Task
 from models.engine import Engine
 from models.logmel import HOP_LENGTH
 
-CLIP_SECONDS = 5.0  # --batch-size counts clips of this length
+CLIP_S = 5.0  # length of the clips that --batch-size counts
 MAX_GROUP_CLIPS = 128
-SOUND_AHEAD = 1_600.0  # seconds of sound decoded before the network asks for them, as log-mels: 40 MB
+MAX_AHEAD_S = 1_600.0  # sound decoded ahead of the network; 40 MB as log-mels
 
 
 def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
-    """Groups of equal length by the headers, each about ``batch_size`` clips of five seconds, in the tasks' order.
+    """Yield groups of clips whose headers state equal lengths, each as long as ``batch_size`` clips of five seconds.
 
-    A recording longer than a window is a group of its own. The same clips give the same groups whether those of
-    whole groups are left out or not.
+    A recording longer than a window is a group of its own. Leaving out complete groups does not change the others.
     """
     waiting: dict[tuple[int, int], list[Task]] = {}
     for task in tasks:
@@ -42,27 +41,27 @@ def group(tasks: Iterable[Task], batch_size: int) -> Iterator[list[Task]]:
         key = (task.frames, task.rate)
         members = waiting.setdefault(key, [])
         members.append(task)
-        if len(members) >= clips_at_once(task.seconds or CLIP_SECONDS, batch_size):
+        if len(members) >= clips_at_once(task.seconds or CLIP_S, batch_size):
             yield waiting.pop(key)
     yield from waiting.values()
 
 
 def clips_at_once(seconds: float, batch_size: int) -> int:
-    """How many clips of a length take the memory of ``batch_size`` clips of five seconds."""
-    return min(max(1, round(batch_size * CLIP_SECONDS / max(seconds, 0.1))), MAX_GROUP_CLIPS)
+    """Return how many clips of a length need as much memory as ``batch_size`` clips of five seconds."""
+    return min(max(1, round(batch_size * CLIP_S / max(seconds, 0.1))), MAX_GROUP_CLIPS)
 
 
 class Extractor:
     """Embeds groups of clips with one engine."""
 
     def __init__(self, engine: Engine, jobs: int, batch_size: int):
-        """``jobs`` clips are decoded at once; the network gets ``batch_size`` clips of five seconds, or as much."""
+        """``jobs`` clips are decoded at once; a batch is as long as ``batch_size`` clips of five seconds."""
         self.engine, self.batch_size = engine, batch_size
         self._runner = BatchRunner(engine, jobs)
-        self._limits = threadpool_limits(1, "blas")  # a matrix product must not take the network's cores
+        self._limits = threadpool_limits(1, "blas")  # the network needs the cores that BLAS would take
 
     def close(self) -> None:
-        """Stop decoding; a ``with`` block does so. The engine stays open."""
+        """Stop decoding, as the end of a ``with`` block does. The engine stays open."""
         self._runner.close()
         self._limits.restore_original_limits()
 
@@ -73,23 +72,22 @@ class Extractor:
         self.close()
 
     def results(self, groups: Iterable[list[Task]]) -> Iterator[list[Result]]:
-        """The results of each group, in order; a clip that cannot be read has a reason instead of an embedding."""
+        """Yield the results of each group, in order; a clip that cannot be read has a reason but no embedding."""
 
         def as_batch(members: list[Task]) -> Batch[np.ndarray | AudioError | None, list[Result]]:
-            seconds = sum(min(task.seconds, WINDOW_S) or CLIP_SECONDS for task in members)
+            seconds = sum(min(task.seconds, WINDOW_S) or CLIP_S for task in members)
             return Batch([partial(self._transform, task) for task in members], partial(self._embed, members), seconds)
 
-        # All that is decoded while the network starts is time won.
-        return self._runner.run(map(as_batch, groups), SOUND_AHEAD)
+        return self._runner.run(map(as_batch, groups), MAX_AHEAD_S)
 
     def _transform(self, task: Task) -> np.ndarray | AudioError | None:
-        """In a thread: the clip's log-mel, (frames, 64), why there is none, or None for a recording of many windows."""
+        """Return the clip's log-mel, (frames, mel bins), or why it has none; None for a recording of many windows."""
         if task.seconds > WINDOW_S:
             return None
         try:
             blocks = read_blocks(task.clip.path, WINDOW_S)
             first = next(blocks)
-            if next(blocks, None) is not None:  # longer than its header says
+            if next(blocks, None) is not None:  # longer than its header states
                 return None
             return self.engine.front_end(first)
         except AudioError as error:
@@ -118,18 +116,18 @@ class Extractor:
         return [results[task] for task in members]
 
     def _max_batch(self, frames: int) -> int:
-        """By the frames that there are: headers, by which groups were made, may have lied."""
+        """Return the largest batch for an actual number of frames, which may differ from the header's."""
         return clips_at_once(frames * HOP_LENGTH / SAMPLE_RATE, self.batch_size)
 
     def _embed_recording(self, task: Task) -> Result:
-        """The mean of a recording's windows, weighted by length; the next window is decoded meanwhile."""
+        """Average the embeddings of a recording's windows, weighted by length; the next window is decoded meanwhile."""
         windows = read_blocks(task.clip.path, WINDOW_S)
 
         def next_window() -> tuple[int, np.ndarray] | None:
             samples = next(windows, None)
             return None if samples is None else (len(samples), self.engine.front_end(samples))
 
-        total, heard = np.zeros(self.engine.info.dimensions), 0
+        total, n_samples = np.zeros(self.engine.info.dimensions), 0
         try:
             waiting = self._runner.pool.submit(next_window)
             with tqdm(
@@ -139,11 +137,12 @@ class Extractor:
                     waiting = self._runner.pool.submit(next_window)
                     samples, logmel = window
                     total += self.engine.embed(logmel[None])[0].astype(np.float64) * samples
-                    heard += samples
+                    n_samples += samples
                     bar.update(samples // SAMPLE_RATE)
-        except AudioError as error:  # a long file that breaks off in the middle
+        except AudioError as error:  # the file breaks off
             return Result(task.clip.file, task.signature, task.seconds, None, str(error))
-        return Result(task.clip.file, task.signature, heard / SAMPLE_RATE, (total / heard).astype(np.float32))
+        mean = (total / n_samples).astype(np.float32)
+        return Result(task.clip.file, task.signature, n_samples / SAMPLE_RATE, mean)
 
 
 def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, batch_size: int) -> None:
@@ -156,7 +155,7 @@ def embed_here(engine: Engine, tasks: list[Task], journal: Journal, jobs: int, b
 
 
 def record(results: Iterable[list[Result]], clips: int, journal: Journal) -> None:
-    """Put results into the journal as they come, with a progress bar."""
+    """Add results to the journal as they come, with a progress bar."""
     with tqdm(total=clips, desc="Extracting", unit="clip", file=sys.stderr) as bar:
         for done in results:
             journal.add(done)

@@ -1,10 +1,9 @@
-"""What extraction has finished, kept beside the table while it works: killed at any moment, the next run goes on.
+"""The journal of an extraction: finished clips on disk, so that an interrupted run can be resumed.
 
-File and rules. ``audio_embeddings.journal`` is an SQLite database: a row a clip with its embedding, or the reason why
-it has none, and its signature (size and time of change). A group of clips is added in one transaction: it is there
-whole or not at all, whatever happens to the computer. A clip whose signature has changed counts as unknown. A journal
-that was made with another checkpoint, engine or setting is emptied. One process at a time can have it open. Deleting
-it loses nothing but time.
+``audio_embeddings.journal`` is an SQLite database with one row per clip: its embedding or the reason why it has none,
+and its signature (size and time of change). A group of clips is added in one transaction, as a whole or not at all. A
+clip whose signature has changed is embedded again. A journal that was made with another checkpoint, engine or setting
+is emptied. Only one process at a time can open it. Deleting it loses nothing but time.
 """
 
 import hashlib
@@ -27,8 +26,8 @@ _TABLES = {
     "notes": "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT)",
     "clips": "CREATE TABLE clips (file TEXT PRIMARY KEY, signature TEXT, seconds REAL, embedding BLOB, reason TEXT)",
 }
-# Clips that are not as they should be, notes that are not, and lengths of embeddings beside the first.
-_WRONG_ROWS = """
+# Counts malformed clips, malformed notes, and embeddings of other lengths than the first; all 0 in a valid journal.
+_COUNT_INVALID = """
 SELECT
   (SELECT count(*) FROM clips WHERE typeof(file) != 'text' OR typeof(signature) != 'text' OR typeof(seconds) != 'real'
     OR typeof(reason) != 'text' OR typeof(embedding) != CASE reason WHEN '' THEN 'blob' ELSE 'null' END
@@ -40,7 +39,7 @@ SELECT
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a clip: an embedding, or the reason why there is none."""
+    """The result of a clip: an embedding, or the reason why there is none."""
 
     file: str
     signature: str
@@ -50,12 +49,12 @@ class Result:
 
 
 class Journal:
-    """The results of one table, on the disk."""
+    """The results of one extraction, in a database on disk."""
 
     def __init__(self, path: Path):
-        """Open a journal or begin one; ``damaged`` tells that the file was a journal, is damaged and begins anew.
+        """Open or create a journal. A damaged one is replaced by an empty one, and ``damaged`` is set.
 
-        Raises UserError when another process has it open, it cannot be written, or the file is somebody else's.
+        Raises UserError if another process has it open, it cannot be written, or the file is not a journal.
         """
         self.path, self.damaged = path, False
         check_overwrite(path)
@@ -66,8 +65,8 @@ class Journal:
             except (sqlite3.DatabaseError, ValueError) as error:
                 code = getattr(error, "sqlite_errorcode", None)
                 if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
-                    raise  # locked, or no room
-                self._database.close()  # no database, or one of something else
+                    raise  # locked, or the disk is full
+                self._database.close()  # not a database, or not a journal
                 for file in (path, path.with_name(path.name + "-wal")):
                     file.unlink(missing_ok=True)
                 self._open()
@@ -79,9 +78,9 @@ class Journal:
         run("PRAGMA trusted_schema = OFF")
         found = set(run("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
         if not found <= set(_TABLES.items()):
-            raise ValueError("tables of something else: a view, which may have no end")
+            raise ValueError("unknown tables; a view could be endless")
         if run("PRAGMA application_id").fetchone() != (JOURNAL_ID,):
-            run(f"PRAGMA application_id = {JOURNAL_ID}")  # before there is a write-ahead log: in the file itself
+            run(f"PRAGMA application_id = {JOURNAL_ID}")  # before WAL is on, so that it is written to the file itself
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
@@ -90,62 +89,61 @@ class Journal:
             for name, sql in _TABLES.items():
                 if (name, sql) not in found:
                     run(sql)
-        if run(_WRONG_ROWS).fetchone() != (0, 0, 0):
+        if run(_COUNT_INVALID).fetchone() != (0, 0, 0):
             raise ValueError("rows that no extraction wrote")
 
     @property
     def made_with(self) -> dict:
-        """Everything that decided the embeddings in it, besides the clips; empty for a new journal."""
+        """The settings that decided the embeddings, besides the clips; empty for a new journal."""
         made_with = self.note("made with") or {}
         return made_with if made_with.get("format") == FORMAT else {}
 
     def begin(self, made_with: dict) -> bool:
-        """Go on with embeddings that are made with this; returns whether others were there, and are gone now."""
-        before = self.note("made with")
-        now = made_with | {"format": FORMAT}
+        """Continue with these settings. A journal of other settings is emptied; return whether it was."""
+        old = self.note("made with")
+        new = made_with | {"format": FORMAT}
         with self._errors(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            if before != now:
+            if old != new:
                 self._database.execute("DELETE FROM clips")
                 self._database.execute("DELETE FROM notes")
-                self._set_note("made with", now)
-        return before not in (None, now)
+                self._set_note("made with", new)
+        return old not in (None, new)
 
     def results(self) -> dict[str, Result]:
-        """What became of every clip, without the embeddings."""
+        """Return the result of every clip, without embeddings."""
         with self._errors():
             rows = self._database.execute("SELECT file, signature, seconds, reason FROM clips")
             return {file: Result(file, signature, seconds, None, reason) for file, signature, seconds, reason in rows}
 
     def add(self, results: Iterable[Result]) -> None:
-        """Keep the results of a group of clips: all of them or, where that fails, none."""
+        """Add the results of a group of clips, all or none."""
         rows = [(r.file, r.signature, r.seconds, _bytes(r.embedding), r.reason) for r in results]
         with self._errors(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", rows)
 
     def embeddings(self, files: Iterable[str], dimensions: int) -> Iterator[np.ndarray]:
-        """The embeddings of some clips, each (dimensions,), in their order, one at a time. Raises UserError when
-        damaged."""
+        """Yield the embedding of each file, (dimensions,). Raises UserError if the journal is damaged."""
         for file in files:
             with self._errors():
                 row = self._database.execute("SELECT embedding FROM clips WHERE file = ?", (file,)).fetchone()
                 if row is None or row[0] is None:
-                    raise sqlite3.DatabaseError(f"{file} is listed and not there")
+                    raise sqlite3.DatabaseError(f"{file} has no embedding")
             try:
                 yield np.frombuffer(row[0], np.float32).reshape(dimensions)
             except (TypeError, ValueError) as error:
                 raise self._damaged(error) from error
 
     def keep_only(self, files: Iterable[str]) -> None:
-        """Forget clips that are no longer in the dataset."""
-        gone = set(self.results()) - set(files)
+        """Delete the results of all other clips."""
+        removed = set(self.results()) - set(files)
         with self._errors(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("DELETE FROM clips WHERE file = ?", [(file,) for file in gone])
+            self._database.executemany("DELETE FROM clips WHERE file = ?", [(file,) for file in removed])
 
     def note(self, name: str) -> dict | None:
-        """What was noted under a name."""
+        """Return the note of that name."""
         with self._errors():
             row = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         try:
@@ -157,7 +155,7 @@ class Journal:
         return UserError(f"{self.path} is damaged ({error}): delete it; nothing but time is lost")
 
     def set_note(self, name: str, value: dict) -> None:
-        """Keep something about the table as a whole."""
+        """Write a note about the extraction as a whole."""
         with self._errors():
             self._set_note(name, value)
 
@@ -165,7 +163,7 @@ class Journal:
         self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
     def close(self) -> None:
-        """Let another process have it; a ``with`` block does so."""
+        """Release the journal for other processes, as the end of a ``with`` block does."""
         self._database.close()
 
     def __enter__(self) -> "Journal":
@@ -176,14 +174,15 @@ class Journal:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into UserErrors."""
         try:
             yield
         except sqlite3.OperationalError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary part of an extended code
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                other = "another extraction is writing the same table; wait for it, or give another --output"
-                none = "the file system there has no locks: give an --output on another disk"
-                raise UserError(f"{self.path}: {other if _has_locks(self.path.parent) else none}") from error
+                in_use = "another extraction is writing the same table; wait for it, or give another --output"
+                no_locks = "the file system there has no locks: give an --output on another disk"
+                raise UserError(f"{self.path}: {in_use if _has_locks(self.path.parent) else no_locks}") from error
             if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise UserError(f"{self.path}: cannot be written there: {error}") from error
             if code == sqlite3.SQLITE_ERROR:  # a table or a column is missing
@@ -196,9 +195,9 @@ class Journal:
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder can lock files: where it cannot, SQLite says that its file is locked."""
+    """Whether the file system of a folder can lock files; if not, SQLite reports its file as locked."""
     try:
-        import fcntl  # not on Windows, where every file system can
+        import fcntl  # absent on Windows, where all file systems have locks
     except ImportError:
         return True
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -214,5 +213,5 @@ def _bytes(embedding: np.ndarray | None) -> bytes | None:
 
 
 def digest(content: object) -> str:
-    """A short name for any JSON content."""
+    """Return the SHA-256 of JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

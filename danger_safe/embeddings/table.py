@@ -1,7 +1,7 @@
-"""audio_embeddings.csv: read by every training, and refused when it cannot be trusted.
+"""Read audio_embeddings.csv, and refuse a table that cannot be trusted.
 
-The first version of this pipeline wrote ``str(array)`` into its table. NumPy shortens that to six numbers and
-``...``; every classifier trained on it answered Safe. ``read_table`` says so, and says it of anything alike.
+The first version of this pipeline wrote ``str(array)`` into its table. NumPy shortens that to six numbers and ``...``,
+and every classifier trained on it answered Safe. ``read_table`` refuses such tables, and others that are damaged.
 """
 
 import json
@@ -19,18 +19,18 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.clips import MAX_FOLDS, normalise_name
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
 
-MAX_INFO_BYTES = 10 << 20  # of audio_embeddings.json
-TEXTS = ("file", "category", "source")
-MAX_NAMED = 10  # groups of clips that are the same, in one message
+MAX_INFO_BYTES = 10 << 20  # size limit of audio_embeddings.json
+TEXT_COLUMNS = ("file", "category", "source")
+MAX_LISTED = 10  # groups of duplicates in one message
 
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """One row a clip. ``clips`` has the columns of INFO_COLUMNS; ``features`` is float32, (clips, dimensions)."""
+    """The embeddings of a dataset's clips, one row per clip."""
 
-    clips: pd.DataFrame
-    features: np.ndarray
-    info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty where the file is absent
+    clips: pd.DataFrame  # the columns of INFO_COLUMNS
+    features: np.ndarray  # float32, (clips, dimensions)
+    info: dict  # audio_embeddings.json: checkpoint, versions, counts; empty if the file is absent
     path: Path
 
     @property
@@ -40,12 +40,12 @@ class EmbeddingTable:
 
     @property
     def seen(self) -> np.ndarray:
-        """(clips,) bool: which the embedding network was trained on."""
+        """(clips,) bool: the clips that the embedding network was trained on."""
         return self.clips["seen"].to_numpy(bool)
 
     @cached_property
     def sha256(self) -> str:
-        """Of what a training learns from: embeddings, and label, category, fold and source of each file."""
+        """Hash of everything that a training uses: embeddings, and label, category, fold and source of each file."""
         text = self.clips[["file", "label", "category", "fold", "source"]].to_csv(index=False, lineterminator="\n")
         return sha256(text.encode() + np.ascontiguousarray(self.features).tobytes()).hexdigest()
 
@@ -57,20 +57,20 @@ class EmbeddingTable:
 
 def read_table(path: Path) -> EmbeddingTable:
     """Read and check a table. Raises UserError that says what is wrong with it and what to do."""
-    if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):  # Parquet may be a folder of parts
+    if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):  # --rows-per-part makes a folder
         raise UserError(f"{path}: no such table. Make it with extractEmbeddingCnn14.py")
     try:
         if path.suffix == ".parquet":
             need_parquet()
             table = pd.read_parquet(path)
         else:
-            # text is read as it is: a category may be called NA
-            table = pd.read_csv(path, converters=dict.fromkeys(TEXTS, with_formula), low_memory=False)
+            # converters keep text as it is: a category may be called NA
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXT_COLUMNS, with_formula), low_memory=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if str(name).startswith("feat_")]
     _check_columns(path, table, features)
-    for name in TEXTS:
+    for name in TEXT_COLUMNS:
         table[name] = table[name].astype(object).fillna("").astype(str).map(normalise_name)
     labels = pd.to_numeric(table["label"], errors="coerce")
     if not labels.isin([0, 1]).all():
@@ -80,36 +80,37 @@ def read_table(path: Path) -> EmbeddingTable:
     table["label"] = labels.astype(int)
     table["seen"] = _seen(path, table["seen"])
     table["fold"] = _folds(path, table["fold"])
-    table["source"] = table["source"].where(table["source"] != "", table["file"])  # a clip without one is its own
+    table["source"] = table["source"].where(table["source"] != "", table["file"])  # no source: a recording of its own
     values = _numbers(path, table, features)
     _check_values(path, table, values)
     info = _read_info(path, len(features))
     counts = info.get("counts")
-    written = counts.get("clips") if isinstance(counts, dict) else None
-    if isinstance(written, int) and written != len(table):
-        warn(f"{path} has {len(table)} rows, and had {written} when it was made: rows are missing, or were added")
+    n_written = counts.get("clips") if isinstance(counts, dict) else None
+    if isinstance(n_written, int) and n_written != len(table):
+        warn(f"{path} has {len(table)} rows, and had {n_written} when it was made: rows are missing, or were added")
     return EmbeddingTable(table[list(INFO_COLUMNS)], values, info, path)
 
 
 def _seen(path: Path, column: pd.Series) -> pd.Series:
-    """Whether each clip was in the checkpoint's training: True or False, 1 or 0, nothing for False."""
-    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False, "nan": False}
-    words = column.astype(str).str.strip().str.lower()
-    if len(unknown := column[~words.isin(list(known))]):
-        raise UserError(f"{path}: column seen: {unknown.iloc[0]!r} is neither True nor False")
-    return words.map(known)
+    """Parse the column ``seen``: True or False, 1 or 0; an empty cell is False."""
+    values = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False, "nan": False}
+    text = column.astype(str).str.strip().str.lower()
+    if len(invalid := column[~text.isin(list(values))]):
+        raise UserError(f"{path}: column seen: {invalid.iloc[0]!r} is neither True nor False")
+    return text.map(values)
 
 
 def _folds(path: Path, column: pd.Series) -> pd.Series:
-    """Whole numbers; 0 where there is none."""
+    """Parse the column ``fold``: whole numbers; an empty cell is 0."""
     folds = pd.to_numeric(column.replace("", np.nan), errors="coerce")
-    wrong = (column.notna() & (column != "")) & ~(folds.between(0, MAX_FOLDS) & (folds % 1 == 0))
-    if wrong.any():
-        raise UserError(f"{path}: column fold: {column[wrong].iloc[0]} is not a whole number from 0 to {MAX_FOLDS}")
+    invalid = (column.notna() & (column != "")) & ~(folds.between(0, MAX_FOLDS) & (folds % 1 == 0))
+    if invalid.any():
+        raise UserError(f"{path}: column fold: {column[invalid].iloc[0]} is not a whole number from 0 to {MAX_FOLDS}")
     return folds.fillna(0).astype(int)
 
 
 def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None:
+    """Raise UserError unless the table has all columns, each once, and numbers in them."""
     missing = [name for name in INFO_COLUMNS if name not in table.columns]
     as_text = [
         name
@@ -119,7 +120,7 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
     if as_text:
         raise UserError(
             f"{path}: column {as_text[0]} holds whole arrays as text"
-            + (", shortened with '...': most numbers are lost" if _shortened(table[as_text[0]]) else "")
+            + (", shortened with '...': most numbers are lost" if _is_shortened(table[as_text[0]]) else "")
             + ". Write one numeric column per dimension: run extractEmbeddingCnn14.py again"
         )
     if not len(table):
@@ -131,12 +132,13 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with extractEmbeddingCnn14.py")
     if list(features) != feature_names(len(features)):
-        wrong = next(name for name, right in zip(features, feature_names(len(features)), strict=True) if name != right)
+        pairs = zip(features, feature_names(len(features)), strict=True)
+        found, expected = next((found, expected) for found, expected in pairs if found != expected)
         raise UserError(
-            f"{path}: column {wrong} where {feature_names(len(features))[features.index(wrong)]} should be: "
+            f"{path}: column {found} where {expected} should be: "
             "columns are missing, repeated or out of order; extract again"
         )
-    repeated = [name for name in table.columns if name.rpartition(".")[0] in INFO_COLUMNS]  # as pandas renames them
+    repeated = [name for name in table.columns if name.rpartition(".")[0] in INFO_COLUMNS]  # pandas: file, file.1
     if repeated:
         raise UserError(f"{path}: column {repeated[0].rpartition('.')[0]} is there twice; extract again")
     if not isinstance(table.index, pd.RangeIndex):
@@ -146,16 +148,16 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
 
 
 def _looks_like_array(column: pd.Series) -> bool:
-    return column.astype(str).str.strip().str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _shortened(
-        column
-    )
+    text = column.astype(str).str.strip()
+    return text.str.match(r"^\[.*\]$|^tensor\(|^array\(", na=False).any() or _is_shortened(column)
 
 
-def _shortened(column: pd.Series) -> bool:
+def _is_shortened(column: pd.Series) -> bool:
     return column.astype(str).str.contains("...", regex=False).any()
 
 
 def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray:
+    """Return the embeddings: float32, (clips, dimensions). Raises UserError if one of the columns holds text."""
     for name in features:
         if table[name].dtype.kind not in "biuf":
             numbers = pd.to_numeric(table[name], errors="coerce")
@@ -163,38 +165,41 @@ def _numbers(path: Path, table: pd.DataFrame, features: list[str]) -> np.ndarray
             raise UserError(
                 f"{path}: {name} of {table['file'].iloc[row]} is text ({table[name].iloc[row]!r}), not a number"
             )
-    with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, which is refused later
         return table[features].to_numpy(np.float32)
 
 
 def _check_values(path: Path, table: pd.DataFrame, values: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
+    """Raise UserError for embeddings that are not finite, constant, or equal to another clip's."""
+    invalid = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(invalid):
         raise UserError(
-            f"{path}: {len(bad)} rows hold NaN or infinite numbers, first {table['file'].iloc[bad[0]]}. "
+            f"{path}: {len(invalid)} rows hold NaN or infinite numbers, first {table['file'].iloc[invalid[0]]}. "
             "Remove them, or extract again"
         )
     if len(values) > 1 and (values == values[0]).all():
         raise UserError(f"{path}: all embeddings are the same (constant): nothing can be learnt. Extract again")
-    flat = np.flatnonzero(values.min(axis=1) == values.max(axis=1)) if values.shape[1] > 1 else []
-    if len(flat):
+    constant = np.flatnonzero(values.min(axis=1) == values.max(axis=1)) if values.shape[1] > 1 else []
+    if len(constant):
         raise UserError(
-            f"{path}: the embedding of {table['file'].iloc[flat[0]]} is constant "
-            f"({values[flat[0], 0]:g} in every dimension): extraction failed for it. Extract again"
+            f"{path}: the embedding of {table['file'].iloc[constant[0]]} is constant "
+            f"({values[constant[0], 0]:g} in every dimension): extraction failed for it. Extract again"
         )
     _, group, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     if (counts > 1).any():
         names = table["file"].to_numpy()
-        same = [" = ".join(names[group.ravel() == number]) for number in np.flatnonzero(counts > 1)]
-        named = "; ".join(sorted(same)[:MAX_NAMED]) + (f"; and {len(same) - MAX_NAMED} more" * (len(same) > MAX_NAMED))
+        duplicates = sorted(" = ".join(names[group.ravel() == number]) for number in np.flatnonzero(counts > 1))
+        listed = "; ".join(duplicates[:MAX_LISTED])
+        if len(duplicates) > MAX_LISTED:
+            listed += f"; and {len(duplicates) - MAX_LISTED} more"
         raise UserError(
-            f"{path}: {int((counts - 1).sum())} embeddings are duplicated: {named}. "
+            f"{path}: {int((counts - 1).sum())} embeddings are duplicated: {listed}. "
             "The same sound twice, or an extraction gone wrong: remove the copies"
         )
 
 
 def _read_info(path: Path, dimensions: int) -> dict:
-    """What lies beside a table; empty where nothing does. Raises UserError where it is not of this table."""
+    """Read the table's .json; empty without one. Raises UserError if it is damaged, or another table's."""
     file = side_file(path, ".json")
     if not file.is_file():
         return {}
@@ -205,29 +210,29 @@ def _read_info(path: Path, dimensions: int) -> dict:
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read: {error}. Extract again") from error
     try:
-        described = info["settings"]["dimensions"]
-        known = all(isinstance(info["checkpoint"][key], str) for key in ("name", "sha256"))
+        stated = info["settings"]["dimensions"]
+        is_valid = all(isinstance(info["checkpoint"][key], str) for key in ("name", "sha256"))
         made_of = info.get("made_of", {})
-        known = known and isinstance(made_of, dict) and all(isinstance(value, str) for value in made_of.values())
+        is_valid = is_valid and isinstance(made_of, dict) and all(isinstance(value, str) for value in made_of.values())
     except (KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
+        is_valid = False
+    if not is_valid:
         raise UserError(f"{file}: does not say which checkpoint the table is of: extract again")
-    if described != dimensions:
-        raise UserError(f"{file} is of {described} dimensions and {path} has {dimensions}: extract again")
+    if stated != dimensions:
+        raise UserError(f"{file} is of {stated} dimensions and {path} has {dimensions}: extract again")
     return info
 
 
 def describe_data(table: EmbeddingTable) -> str:
-    """One line for titles: how many clips of what, heard through which network."""
+    """Return one line for captions: the number of clips, and the network of their embeddings."""
     danger, seen = int(table.labels.sum()), int(table.seen.sum())
     network = one_line(table.checkpoint["name"])
-    words = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {network}"
-    return words + (f", {seen} SEEN by the network" if seen else "")
+    description = f"{len(table.labels)} clips ({danger} Danger, {len(table.labels) - danger} Safe), {network}"
+    return description + (f", {seen} SEEN by the network" if seen else "")
 
 
 def read_baseline(path: Path, table: EmbeddingTable) -> EmbeddingTable:
-    """The table of other features for the same clips, in the same order. Raises UserError when the clips differ."""
+    """Read a table of other features for the same clips in the same order. Raises UserError if the clips differ."""
     baseline = read_table(path)
     columns = ["file", "label", "fold", "source"]
     if not baseline.clips[columns].astype(str).equals(table.clips[columns].astype(str)):

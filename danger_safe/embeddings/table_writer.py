@@ -1,7 +1,7 @@
-"""audio_embeddings.csv and what lies beside it, written row by row: a table is never held in memory.
+"""Write tables of embeddings row by row, without holding a whole table in memory.
 
-CSV for spreadsheets and every other tool; Parquet (``.parquet``) for large tables: a third of the size, and in parts
-where one file would be too large.
+CSV suits spreadsheets and every other tool; Parquet suits large tables: it takes a third of the space, and can be split
+into parts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,28 +14,33 @@ from danger_safe.core.atomic import atomic_folder, atomic_path, csv_line
 from danger_safe.core.errors import UserError
 
 INFO_COLUMNS = ("file", "label", "category", "fold", "source", "seen")
-ROWS_AT_ONCE = 1_000  # of a Parquet table, in memory
-_NUMBER = "%.9g"  # enough digits for a float32 to come back as it was
+ROW_GROUP_SIZE = 1_000  # rows of a Parquet table in memory
+_FLOAT_FORMAT = "%.9g"  # enough digits to restore a float32 exactly
 
 Row = tuple  # the values of INFO_COLUMNS
 
 
 def side_file(path: Path, ending: str) -> Path:
-    """``audio_embeddings.json`` for ``audio_embeddings.csv``."""
+    """Return the path of a file beside a table: ``audio_embeddings.json`` for ``audio_embeddings.csv``."""
     return path.with_name(path.stem + ending)
 
 
 def feature_names(dimensions: int) -> list[str]:
-    """feat_0000, feat_0001, …"""
+    """Return the column names feat_0000, feat_0001, …"""
     return [f"feat_{number:04d}" for number in range(dimensions)]
 
 
 def write_table(
     path: Path, rows: Sequence[Row], embeddings: Iterable[np.ndarray], dimensions: int, rows_per_part: int = 0
 ) -> None:
-    """Write a table, whole or not at all. ``embeddings`` has one float32 array (dimensions,) for each of ``rows``.
+    """Write a table atomically.
 
-    ``rows_per_part`` makes a Parquet table a folder of parts, which pandas, PyArrow and Dask read as one.
+    Args:
+        path: a .csv or .parquet file.
+        rows: the values of INFO_COLUMNS for each clip.
+        embeddings: float32, (dimensions,), for each clip.
+        dimensions: length of an embedding.
+        rows_per_part: if not 0, a Parquet table becomes a folder of parts, which pandas, PyArrow and Dask read as one.
     """
     if path.is_dir() and not rows_per_part:
         raise UserError(f"{path} is a folder: move it away, or give --rows-per-part again")
@@ -53,11 +58,11 @@ def write_table(
 
 
 def _write_csv(path: Path, rows: Sequence[Row], embeddings: Iterable[np.ndarray], dimensions: int) -> None:
-    numbers = ",".join([_NUMBER] * dimensions)
+    row_format = ",".join([_FLOAT_FORMAT] * dimensions)
     with atomic_path(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write(",".join([*INFO_COLUMNS, *feature_names(dimensions)]) + "\n")
         for row, embedding in zip(rows, embeddings, strict=True):
-            file.write(f"{csv_line(row)},{numbers % tuple(embedding.tolist())}\n")
+            file.write(f"{csv_line(row)},{row_format % tuple(embedding.tolist())}\n")
 
 
 def _write_parquet(path: Path, pairs: Iterator[tuple[Row, np.ndarray]], dimensions: int) -> None:
@@ -69,16 +74,16 @@ def _write_parquet(path: Path, pairs: Iterator[tuple[Row, np.ndarray]], dimensio
     }  # fmt: skip
     schema = pyarrow.schema([*types.items(), *((name, pyarrow.float32()) for name in feature_names(dimensions))])
     with parquet.ParquetWriter(path, schema) as writer:
-        while some := list(islice(pairs, ROWS_AT_ONCE)):
-            columns = list(zip(*(row for row, _ in some), strict=True))
+        while group := list(islice(pairs, ROW_GROUP_SIZE)):
+            columns = list(zip(*(row for row, _ in group), strict=True))
             arrays = [pyarrow.array(column, types[name]) for name, column in zip(INFO_COLUMNS, columns, strict=True)]
-            values = np.stack([embedding for _, embedding in some])
+            values = np.stack([embedding for _, embedding in group])
             arrays += [pyarrow.array(np.ascontiguousarray(column)) for column in values.T]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 
 def need_parquet():
-    """PyArrow. Raises UserError where it is not installed."""
+    """Import PyArrow. Raises UserError if it is not installed."""
     try:
         import pyarrow
     except ImportError as error:

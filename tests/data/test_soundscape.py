@@ -7,7 +7,7 @@ import soundfile
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.room_tone import synthesize_room_tone
 from danger_safe.data.clips import read_clips
-from danger_safe.data.soundscape import FADE, LOUDNESS_DB, Soundscape
+from danger_safe.data.soundscape import FADE_SAMPLES, LOUDNESS_DB, Soundscape
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
     recording = Soundscape(clips[:1], 60.0)
     sound = np.concatenate(list(recording.chunks()))
     for start, end, _ in recording.background[:-1]:
-        scene = sound[round(start * SAMPLE_RATE) + FADE : round(end * SAMPLE_RATE)]
+        scene = sound[round(start * SAMPLE_RATE) + FADE_SAMPLES : round(end * SAMPLE_RATE)]
         loudness = 10 * np.log10(np.mean(np.square(scene, dtype=np.float64)))
         assert LOUDNESS_DB[0] - 1 < loudness < LOUDNESS_DB[1] + 1
     assert np.abs(np.diff(sound)).max() < 0.05  # no click where scenes meet

@@ -86,7 +86,7 @@ def test_no_scheduler_is_explained(sample, tmp_path):
 
 def test_a_scheduler_that_is_silent_is_not_waited_for(monkeypatch):
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
-    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(cluster_module, "TIMEOUT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
