@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: now and then one of them waits for a camera, a broker or a browser."""
+    return (os.cpu_count() or 1) + 1
+
+
 def common_folder(tmp_path_factory):
     """The temporary folder of all processes of this run of the tests."""
     folder = tmp_path_factory.getbasetemp()
@@ -80,6 +85,20 @@ def embeddings(sample, offline, tmp_path_factory):
                 env=offline,
             )
     return table
+
+
+@pytest.fixture(scope="session")
+def trained(embeddings, offline, tmp_path_factory):
+    """All three models of the sample sounds and their comparison, as users run them, each in a process of its own that
+    is forbidden the network: (folder, what compare_models.py printed). Nobody writes into the folder."""
+    with once(tmp_path_factory, "trained") as (folder, new):
+        said = folder / "said.txt"
+        if new:
+            flags = ["--embeddings", embeddings, "--output-dir", folder]
+            for key in ("rf", "logreg", "mlp"):
+                run(f"train_{key}_model.py", *flags, "--jobs", 1, env=offline)
+            said.write_text(run("compare_models.py", *flags, env=offline).stdout, encoding="utf-8")
+    return folder, said.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)

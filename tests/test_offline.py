@@ -31,11 +31,8 @@ def test_the_ban_catches(attempt, offline, tmp_path):
     assert lines(env, "tried")
 
 
-def test_the_pipeline_with_sockets_forbidden(sample, embeddings, offline, tmp_path):
-    """Steps 1 and 2 ran so already, to make the fixtures."""
-    run("train_logreg_model.py", "--embeddings", embeddings, "--output-dir", tmp_path, env=offline)
-    run("compare_models.py", "--embeddings", embeddings, "--output-dir", tmp_path, "--models",
-        tmp_path / "logreg_model.joblib", env=offline)  # fmt: skip
+def test_the_pipeline_with_sockets_forbidden(sample, trained, offline, tmp_path):
+    """The six steps ran so already, to make the fixtures."""
     clip = next((sample / "Danger").iterdir())
     run("predict_danger.py", clip, "--plot", tmp_path / "clip.png", env=offline)
     for category in ("Danger", "Safe"):
@@ -47,7 +44,7 @@ def test_the_pipeline_with_sockets_forbidden(sample, embeddings, offline, tmp_pa
         "--output", tmp_path / "own.pth", env=offline)  # fmt: skip
 
     started = "\n".join(lines(offline, "start"))
-    for name in ("filterAudio", "extractEmbedding", "models.mnn_network", "compare_models", "finetune_cnn14"):
+    for name in ("filterAudio", "extractEmbedding", "models.mnn_network", "train_rf", "compare_models", "finetune_cnn14"):
         assert name in started  # the ban was there
     assert not lines(offline, "tried")
 

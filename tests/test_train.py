@@ -18,17 +18,6 @@ from danger_safe.evaluation.thresholds import ThresholdRule, estimate_on_clips, 
 SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": "train_mlp_model.py"}
 
 
-@pytest.fixture(scope="module")
-def trained(embeddings, tmp_path_factory):
-    """All three models trained on the sample sounds, and the comparison. Two start from nothing, as the pipeline of
-    test_offline.py does with the others."""
-    folder = tmp_path_factory.mktemp("trained")
-    flags = ["--embeddings", embeddings, "--output-dir", folder]
-    for script in SCRIPTS.values():
-        run(script, *flags, "--jobs", 1, own_process=script != SCRIPTS["logreg"])
-    return folder, run("compare_models.py", *flags)
-
-
 @pytest.mark.parametrize("key", SCRIPTS)
 def test_model_numbers_and_picture(trained, key, embeddings):
     folder, _ = trained
@@ -51,18 +40,18 @@ def test_model_numbers_and_picture(trained, key, embeddings):
 
 
 def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
-    folder, done = trained
+    folder, printed = trained
     rows = pd.read_csv(folder / "model_comparison.csv").set_index("file")
     assert len(rows) == 3
     for key in SCRIPTS:
         metrics = json.loads((folder / f"{key}_metrics.json").read_text())
         assert rows.loc[f"{key}_model.skops", "roc_auc"] == pytest.approx(metrics["ranking"]["roc_auc"]["all"], 1e-4)
-        assert f"{key}_confusion_matrix.png" in done.stdout
+        assert f"{key}_confusion_matrix.png" in printed
         assert rows.loc[f"{key}_model.skops", "FN@threshold"] == metrics["at_threshold"]["confusion"][1][0]
         assert rows.loc[f"{key}_model.skops", "recall of siren"] == metrics["categories"]["siren"]["at_threshold"]
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert done.stdout.count("(95 % interval over recordings)") == 2 and "\nUse " in done.stdout
-    assert done.stdout.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the thresholds
+    assert printed.count("(95 % interval over recordings)") == 2 and "\nUse " in printed
+    assert printed.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the thresholds
 
 
 def test_network_is_compared_with_features_without_one(trained, embeddings, sample, tmp_path):

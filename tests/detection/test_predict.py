@@ -221,9 +221,8 @@ def test_a_recording_is_incomplete_where_the_network_fails(tmp_path, capsys):
     assert summary.failure == "the network ended" and json.loads(capsys.readouterr().out)["incomplete"]
 
 
-def test_own_model(embeddings, tmp_path, other_checkpoint, recording):
-    run("train_logreg_model.py", "--embeddings", embeddings, "--output-dir", tmp_path)
-    model = tmp_path / "logreg_model.joblib"
+def test_own_model(trained, tmp_path, other_checkpoint, recording):
+    model = trained[0] / "logreg_model.joblib"
     done = run(SCRIPT, recording, "--model", model)
     assert done.stderr.startswith("logreg_model.joblib")
     refused = run(SCRIPT, recording, "--model", model, "--checkpoint", other_checkpoint, status=1)

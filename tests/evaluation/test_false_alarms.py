@@ -19,17 +19,14 @@ from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, r
 from danger_safe.evaluation.thresholds import threshold_for, too_little_sound
 from danger_safe.evaluation.window_table import WindowTable
 
-TRAIN = "train_logreg_model.py"
-
 
 @pytest.fixture(scope="module")
-def measured(embeddings, tmp_path_factory):
+def measured(embeddings, trained, tmp_path_factory):
     """(folder of a Logistic Regression on the sample, what the measurement said, the model before)."""
     folder = tmp_path_factory.mktemp("hour")
-    for file in embeddings.parent.glob("audio_embeddings*"):
+    for file in (*embeddings.parent.glob("audio_embeddings*"), *trained[0].glob("logreg_*")):
         shutil.copy(file, folder)
     flags = ("--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
-    run(TRAIN, *flags)
     before = joblib.load(folder / "logreg_model.joblib")
     assert "operating_points" not in before["metrics"] and not (folder / "audio_embeddings_windows.npz").exists()
     printed = io.StringIO()

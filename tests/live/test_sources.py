@@ -91,7 +91,8 @@ def listen(monkeypatch):
 
 
 @needs_ffmpeg
-def test_each_trouble_is_said_once_and_the_source_comes_back(listen):
+def test_each_trouble_is_said_once_and_the_source_comes_back(listen, monkeypatch):
+    monkeypatch.setattr(sources, "CONNECT_S", 15.0)
     start, said, heard, shown = listen
     ends = Camera(("end", 1), ("play", PATIENCE_S))
     stalls = Camera(("stall", 1), ("play", PATIENCE_S))
