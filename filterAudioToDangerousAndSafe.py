@@ -60,8 +60,8 @@ def find_sounds(esc50: Path, sample: bool, output: Path) -> Path:
             from danger_safe.data.synthetic import make_samples  # SciPy takes half a second to load
 
             make_samples(folder)
-    elif folder == ESC50_FOLDER and not os.path.lexists(folder):
-        download_esc50(folder)
+    elif folder == ESC50_FOLDER:
+        download_esc50(folder)  # unless it is there
     if not (folder / "meta" / "esc50.csv").is_file():
         raise UserError(f"{folder} {why_not_esc50(folder)}")
     return folder

@@ -107,6 +107,11 @@ def marked_folder(folder: Path) -> Path:
     return folder
 
 
+def is_marked_folder(folder: Path) -> bool:
+    """Return whether ``marked_folder`` made this folder."""
+    return not folder.is_symlink() and is_regular_file(folder / FOLDER_MARK)
+
+
 def is_regular_file(path: str | Path) -> bool:
     """Whether it is a file, and no pipe or device that one could wait for without end."""
     with suppress(OSError, ValueError):

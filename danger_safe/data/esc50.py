@@ -16,7 +16,7 @@ from tqdm import tqdm
 from danger_safe.core.atomic import DISK_FULL_ERRNOS, DISK_FULL_MESSAGE
 from danger_safe.core.download import MAX_BYTES, download
 from danger_safe.core.errors import UserError
-from danger_safe.core.ownership import marked_folder
+from danger_safe.core.ownership import is_marked_folder, marked_folder
 from danger_safe.data.clips import path_inside, read_csv_rows
 
 # Tests point this at a local server. The real address could not be tried where this was written.
@@ -28,10 +28,21 @@ CLIP_BYTES = 441_044  # size of each WAV file
 def download_esc50(folder: Path) -> None:
     """Download ESC-50 to ``folder``, which appears only when every clip is there in full size.
 
+<<<<<<< HEAD
     Until then everything lies in a work folder beside it. Raises UserError if the download or the check fails; an
     unusable archive is removed.
+=======
+    Until then, what is downloaded and unpacked lies in a folder of its own beside it. If ``folder`` exists, only what
+    a killed run left of that one is removed. Raises UserError when the download or the check fails; an archive that is
+    not usable is removed.
+>>>>>>> c9c0f27 (Remove what a run killed at its last step left beside ESC-50)
     """
-    work = marked_folder(folder.with_name(folder.name + ".download"))
+    work = folder.with_name(folder.name + ".download")
+    if os.path.lexists(folder):
+        if is_marked_folder(work):
+            shutil.rmtree(work)
+        return
+    marked_folder(work)
     archive, unpacked = work / "ESC-50.zip", work / "unpacked"
     if not archive.is_file():
         print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)

@@ -18,6 +18,8 @@ from helpers import SHARED, needs_shared, run
 from danger_safe.core import download as downloads
 from danger_safe.core.download import download
 from danger_safe.core.errors import UserError
+from danger_safe.core.ownership import marked_folder
+from danger_safe.data.esc50 import download_esc50
 
 CONTENT = bytes(range(256)) * 4_000  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -250,6 +252,19 @@ def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
     assert "2000 clips placed" in filtered(server, tmp_path, status=0).stdout
     assert len(list((tmp_path / "dataset" / "ESC-50-master" / "audio").iterdir())) == 2_000
     assert [p.name for p in (tmp_path / "dataset").iterdir()] == ["ESC-50-master"]
+
+
+def test_what_a_killed_run_left_beside_esc50_is_removed_and_nothing_else(tmp_path):
+    esc50, left = tmp_path / "ESC-50-master", tmp_path / "ESC-50-master.download"
+    esc50.mkdir()
+    marked_folder(left)
+    (left / "ESC-50.zip").touch()
+    download_esc50(esc50)
+    assert [path.name for path in tmp_path.iterdir()] == ["ESC-50-master"]
+    left.mkdir()
+    (left / "mine.txt").touch()  # somebody else's folder of that name
+    download_esc50(esc50)
+    assert (left / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(
