@@ -28,14 +28,8 @@ CLIP_BYTES = 441_044  # size of each WAV file
 def download_esc50(folder: Path) -> None:
     """Download ESC-50 to ``folder``, which appears only when every clip is there in full size.
 
-<<<<<<< HEAD
-    Until then everything lies in a work folder beside it. Raises UserError if the download or the check fails; an
-    unusable archive is removed.
-=======
-    Until then, what is downloaded and unpacked lies in a folder of its own beside it. If ``folder`` exists, only what
-    a killed run left of that one is removed. Raises UserError when the download or the check fails; an archive that is
-    not usable is removed.
->>>>>>> c9c0f27 (Remove what a run killed at its last step left beside ESC-50)
+    Until then everything lies in a work folder beside it. If ``folder`` exists, only what a killed run left of that
+    work folder is removed. Raises UserError if the download or the check fails; an unusable archive is removed.
     """
     work = folder.with_name(folder.name + ".download")
     if os.path.lexists(folder):
