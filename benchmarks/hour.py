@@ -29,7 +29,7 @@ from danger_safe.detection.detector import load_builtin
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import HOP_S, WINDOW_S, WindowScorer
 from models.engine import open_engine
-from tools.build_detector import MAPPINGS
+from tools.model_card import MAPPINGS
 
 SIRENS = 12
 SIREN_LOUDNESS = (-20.0, -10.0)  # dB of full scale, RMS

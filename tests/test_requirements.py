@@ -45,7 +45,7 @@ def test_every_supported_computer_has_a_file_with_a_hash():
 def test_no_package_has_two_versions_in_one_place():
     for platform in PLATFORMS:
         for python in PYTHONS:
-            needed = {(p.name, p.version) for p in EVERYTHING if p.needed(platform, python)}
+            needed = {(p.name, p.version) for p in EVERYTHING if p.is_needed(platform, python)}
             assert len(needed) == len({name for name, _ in needed}), (platform, python)
 
 

@@ -1,1 +1,1 @@
-"""What only maintainers run: the built-in detector built, checkpoints averaged, locks and licences written."""
+"""Maintainers' tools: build the detector, train the compact network, write locks, licences and the model card."""

@@ -1,4 +1,4 @@
-"""What the built-in detector learns from and is tried on: windows of sounds, as the network hears them."""
+"""Embedded windows of sounds, on which the built-in detector is trained and evaluated."""
 
 import csv
 import os
@@ -18,32 +18,32 @@ from danger_safe.data.clips import read_clips
 from danger_safe.detection.scorer import HOP_S, WINDOW_S, NullDetector, WindowScorer
 from models.engine import open_engine
 
-AUDIBLE_FRACTION = 0.1  # of a clip's peak: quieter windows of a clip do not hold what its name says
-MAX_TAG_PROBABILITY = 0.15  # of a dangerous tag, by the teacher: an unlabelled sound with more of it is not called safe
+MIN_PEAK_RATIO = 0.1  # of the sound's peak: quieter windows do not contain what the label says
+MAX_DANGER_PROBABILITY = 0.15  # of any dangerous tag, by the teacher, in an unlabelled sound that is taken as safe
 
 
 @dataclass(frozen=True)
 class Sound:
-    """Something to listen to: a file, or synthetic room tone by its number."""
+    """A sound file, or synthetic room tone by its number."""
 
     path: Path | int
-    category: str  # empty where nobody said
-    collection: str  # what is left out together
-    source: str  # the recording it was cut from
+    category: str  # empty if unlabelled
+    collection: str  # sounds of one collection are left out together
+    source: str  # the recording that it was cut from
 
     def read(self) -> np.ndarray:
-        """float32, mono, 32 kHz."""
+        """Return float32 mono samples at 32 kHz, (samples,)."""
         return synthesize_room_tone(self.path) if isinstance(self.path, int) else read_clip(self.path)
 
 
 @dataclass(frozen=True)
 class WindowSet:
-    """All windows of a list of sounds, one after another."""
+    """The windows of a list of sounds, sound by sound."""
 
     windows: list[ScoredWindow]
-    sound: np.ndarray  # (windows,) the number of the sound that each is of
-    audible: np.ndarray  # (windows,) whether it is loud enough to hold what its sound is named for
-    count: int  # of the sounds
+    sound: np.ndarray  # (windows,) index of each window's sound
+    is_audible: np.ndarray  # (windows,) whether the window is loud enough to contain what its sound is labelled
+    count: int  # number of sounds
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -51,15 +51,20 @@ class WindowSet:
         return np.stack([window.embedding for window in self.windows])
 
     def followed_by(self, other: "WindowSet") -> "WindowSet":
-        """These windows and those of other sounds, whose numbers go on after the last of these."""
+        """Return these windows and those of further sounds, whose indices continue after the last of these."""
         sound = np.concatenate([self.sound, other.sound + self.count])
-        audible = np.concatenate([self.audible, other.audible])
-        return WindowSet(self.windows + other.windows, sound, audible, self.count + other.count)
+        is_audible = np.concatenate([self.is_audible, other.is_audible])
+        return WindowSet(self.windows + other.windows, sound, is_audible, self.count + other.count)
 
 
 def labelled_sounds(folder: Path, same: dict[str, str]) -> list[Sound]:
-    """The clips of a folder with their categories; collections by its clips.csv, else the folder itself."""
-    rows = _rows(folder)
+    """List the clips of a folder with their categories.
+
+    Args:
+        folder: The folder; its clips.csv may name collections, otherwise the folder is one.
+        same: Other names of categories.
+    """
+    rows = _read_rows(folder)
     return [
         Sound(
             Path(clip.path),
@@ -72,8 +77,8 @@ def labelled_sounds(folder: Path, same: dict[str, str]) -> list[Sound]:
 
 
 def unlabelled_sounds(folder: Path) -> list[Sound]:
-    """All sounds under a folder; collections by its clips.csv, else the folders directly in it."""
-    rows = _rows(folder)
+    """List all sounds below a folder; collections are those of its clips.csv, otherwise its subfolders."""
+    rows = _read_rows(folder)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     names = [(path, path.relative_to(folder)) for path in files]
     return [
@@ -87,14 +92,20 @@ def unlabelled_sounds(folder: Path) -> list[Sound]:
     ]
 
 
-def rooms(count: int) -> list[Sound]:
-    """Synthetic quiet rooms, in which nothing happens."""
+def room_tones(count: int) -> list[Sound]:
+    """List synthetic room tones: quiet rooms in which nothing happens."""
     return [Sound(number, CATEGORY, "synthetic rooms", f"room {number}") for number in range(count)]
 
 
-def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP_S) -> WindowSet:
-    """Every window of every sound through a network."""
-    peaks: list[float] = []
+def embed_windows(checkpoint: str, sounds: list[Sound], hop_s: float = HOP_S) -> WindowSet:
+    """Embed every window of every sound with a network. Sounds that cannot be read are left out with a warning.
+
+    Args:
+        checkpoint: Name or file of the network.
+        sounds: The sounds.
+        hop_s: Seconds from one window to the next.
+    """
+    peak_ratios: list[float] = []
     owner: list[int] = []
 
     def all_windows() -> Iterator[Window]:
@@ -104,35 +115,41 @@ def listen(checkpoint: str, sounds: list[Sound], hop: float = HOP_S) -> WindowSe
             except AudioError as error:
                 cli.warn(f"{sound.path} {error}")
                 continue
-            loudest = max(float(np.abs(samples).max()), 1e-9)
-            for window in sliding_windows([samples], WINDOW_S, hop):
-                peaks.append(float(np.abs(window.samples).max()) / loudest)
+            peak = max(float(np.abs(samples).max()), 1e-9)
+            for window in sliding_windows([samples], WINDOW_S, hop_s):
+                peak_ratios.append(float(np.abs(window.samples).max()) / peak)
                 owner.append(number)
                 yield window
 
     with (
         open_engine(checkpoint, "cpu", os.cpu_count() or 1) as engine,
-        WindowScorer(engine, NullDetector(), WINDOW_S, hop) as scorer,
+        WindowScorer(engine, NullDetector(), WINDOW_S, hop_s) as scorer,
     ):
-        heard = list(scorer.score(all_windows()))
-    audible = (np.array(peaks) >= AUDIBLE_FRACTION) & ~np.array([window.is_silent for window in heard])
-    return WindowSet(heard, np.array(owner), audible, len(sounds))
+        windows = list(scorer.score(all_windows()))
+    is_audible = (np.array(peak_ratios) >= MIN_PEAK_RATIO) & ~np.array([window.is_silent for window in windows])
+    return WindowSet(windows, np.array(owner), is_audible, len(sounds))
 
 
-def without_dangers(teacher: str, sounds: list[Sound], dangerous_tags: list[int]) -> np.ndarray:
-    """Whether the teacher hears nothing dangerous in any window of each sound, (sounds,)."""
+def are_safe(teacher: str, sounds: list[Sound], dangerous_tags: list[int]) -> np.ndarray:
+    """Return for each sound whether the teacher finds nothing dangerous in any of its windows, (sounds,) bool.
+
+    Args:
+        teacher: Name or file of a network with AudioSet's classes.
+        sounds: The sounds.
+        dangerous_tags: Numbers of the classes that are dangers.
+    """
     with open_engine(teacher, "cpu", 1) as engine:
         head = engine.head
-    assert head is not None  # of a network that names tags
-    heard = listen(teacher, sounds, hop=WINDOW_S)
-    logits = head(heard.embeddings)[:, dangerous_tags].max(axis=1)
-    safe = np.ones(len(sounds), bool)
-    safe[heard.sound[logits > np.log(MAX_TAG_PROBABILITY / (1 - MAX_TAG_PROBABILITY))]] = False
-    return safe
+    assert head is not None, "the teacher needs AudioSet's classes"
+    windows = embed_windows(teacher, sounds, hop_s=WINDOW_S)
+    logits = head(windows.embeddings)[:, dangerous_tags].max(axis=1)
+    is_safe = np.ones(len(sounds), bool)
+    is_safe[windows.sound[logits > np.log(MAX_DANGER_PROBABILITY / (1 - MAX_DANGER_PROBABILITY))]] = False
+    return is_safe
 
 
-def _rows(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's clips.csv by file; none where it has no such table."""
+def _read_rows(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a folder's clips.csv by file; empty if there is none."""
     if not (folder / "clips.csv").is_file():
         return {}
     with open(folder / "clips.csv", newline="", encoding="utf-8") as file:

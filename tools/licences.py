@@ -1,8 +1,8 @@
-"""LICENCES.md: what every locked package says of its licence, in the metadata that it installs. `make licences` runs
-this.
+"""Write LICENCES.md, the licence that each locked package states in its metadata. `make licences` runs this.
 
-Each row is read from the package as installed here. One that is not (another system's, another Python's) keeps the row
-that LICENCES.md has for this very version; where there is none, the row says so: run this there too.
+The metadata is read from the installed packages. A package that is not installed (it may be for another system or
+Python) keeps its row if LICENCES.md has one for the same version; otherwise the row says that the licence is unknown:
+run this on such a system, too.
 """
 
 import re
@@ -25,7 +25,7 @@ TITLES = {
     "dev": "Only for tests and checks (requirements/dev.txt)",
     "bench": "Only for make bench (requirements/bench.txt)",
 }
-NOTES = {  # what lies in a wheel besides, or where its metadata is short
+NOTES = {  # other software in the wheels, and licences that the metadata does not state
     "mnn": "its repository says Apache-2.0",
     "soundfile": "its wheels contain libsndfile, LGPL-2.1-or-later",
     "soxr": "libsoxr is inside, LGPL-2.1-or-later",
@@ -53,10 +53,10 @@ What is not a package:
 """  # noqa: E501 - rows of a table in Markdown cannot be wrapped
 
 
-def stated(package: Package) -> str:
-    """The licence that the installed package states, or UNKNOWN where this version is not installed."""
+def stated_licence(package: Package) -> str:
+    """Return the licence that the installed package states; UNKNOWN if this version is not installed."""
     try:
-        about = cast(Message, metadata(package.name))  # which has what its declared type leaves out
+        about = cast(Message, metadata(package.name))  # its declared type lacks get_all
     except PackageNotFoundError:
         return UNKNOWN
     if about["Version"].partition("+")[0] != package.version:
@@ -68,7 +68,7 @@ def stated(package: Package) -> str:
 
 
 def rows(text: str) -> dict[tuple[str, str], str]:
-    """(package, version) -> licence, of a LICENCES.md."""
+    """Parse a LICENCES.md into a dict (package, version) -> licence."""
     return {
         (name, version): licence for name, version, licence in re.findall(r"^\| ([\w-]+) (\S+) \| (.*?) \|", text, re.M)
     }
@@ -76,20 +76,20 @@ def rows(text: str) -> dict[tuple[str, str], str]:
 
 def main() -> None:
     before = rows(LISTING.read_text(encoding="utf-8")) if LISTING.is_file() else {}
-    parts = [HEAD]
+    sections = [HEAD]
     assert set(TITLES) == {*SOURCES, "torch"}
     for lock, title in TITLES.items():
         lines = [f"## {title}\n", "| package | licence, as it states it | note |", "| --- | --- | --- |"]
         packages = read(FOLDER / f"{lock}.lock")
         for package in sorted(packages, key=lambda package: (package.name != "torch", package.name, package.version)):
-            licence = stated(package)
+            licence = stated_licence(package)
             if licence == UNKNOWN:
                 licence = before.get((package.name, package.version), UNKNOWN)
             if licence == UNKNOWN:
                 print(f"{package.name} {package.version}: not installed here")
             lines.append(f"| {package.name} {package.version} | {licence} | {NOTES.get(package.name, '')} |")
-        parts.append("\n".join(lines) + "\n")
-    LISTING.write_text("\n".join(parts), encoding="utf-8", newline="\n")
+        sections.append("\n".join(lines) + "\n")
+    LISTING.write_text("\n".join(sections), encoding="utf-8", newline="\n")
     print(f"Wrote {LISTING}")
 
 

@@ -1,13 +1,13 @@
-"""Locks every package that a requirements file leads to, with the SHA-256 of its files. `make lock` runs this.
+"""Lock every direct and indirect requirement with the SHA-256 of its files. `make lock` runs this.
 
-    python -m tools.lock        # anew from the requirements files; needs uv, and asks the package index
+    python -m tools.lock        # needs uv and access to the package index
 
 In:   requirements.txt and requirements/*.txt: the exact versions of what the code imports
-Out:  requirements/*.lock, one for each (base.lock for requirements.txt), for pip's --require-hashes. Each leads to the
-      lock of the file that its requirements file leads to, and has only what comes on top; torch.lock has PyTorch as
-      the package index has it, which on Linux is the CUDA build with NVIDIA's libraries.
+Out:  requirements/*.lock, one for each (base.lock for requirements.txt), for pip's --require-hashes. Like its
+      requirements file, a lock includes another one and lists only what is added; torch.lock has PyTorch as the package
+      index has it, which on Linux is the CUDA build with NVIDIA's libraries.
 
-The hashes are those of the wheels for PLATFORMS and PYTHONS; below them, their names in the same order.
+The hashes are those of the wheels for PLATFORMS and PYTHONS; their names follow in the same order.
 """
 
 import re
@@ -25,13 +25,13 @@ from packaging.utils import parse_wheel_filename
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-PLATFORMS = {  # the end of a wheel's platform tag, and what markers ask for
+PLATFORMS = {  # name: (pattern of a wheel's platform tag, sys_platform, platform_machine)
     "Linux x86_64": (r"manylinux\w*_x86_64", "linux", "x86_64"),
     "Linux aarch64": (r"manylinux\w*_aarch64", "linux", "aarch64"),
     "macOS arm64": (r"macosx_\w*(arm64|universal2)", "darwin", "arm64"),
     "Windows AMD64": (r"win_amd64", "win32", "AMD64"),
 }
-SOURCES = {  # requirements file: the one that it begins with
+SOURCES = {  # requirements file: the one that it includes
     "predict": None,
     "base": "predict",
     "cluster": "base",
@@ -41,34 +41,34 @@ SOURCES = {  # requirements file: the one that it begins with
     "live": "predict",
     "bench": "dev",
 }
-TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # PyTorch, and what only its CUDA build brings
+TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # PyTorch and the requirements of its CUDA build
 
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a package; the same package can have another version for other Pythons."""
+    """One version of a package; other Pythons may have another version of it."""
 
     name: str
     version: str
-    marker: str  # where it is needed; empty: everywhere
+    marker: str  # environments that need it; empty for all
     files: tuple[tuple[str, str], ...]  # (name, SHA-256), sorted by name
 
-    def needed(self, platform: str, python: str) -> bool:
-        """Whether a computer of PLATFORMS with this Python needs it."""
+    def is_needed(self, platform: str, python: str) -> bool:
+        """Return whether one of PLATFORMS with this Python needs the package."""
         system, machine = PLATFORMS[platform][1:]
-        where = {
+        environment = {
             "python_version": python, "python_full_version": f"{python}.0", "sys_platform": system,
             "platform_machine": machine, "implementation_name": "cpython", "platform_python_implementation": "CPython",
             "platform_system": {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}[system],
         }  # fmt: skip
-        return not self.marker or Marker(self.marker).evaluate(where)
+        return not self.marker or Marker(self.marker).evaluate(environment)
 
-    def fits(self, platform: str, python: str) -> bool:
-        """Whether one of its files can be installed there: a wheel, or the source where there are no wheels."""
-        return any(not file.endswith(".whl") or _fits(file, platform, python) for file, _ in self.files)
+    def is_installable(self, platform: str, python: str) -> bool:
+        """Return whether a file of the package can be installed there: a wheel, or the source if there is none."""
+        return any(not file.endswith(".whl") or _is_compatible(file, platform, python) for file, _ in self.files)
 
 
-def _fits(wheel: str, platform: str, python: str) -> bool:
+def _is_compatible(wheel: str, platform: str, python: str) -> bool:
     minor = int(python.split(".")[1])
     for tag in parse_wheel_filename(wheel)[3]:
         exact = tag.interpreter == f"cp3{minor}" and tag.abi in (f"cp3{minor}", "abi3", "none")
@@ -80,42 +80,45 @@ def _fits(wheel: str, platform: str, python: str) -> bool:
 
 
 def requirements_file(source: str) -> Path:
-    """The requirements file of one of SOURCES."""
+    """Return the path of a requirements file of SOURCES."""
     return ROOT / "requirements.txt" if source == "base" else FOLDER / f"{source}.txt"
 
 
 def resolve(source: str) -> list[Package]:
-    """Everything that a requirements file leads to, on every platform, as uv finds it."""
+    """Return all direct and indirect requirements of a file, on every platform, as uv resolves them."""
     with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "pylock.toml"
+        pylock = Path(folder) / "pylock.toml"
         subprocess.run(
             [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0],
-             "--format", "pylock.toml", "--output-file", str(found), str(requirements_file(source))],
+             "--format", "pylock.toml", "--output-file", str(pylock), str(requirements_file(source))],
             check=True,
         )  # fmt: skip
-        return [_package(entry) for entry in tomllib.loads(found.read_text(encoding="utf-8"))["packages"]]
+        return [_package(entry) for entry in tomllib.loads(pylock.read_text(encoding="utf-8"))["packages"]]
 
 
 def _package(entry: dict) -> Package:
-    every = {unquote(file["url"].rsplit("/", 1)[1]): file["hashes"]["sha256"] for file in entry.get("wheels", [])}
-    wheels = {name: sha256 for name, sha256 in every.items()
-              if any(_fits(name, platform, python) for platform in PLATFORMS for python in PYTHONS)}  # fmt: skip
+    all_wheels = {unquote(file["url"].rsplit("/", 1)[1]): file["hashes"]["sha256"] for file in entry.get("wheels", [])}
+    wheels = {
+        name: sha256
+        for name, sha256 in all_wheels.items()
+        if any(_is_compatible(name, platform, python) for platform in PLATFORMS for python in PYTHONS)
+    }
     if not wheels:
         source = entry["sdist"]
         wheels = {unquote(source["url"].rsplit("/", 1)[1]): source["hashes"]["sha256"]}
     marker = entry.get("marker", "")
-    if " or " not in marker:  # uv says of every package that it is for the Pythons that were asked for
+    if " or " not in marker:  # uv repeats the lowest Python version for every package
         marker = " and ".join(
             part for part in marker.split(" and ") if part != f"python_full_version >= '{PYTHONS[0]}'"
         )
     return Package(entry["name"], entry["version"], marker, tuple(sorted(wheels.items())))
 
 
-def write(path: Path, packages: list[Package], first: str | None) -> None:
-    """A requirements file for pip, with hashes."""
+def write(path: Path, packages: list[Package], included: str | None) -> None:
+    """Write a requirements file for pip, with hashes, that includes the lock named ``included``."""
     lines = ["# Made by `make lock`. pip install --require-hashes -r this file."]
-    if first:
-        lines.append(f"-r {first}.lock")
+    if included:
+        lines.append(f"-r {included}.lock")
     for package in packages:
         pin = f"{package.name}=={package.version}" + (f" ; {package.marker}" if package.marker else "")
         lines.append(" \\\n    ".join([pin, *(f"--hash=sha256:{sha256}" for _, sha256 in package.files)]))
@@ -124,7 +127,7 @@ def write(path: Path, packages: list[Package], first: str | None) -> None:
 
 
 def read(path: Path) -> list[Package]:
-    """The packages of a lock, without those of the lock that it leads to. Raises ValueError where it is none."""
+    """Return the packages of a lock without those of the lock that it includes. Raises ValueError if it is no lock."""
     packages = []
     for entry in re.split(r"\n(?=\w)", path.read_text(encoding="utf-8"))[1:]:
         pin, *_ = entry.split(" \\\n")
@@ -136,24 +139,25 @@ def read(path: Path) -> list[Package]:
 
 
 def missing(packages: list[Package], platform: str, python: str) -> list[str]:
-    """The packages that such a computer needs and that have no file for it."""
-    return [p.name for p in packages if p.needed(platform, python) and not p.fits(platform, python)]
+    """Return the packages that a platform with this Python needs and that have no file for it."""
+    return [p.name for p in packages if p.is_needed(platform, python) and not p.is_installable(platform, python)]
 
 
 def main() -> None:
-    locked: dict[str, set[Package]] = {}  # by requirements file, with all that it leads to
-    for source, first in SOURCES.items():
+    locked: dict[str, set[Package]] = {}  # all direct and indirect requirements of each file
+    for source, included in SOURCES.items():
         packages = resolve(source)
-        rest = [package for package in packages if not TORCH.fullmatch(package.name)]
+        without_torch = [package for package in packages if not TORCH.fullmatch(package.name)]
         if source == "base":
-            write(FOLDER / "torch.lock", [package for package in packages if package not in rest], None)
-        known = locked.get(first, set())
-        versions = {(package.name, package.version) for package in known}
-        # What only some systems need in the first may be needed by all in the second.
-        if changed := {p.name for p in known} - {p.name for p in rest if (p.name, p.version) in versions}:
-            raise SystemExit(f"error: {source}.txt needs other versions than {first}.txt: {', '.join(sorted(changed))}")
-        locked[source] = set(rest)
-        write(FOLDER / f"{source}.lock", [package for package in rest if package not in known], first)
+            write(FOLDER / "torch.lock", [package for package in packages if package not in without_torch], None)
+        before = locked.get(included, set())
+        versions = {(package.name, package.version) for package in before}
+        # Names and versions are compared, but not markers: more systems may need a package of the included file.
+        if changed := {p.name for p in before} - {p.name for p in without_torch if (p.name, p.version) in versions}:
+            names = ", ".join(sorted(changed))
+            raise SystemExit(f"error: {source}.txt needs other versions than {included}.txt: {names}")
+        locked[source] = set(without_torch)
+        write(FOLDER / f"{source}.lock", [package for package in without_torch if package not in before], included)
     everything = [package for lock in FOLDER.glob("*.lock") for package in read(lock)]
     for platform in PLATFORMS:
         for python in PYTHONS:

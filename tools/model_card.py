@@ -1,9 +1,9 @@
-"""Writes the numbers of models/detector.npz into its model card, models/README.md, after ``make detector``.
+"""Write the evaluation of models/detector.npz into its model card, models/README.md. ``make detector`` runs this.
 
     python -m tools.model_card
 
-What stands between the two comments BEGIN and END is replaced. The numbers of README.md and README.vi.md are written by
-hand; tests/test_documentation.py says which of them are out of date.
+The text between the comments BEGIN and END is replaced. The numbers in README.md and README.vi.md are written by hand;
+tests/test_documentation.py finds those that are out of date.
 """
 
 from itertools import zip_longest
@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAPPINGS = (ROOT / "dataset" / "categories_all.toml", ROOT / "models" / "detector_categories.toml")
 CARD = ROOT / "models" / "README.md"
 BEGIN, END = "<!-- numbers: python -m tools.model_card -->", "<!-- end of numbers -->"
-MIN_CLIPS = 40  # of a collection that is listed
-FEW_ALARMS = 0.05  # safe categories with fewer alarms are named in one line
+MIN_CLIPS = 40  # of a collection; smaller ones are not listed
+MIN_ALARM_RATE = 0.05  # of a safe category; those with a lower rate are listed in one line
 
 
 def main(arguments: list[str]) -> int:
@@ -32,14 +32,14 @@ def main(arguments: list[str]) -> int:
 
 
 def numbers(about: dict) -> str:
-    """The tables, as Markdown, of what the detector's file says of it."""
+    """Return Markdown tables of the evaluation that the detector's file states."""
     left_out, ordinary = about["left_out"], about["ordinary"]
     normal = about["sensitivities"]["normal"]
+    clips = f"{left_out['clips']:,} clips of {left_out['collections']} collections"
+    hours = f"{ordinary['hours']:.1f} hours of {len(ordinary['collections'])} collections of rooms, streets and nature"
     lines = [
-        f"{left_out['clips']:,} clips of {left_out['collections']} collections, {left_out['danger']:,} of them "
-        f"dangers: "
-        f"ROC-AUC {left_out['roc_auc']:.3f}. False alarms per hour were counted in {ordinary['hours']:.1f} hours of "
-        f"{len(ordinary['collections'])} collections of rooms, streets and nature. In brackets: 95 % intervals.",
+        f"{clips}, {left_out['danger']:,} of them dangers: ROC-AUC {left_out['roc_auc']:.3f}. False alarms per hour were "
+        f"counted in {hours}. In brackets: 95 % intervals.",
         "",
         "| `--sensitivity` | threshold | dangers found | safe clips in alarm | false alarms per hour |",
         "| --- | --- | --- | --- | --- |",
@@ -66,14 +66,14 @@ def _categories(alarms: dict[str, str]) -> list[str]:
     counts = {name: tuple(map(int, text.split(" of "))) for name, text in alarms.items()}
     order = sorted(counts, key=lambda name: (-counts[name][0] / counts[name][1], name))
     dangers = [name for name in reversed(order) if labels[name]]
-    worst = [name for name in order if not labels[name] and counts[name][0] / counts[name][1] >= FEW_ALARMS]
+    worst = [name for name in order if not labels[name] and counts[name][0] / counts[name][1] >= MIN_ALARM_RATE]
     few = [name for name in order if not labels[name] and name not in worst]
     lines = ["At `normal`, the dangers that are missed most and the safe sounds with most false alarms come first:", ""]
     lines += ["| danger | found | safe | in alarm |", "| --- | --- | --- | --- |"]
     for danger, safe in zip_longest(dangers, worst, fillvalue=""):
         lines.append(f"| {danger} | {alarms.get(danger, '')} | {safe} | {alarms.get(safe, '')} |")
     listed = ", ".join(f"{name} {alarms[name].replace(' of ', '/')}" for name in few)
-    return [*lines, "", f"Under {FEW_ALARMS:.0%} of the other safe categories' clips are in alarm: {listed}."]
+    return [*lines, "", f"Under {MIN_ALARM_RATE:.0%} of the other safe categories' clips are in alarm: {listed}."]
 
 
 def _collections(alarms: dict[str, str]) -> list[str]:

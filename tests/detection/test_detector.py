@@ -14,7 +14,7 @@ from danger_safe.audio.room_tone import synthesize_room_tone
 from danger_safe.core.errors import UserError
 from danger_safe.detection import detector
 from models.engine import open_engine
-from tools.build_detector import collection_folds, sigmoid_of
+from tools.detector_training import collection_folds, fit_sigmoid
 
 
 def test_detector_is_made_and_judged_by_collections_left_out(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_sigmoid_makes_probabilities_of_two_sides_that_weigh_alike():
     odds = rng.normal(0, 2, 5_000)
     truth = rng.random(5_000) < 1 / (1 + np.exp(-odds))
     squeezed = 1 / (1 + np.exp(-(0.5 * odds + 1)))
-    slope, offset = sigmoid_of(squeezed, truth)
+    slope, offset = fit_sigmoid(squeezed, truth)
     assert slope == pytest.approx(2.0, abs=0.2)
     assert offset == pytest.approx(-2.0, abs=0.25)
 

@@ -8,8 +8,8 @@ import torch
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.errors import UserError
 from tools.detector_tags import DANGEROUS_TAGS
-from tools.distil import __main__ as distil
-from tools.distil.corpus import PIECE_S, collect
+from tools.distil import training
+from tools.distil.corpus import SEGMENT_S, collect
 from tools.distil.examples import RING_SIZE, TAGS, Examples
 from tools.distil.mixtures import EXAMPLE_SAMPLES, MixtureMaker
 
@@ -31,10 +31,10 @@ def corpus(tmp_path):
 
 def test_recordings_of_esc50_and_silence_are_left_out_and_long_ones_are_sampled(corpus):
     long, short = corpus.collections["sounds/a"], corpus.collections["sounds/b"]
-    assert len(long) == 9 and {piece.size for piece in long} == {PIECE_S * SAMPLE_RATE}
-    assert [piece.size for piece in short] == [SAMPLE_RATE]
-    learn, held_out = corpus.split(["sounds/b"])
-    assert learn == [long] and held_out == [short]
+    assert len(long) == 9 and {segment.size for segment in long} == {SEGMENT_S * SAMPLE_RATE}
+    assert [segment.size for segment in short] == [SAMPLE_RATE]
+    train, held_out = corpus.split(["sounds/b"])
+    assert train == [long] and held_out == [short]
     with pytest.raises(UserError, match="no such collection: c; there are sounds/a, sounds/b"):
         corpus.split(["c"])
 
@@ -49,8 +49,8 @@ def test_mixtures_are_sound_of_one_length_and_the_same_for_the_same_seed(corpus)
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
-    Distillation, Recipe, size = distil.Distillation, distil.Recipe, 128
-    monkeypatch.setattr(distil, "VALIDATION_SIZE", size)
+    Distillation, Recipe, size = training.Distillation, training.Recipe, 128
+    monkeypatch.setattr(training, "VALIDATION_SIZE", size)
     rng = np.random.default_rng(0)
     examples = {}
     for name, room in (("ring", RING_SIZE), ("validation", size)):
@@ -64,7 +64,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
     straight.run()
     killed = Distillation(Recipe(2, batch_size=2), tags, ring, validation, tmp_path / "state")
     killed.student.train()
-    killed._one_step()
+    killed._train_step()
     killed._save()
     resumed = Distillation(Recipe(2, batch_size=2), tags, ring, validation, tmp_path / "state")
     assert resumed.step == 1

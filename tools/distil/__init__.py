@@ -1,1 +1,1 @@
-"""How models/compact.pth is made: a small network learns to answer as mn04 does (``python -m tools.distil --help``)."""
+"""How models/compact.pth is trained: a small network learns to predict what mn04 does (``python -m tools.distil``)."""

@@ -1,10 +1,10 @@
-"""The sounds of a distillation: every file decoded once into one flat file, cut into pieces of at most ten seconds.
+"""The sounds of a distillation: all files decoded once into one flat file, in segments of at most ten seconds.
 
     corpus = collect([Path("sounds"), Path("unlabelled")], Path("work"), without={"100032"})
     samples = corpus.samples(corpus.collections["marc-moreaux/kitchen20"][0])     # int16 at 32 kHz
 
-Labels are not read. A collection is the ``repo`` column of a folder's clips.csv, else the folder directly under the one
-that was named: collections are what is held out, for clips of one collection sound alike.
+Labels are not read. A sound's collection is the ``repo`` column of its folder's clips.csv, otherwise the subfolder that
+it is in. Whole collections are held out, as clips of one collection resemble each other.
 """
 
 import csv
@@ -21,15 +21,15 @@ from danger_safe.audio.decode import AUDIO_SUFFIXES, SAMPLE_RATE, AudioError, re
 from danger_safe.core.atomic import atomic_path
 from danger_safe.core.errors import UserError
 
-PIECE_S = 10
-MAX_PIECES = 9  # of one recording, spread evenly over it: an hour of rain teaches no more than a minute and a half
-MIN_S = 0.1
-FREESOUND_NUMBER = re.compile(r"(?<!\d)\d{4,6}(?!\d)")  # in names: by it, cuts of one recording know each other
+SEGMENT_S = 10  # seconds; maximum length
+MAX_SEGMENTS = 9  # per recording, spread evenly over it: an hour of rain counts no more than a minute and a half
+MIN_S = 0.1  # seconds; shorter segments are left out
+FREESOUND_NUMBER = re.compile(r"(?<!\d)\d{4,6}(?!\d)")  # in names; clips of one recording share it
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Consecutive samples of one recording in the flat file."""
+class Segment:
+    """A stretch of one recording in the flat file, in samples."""
 
     collection: str
     start: int
@@ -37,38 +37,43 @@ class Piece:
 
 
 class Corpus:
-    """Pieces by collection; ``samples`` reads one."""
+    """Segments by collection; ``samples`` reads one."""
 
     def __init__(self, folder: Path):
-        """``folder`` holds what ``collect`` wrote."""
+        """Open what ``collect`` wrote into ``folder``."""
         self._samples = np.memmap(folder / "samples.i16", np.int16, "r")
-        self.collections: dict[str, list[Piece]] = {}
-        with open(folder / "pieces.csv", newline="", encoding="utf-8") as file:
+        self.collections: dict[str, list[Segment]] = {}
+        with open(folder / "segments.csv", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                piece = Piece(row["collection"], int(row["start"]), int(row["size"]))
-                self.collections.setdefault(piece.collection, []).append(piece)
+                segment = Segment(row["collection"], int(row["start"]), int(row["size"]))
+                self.collections.setdefault(segment.collection, []).append(segment)
 
-    def samples(self, piece: Piece) -> np.ndarray:
-        """int16 at 32 kHz, (size,)."""
-        return self._samples[piece.start : piece.start + piece.size]
+    def samples(self, segment: Segment) -> np.ndarray:
+        """Return a segment's int16 samples at 32 kHz, (size,)."""
+        return self._samples[segment.start : segment.start + segment.size]
 
-    def split(self, held_out: list[str]) -> tuple[list[list[Piece]], list[list[Piece]]]:
-        """The pieces of each collection to learn from, and of those held out. Raises UserError for unknown ones."""
+    def split(self, held_out: list[str]) -> tuple[list[list[Segment]], list[list[Segment]]]:
+        """Return the segments of training and held-out collections. Raises UserError for an unknown name."""
         unknown = sorted(set(held_out) - set(self.collections))
         if unknown:
             raise UserError(
                 f"no such collection: {', '.join(unknown)}; there are {', '.join(sorted(self.collections))}"
             )
-        sides: tuple[list, list] = ([], [])
-        for name, pieces in sorted(self.collections.items()):
-            sides[name in held_out].append(pieces)
-        return sides
+        train_val: tuple[list, list] = ([], [])
+        for name, segments in sorted(self.collections.items()):
+            train_val[name in held_out].append(segments)
+        return train_val
 
 
 def collect(folders: list[Path], work: Path, without: set[str]) -> Corpus:
-    """Decode all sounds under ``folders`` into ``work``, once, but recordings with a Freesound number in
-    ``without``."""
-    if not (work / "pieces.csv").is_file():
+    """Decode all sounds below some folders, unless that was done before.
+
+    Args:
+        folders: Folders of sounds.
+        work: The folder to write into.
+        without: Freesound numbers of recordings to leave out.
+    """
+    if not (work / "segments.csv").is_file():
         files = list(_files(folders, without))
         if not files:
             raise UserError(f"{', '.join(map(str, folders))}: no sounds in it")
@@ -78,13 +83,13 @@ def collect(folders: list[Path], work: Path, without: set[str]) -> Corpus:
 
 
 def freesound_numbers(esc50: Path) -> set[str]:
-    """The Freesound recordings that ESC-50's clips were cut from, of a copy laid out as the download is."""
+    """Return the Freesound numbers of the recordings that ESC-50's clips were cut from."""
     with open(esc50 / "meta" / "esc50.csv", newline="", encoding="utf-8") as file:
         return {row["src_file"] for row in csv.DictReader(file)}
 
 
 def _files(folders: list[Path], without: set[str]) -> Iterator[tuple[Path, str]]:
-    """(file, collection) of every sound that may be heard."""
+    """Yield (file, collection) of every sound that is not left out."""
     for folder in folders:
         rows = {}
         if (folder / "clips.csv").is_file():
@@ -95,15 +100,15 @@ def _files(folders: list[Path], without: set[str]) -> Iterator[tuple[Path, str]]
                 continue
             name = path.relative_to(folder)
             row = rows.get(name.as_posix(), {})
-            described = " ".join((name.as_posix(), row.get("path", ""), row.get("source", "")))
-            if not without.intersection(FREESOUND_NUMBER.findall(described)):
+            description = " ".join((name.as_posix(), row.get("path", ""), row.get("source", "")))
+            if not without.intersection(FREESOUND_NUMBER.findall(description)):
                 yield path, row.get("repo") or f"{folder.name}/{name.parts[0]}"
 
 
 def _decode(files: list[tuple[Path, str]], work: Path) -> None:
     end, failures = 0, 0
     with (
-        atomic_path(work / "pieces.csv") as part,
+        atomic_path(work / "segments.csv") as part,
         open(part, "w", newline="", encoding="utf-8") as table,
         open(work / "samples.i16", "wb") as samples,
     ):
@@ -111,11 +116,11 @@ def _decode(files: list[tuple[Path, str]], work: Path) -> None:
         rows.writerow(("collection", "start", "size"))
         for path, collection in tqdm(files, "Reading sounds", unit="file", file=sys.stderr):
             try:
-                blocks = list(read_blocks(path, PIECE_S))
+                blocks = list(read_blocks(path, SEGMENT_S))
             except AudioError:
                 failures += 1
                 continue
-            chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), MAX_PIECES)).round().astype(int))
+            chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), MAX_SEGMENTS)).round().astype(int))
             for block in (blocks[number] for number in chosen):
                 if len(block) >= MIN_S * SAMPLE_RATE and block.any():
                     samples.write((np.clip(block, -1, 1) * 32_767).round().astype(np.int16).tobytes())

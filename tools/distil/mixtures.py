@@ -1,8 +1,8 @@
-"""Mixtures: three seconds that teacher and student hear alike, made of pieces of a corpus.
+"""Random mixtures of three seconds, made of segments of a corpus.
 
-Sounds come from other places at other speeds and levels, half of them with others on top: the teacher says what is in a
-mixture, so that no label has to be mixed. Collections are drawn by their size to the power of 0.6: large ones more
-often, but not so often that small ones are never heard.
+Segments are cut at random positions and changed in speed and level; half of them have others added. No label has to be
+mixed, as the teacher labels the mixture. A collection's probability is proportional to its size to the power of 0.6:
+large collections are sampled more often, but small ones still take part.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ import numpy as np
 from scipy import fft
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from tools.distil.corpus import Corpus, Piece
+from tools.distil.corpus import Corpus, Segment
 
 EXAMPLE_SAMPLES = 3 * SAMPLE_RATE
-BALANCE = 0.6
-SILENCE_AMPLITUDE = 1e-3
+BALANCE = 0.6  # exponent of a collection's size
+SILENCE_AMPLITUDE = 1e-3  # of full scale
 
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """How often and how strongly sounds are changed and mixed; probabilities end in _p, levels are dB of full scale."""
+    """Probabilities (``_p``) and ranges of the changes; levels are in dB of full scale."""
 
     speed_p: float = 0.4
     max_log_speed: float = 0.2  # e ** ±0.2: a fifth faster or slower
-    repeat_p: float = 0.4  # a short sound is repeated; else silence is around it
-    second_p: float = 0.5
-    third_p: float = 0.1
-    added_db: tuple[float, float] = (-15.0, 8.0)  # loudness of an added sound beside the first
+    repeat_p: float = 0.4  # of repeating a short sound; otherwise it is padded with silence
+    second_p: float = 0.5  # of adding a second segment
+    third_p: float = 0.1  # of adding a third one
+    added_db: tuple[float, float] = (-15.0, 8.0)  # level of an added sound relative to the first
     noise_p: float = 0.12
     normal_peak_db: tuple[float, float] = (-26.0, 0.0)
     quiet_peak_db: tuple[float, float] = (-55.0, -20.0)
@@ -39,35 +39,33 @@ class MixtureConfig:
 
 
 class MixtureMaker:
-    """Draws mixtures of the given collections' pieces."""
+    """Samples mixtures of the segments of some collections."""
 
-    def __init__(self, corpus: Corpus, collections: list[list[Piece]], rng: np.random.Generator):
+    def __init__(self, corpus: Corpus, collections: list[list[Segment]], rng: np.random.Generator):
         self.corpus, self.collections, self.rng = corpus, collections, rng
         self.config = MixtureConfig()
-        weights = np.array([len(pieces) for pieces in collections]) ** BALANCE
+        weights = np.array([len(segments) for segments in collections]) ** BALANCE
         self._p = weights / weights.sum()
 
-    def plain(self) -> np.ndarray:
-        """The middle of a piece as it is, float32, (EXAMPLE_SAMPLES,): for validation."""
-        samples = self.corpus.samples(self._piece()).astype(np.float32) / 32_768
+    def unmixed(self) -> np.ndarray:
+        """Return the middle of a random segment, unchanged, for validation: (EXAMPLE_SAMPLES,) float32."""
+        samples = self.corpus.samples(self._segment()).astype(np.float32) / 32_768
         start = max(0, (len(samples) - EXAMPLE_SAMPLES) // 2)
         samples = samples[start : start + EXAMPLE_SAMPLES]
         return np.pad(samples, (0, EXAMPLE_SAMPLES - len(samples)))
 
     def mixture(self) -> np.ndarray:
-        """float32, (EXAMPLE_SAMPLES,), in [-1, 1]."""
+        """Return a mixture, (EXAMPLE_SAMPLES,) float32 in [-1, 1]."""
         rng, config = self.rng, self.config
         mixed = self._crop()
-        drawn = rng.random()
+        random = rng.random()
         for probability in (config.second_p, config.third_p):
-            if drawn < probability:
+            if random < probability:
                 mixed = self._add(mixed, self._crop())
         if rng.random() < config.noise_p:
             mixed = self._add(mixed, self._coloured_noise())
-        quiet = rng.random() < config.quiet_p
-        mixed = mixed * np.float32(
-            _ratio(rng.uniform(*(config.quiet_peak_db if quiet else config.normal_peak_db))) / _peak(mixed)
-        )
+        peak_db = config.quiet_peak_db if rng.random() < config.quiet_p else config.normal_peak_db
+        mixed = mixed * np.float32(_ratio(rng.uniform(*peak_db)) / _peak(mixed))
         if rng.random() < config.mic_noise_p:
             noise = rng.standard_normal(len(mixed), np.float32)
             mixed = mixed + np.float32(_ratio(rng.uniform(*config.mic_noise_db))) * noise
@@ -75,39 +73,38 @@ class MixtureMaker:
             mixed = mixed * np.float32(_ratio(rng.uniform(0, config.max_clipping_db)) / _peak(mixed))
         return np.clip(mixed, -1, 1)
 
-    def _piece(self) -> Piece:
-        pieces = self.collections[self.rng.choice(len(self.collections), p=self._p)]
-        return pieces[self.rng.integers(len(pieces))]
+    def _segment(self) -> Segment:
+        segments = self.collections[self.rng.choice(len(self.collections), p=self._p)]
+        return segments[self.rng.integers(len(segments))]
 
     def _crop(self) -> np.ndarray:
-        """Three seconds of a random piece, at a random speed: float32, (EXAMPLE_SAMPLES,)."""
+        """Return three seconds of a random segment at a random speed, (EXAMPLE_SAMPLES,) float32."""
         rng, config = self.rng, self.config
-        samples = self.corpus.samples(self._piece())
-        speed = (
-            np.exp(rng.uniform(-config.max_log_speed, config.max_log_speed)) if rng.random() < config.speed_p else 1.0
-        )
-        need = int(EXAMPLE_SAMPLES * speed)
-        if len(samples) < need:
-            crop = self._fill(samples.astype(np.float32) / 32_768, need)
+        samples = self.corpus.samples(self._segment())
+        has_other_speed = rng.random() < config.speed_p
+        speed = np.exp(rng.uniform(-config.max_log_speed, config.max_log_speed)) if has_other_speed else 1.0
+        size = int(EXAMPLE_SAMPLES * speed)
+        if len(samples) < size:
+            crop = self._fill(samples.astype(np.float32) / 32_768, size)
         else:
-            crop = self._cut(samples, need)
-            if np.abs(crop).max() < SILENCE_AMPLITUDE:  # between two sounds of a clip: another place, once
-                crop = self._cut(samples, need)
-        if need != EXAMPLE_SAMPLES:
-            positions = np.linspace(0, need - 1, EXAMPLE_SAMPLES, dtype=np.float32)
-            crop = np.interp(positions, np.arange(need, dtype=np.float32), crop).astype(np.float32)
+            crop = self._cut(samples, size)
+            if np.abs(crop).max() < SILENCE_AMPLITUDE:  # a pause in the recording: try another position once
+                crop = self._cut(samples, size)
+        if size != EXAMPLE_SAMPLES:
+            positions = np.linspace(0, size - 1, EXAMPLE_SAMPLES, dtype=np.float32)
+            crop = np.interp(positions, np.arange(size, dtype=np.float32), crop).astype(np.float32)
         return crop
 
-    def _cut(self, samples: np.ndarray, need: int) -> np.ndarray:
-        start = self.rng.integers(0, len(samples) - need + 1)
-        return samples[start : start + need].astype(np.float32) / 32_768
+    def _cut(self, samples: np.ndarray, size: int) -> np.ndarray:
+        start = self.rng.integers(0, len(samples) - size + 1)
+        return samples[start : start + size].astype(np.float32) / 32_768
 
-    def _fill(self, short: np.ndarray, need: int) -> np.ndarray:
-        """A short sound repeated, or somewhere in silence."""
+    def _fill(self, short: np.ndarray, size: int) -> np.ndarray:
+        """Repeat a short sound, or pad it with silence, up to ``size`` samples."""
         if self.rng.random() < self.config.repeat_p:
-            return np.resize(short, need)
-        before = self.rng.integers(0, need - len(short) + 1)
-        return np.pad(short, (before, need - len(short) - before))
+            return np.resize(short, size)
+        before = self.rng.integers(0, size - len(short) + 1)
+        return np.pad(short, (before, size - len(short) - before))
 
     def _add(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         ratio = _ratio(self.rng.uniform(*self.config.added_db)) * _rms(first) / _rms(second)
