@@ -42,8 +42,8 @@ from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.core import cli
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import list_sounds
-from danger_safe.detection.scorer import HOP
-from danger_safe.live.verdicts import FILE, NONE, Verdict, append_verdict
+from danger_safe.detection.scorer import HOP_S
+from danger_safe.live.verdicts import NONE, VERDICTS_FILE, Verdict, append_verdict
 
 HANG_UP_S = 3600.0  # of sound, after which sources but the first end
 SAMPLE_S, PAGE_S, VERDICT_S = 15.0, 1.0, 30.0  # between two looks at the memory, at the page, between two verdicts
@@ -165,7 +165,7 @@ class Visitor:
         return place(event["start"], self._lengths)[0] in self._false_alarms
 
     def _take_back(self, event: str) -> None:
-        append_verdict(self._log.with_name(FILE), Verdict(event, "", "", NONE, "", None, None))
+        append_verdict(self._log.with_name(VERDICTS_FILE), Verdict(event, "", "", NONE, "", None, None))
 
 
 def run(args, recordings: list[np.ndarray], lengths: list[float], false_alarms: list[int]) -> None:
@@ -218,7 +218,7 @@ def main(arguments: list[str]) -> int:
     ]
     files = [file for file in files if file not in args.false_alarm] + args.false_alarm
     args.folder.mkdir(parents=True, exist_ok=True)
-    hop = round(HOP * SAMPLE_RATE)  # whole hops, so that a recording's windows are the same in each loop
+    hop = round(HOP_S * SAMPLE_RATE)  # whole hops, so that a recording's windows are the same in each loop
     clips = [read_clip(file) for file in files]
     recordings = [np.round(clip[: len(clip) // hop * hop] * 32767).astype(np.int16) for clip in clips]
     lengths = [len(samples) / SAMPLE_RATE for samples in recordings]

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.core import cli
-from danger_safe.detection.scorer import HOP
+from danger_safe.detection.scorer import HOP_S
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 1 / 8  # of the run, which does not count for the growth
@@ -77,7 +77,7 @@ def _count(counts: dict[str, int], expected: list, found: list, length: float, i
         return
     for event in expected:
         near = [other for other in found if other[0] < event[1] and other[1] > event[0]]
-        is_same = any(np.abs(np.subtract(other, event)).max() <= HOP + 0.01 for other in near)
+        is_same = any(np.abs(np.subtract(other, event)).max() <= HOP_S + 0.01 for other in near)
         counts["same" if is_same else "moved" if near else "lost"] += 1
     counts["more"] += sum(all(other[0] >= b or other[1] <= a for a, b in expected) for other in found)
 

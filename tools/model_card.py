@@ -38,8 +38,8 @@ def numbers(about: dict) -> str:
     clips = f"{left_out['clips']:,} clips of {left_out['collections']} collections"
     hours = f"{ordinary['hours']:.1f} hours of {len(ordinary['collections'])} collections of rooms, streets and nature"
     lines = [
-        f"{clips}, {left_out['danger']:,} of them dangers: ROC-AUC {left_out['roc_auc']:.3f}. False alarms per hour were "
-        f"counted in {hours}. In brackets: 95 % intervals.",
+        f"{clips}, {left_out['danger']:,} of them dangers: ROC-AUC {left_out['roc_auc']:.3f}. False alarms per hour "
+        f"were counted in {hours}. In brackets: 95 % intervals.",
         "",
         "| `--sensitivity` | threshold | dangers found | safe clips in alarm | false alarms per hour |",
         "| --- | --- | --- | --- | --- |",
