@@ -1,6 +1,7 @@
 """What verdicts teach the detector: it is quiet about false alarms, still hears dangers, and goes back."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -272,6 +273,16 @@ def test_a_week_with_the_shipped_detector(engine_and_detector, household):
         assert outcome.alone[0, 1] >= builtin.threshold and outcome.sirens.all()
         assert counts([outcome], builtin.threshold).startswith(f"{(later[-1, :, 0] >= builtin.threshold).sum()} of ")
         assert outcome.shipped_lost <= 0.02 * (builtin.reference.danger.sum())
+
+
+def test_learning_takes_little_memory(engine_and_detector):
+    builtin = replace(engine_and_detector[1], checkpoint_sha256=NETWORK)
+    noise = np.random.default_rng(0).standard_normal((9, 8, builtin.centres.shape[1]))
+    tracemalloc.start()
+    assert taught(builtin, *((number % 3 == 2, event) for number, event in enumerate(noise))).change.found > 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15e6  # it listens meanwhile
 
 
 def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):
