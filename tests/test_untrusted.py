@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 
 from danger_safe.core import cache_folder as cache
 from danger_safe.core import cli
-from danger_safe.core.atomic import csv_line, with_formula, write_csv
+from danger_safe.core.atomic import csv_line, unescape_formula, write_csv
 from danger_safe.core.child import run_code
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import list_files
@@ -68,7 +68,7 @@ def test_names_are_no_formulas_and_come_back_as_they_were(tmp_path):
     for name in FORMULAS:
         cell = next(csv.reader(io.StringIO(csv_line([name, 1]))))[0]
         assert cell[0] not in "=+@\t＝" and (cell[0] != "-" or float(cell) < 0)
-        assert with_formula(cell) == name
+        assert unescape_formula(cell) == name
     assert csv_line([-0.5, "-0.1234"]) == "-0.5,-0.1234"
     rows = [(f"{name}.wav", n % 2, name, 1 + n % 5, name, False) for n, name in enumerate(FORMULAS)]
     rng = np.random.default_rng(0)

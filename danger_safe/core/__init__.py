@@ -1,2 +1,4 @@
-"""What everything stands on: errors, the command line, whole files, downloads, paths. It imports nothing of the
-project."""
+"""What every other package builds on: errors, the command line, atomic files, downloads, paths.
+
+It imports nothing else of the project.
+"""

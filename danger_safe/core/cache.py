@@ -1,4 +1,4 @@
-"""What took long to hear, kept in a file of arrays beside the table for the next time."""
+"""A cache of arrays that take long to compute, in one .npz file next to the embedding table."""
 
 import math
 import os
@@ -18,17 +18,25 @@ from danger_safe.core.ownership import check_overwrite, is_regular_file, mark_zi
 
 
 def load_cache(path: Path, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """The arrays ``names`` that were kept under this ``key``; None where the file is absent, damaged or of another key.
+    """Load the cached arrays called ``names``.
 
-    Nothing takes more memory than the file has bytes, whatever its headers claim.
+    Never allocates more memory than the file has bytes, whatever its headers claim.
+
+    Args:
+        path: the cache file.
+        key: identifies the inputs of the computation; a cache with another key is out of date.
+        names: the arrays to load.
+
+    Returns:
+        The arrays by name, or None if the file does not exist, is damaged or has another key.
     """
     if not is_regular_file(path):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            return (
-                {name: read_array(archive, name) for name in names} if str(read_array(archive, "key")) == key else None
-            )
+            if str(read_array(archive, "key")) != key:
+                return None
+            return {name: read_array(archive, name) for name in names}
     except Exception:  # a damaged zip can raise anything
         return None
 
@@ -49,8 +57,7 @@ def open_arrays(path: Path, if_absent: str = "", if_damaged: str = "") -> Iterat
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an .npz file as NumPy's ``savez`` writes it. Raises ValueError where its header claims another
-    size."""
+    """Read an array of an .npz file that ``np.savez`` wrote. Raises ValueError if its header claims another size."""
     member = archive.getinfo(name + ".npy")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.path.getsize(str(archive.filename)):
         raise ValueError("compressed")
@@ -58,13 +65,13 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         version = npy.read_magic(file)
         shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
         if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
-            raise ValueError("another size than it claims")
+            raise ValueError("the header claims another size")
     with archive.open(member) as file:
         return npy.read_array(file, allow_pickle=False)
 
 
 def save_cache(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays, whole or not at all; where they cannot be, warn: the next run has to compute them again."""
+    """Write arrays to the cache atomically. If that fails, warn: the next run will compute them again."""
     try:
         check_overwrite(path)
         with atomic_path(path) as part:

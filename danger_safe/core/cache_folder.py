@@ -1,6 +1,6 @@
-"""The user's cache folder: converted networks. Deleting it loses nothing but time.
+"""The user's cache folder, which holds converted networks. Deleting it costs only time.
 
-What is in it is run, so it is used only where nobody else can have put anything into it.
+Its files are executed by inference engines, so a folder that other users can write to is not trusted (``is_private``).
 """
 
 import importlib.util
@@ -13,24 +13,24 @@ import platformdirs
 
 
 def cache_folders() -> list[Path]:
-    """Where networks are looked for, and made in the first that can be written.
+    """Return the folders that may hold converted networks; new ones go to the first that is writable.
 
-    The variable DANGER_SAFE_CACHE names the only one. Else it is where the system keeps such things and, for users
-    who have no home or may not write there, a folder of their own among the temporary files.
+    If the environment variable DANGER_SAFE_CACHE is set, it names the only folder. Otherwise they are the user's cache
+    folder and, for users without a home, a folder of their own in the temporary directory.
     """
-    if named := os.environ.get("DANGER_SAFE_CACHE"):
-        return [Path(named).absolute()]  # steps of a conversion run in other folders
+    if configured := os.environ.get("DANGER_SAFE_CACHE"):
+        return [Path(configured).absolute()]  # absolute, because conversion steps run in other working directories
     try:
-        usual = Path(platformdirs.user_cache_dir("danger-safe", appauthor=False))
-    except RuntimeError:  # a user whom nobody knows, without a home
-        usual = Path("~")
-    number = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    own = Path(tempfile.gettempdir(), f"danger-safe-{number}")
-    return [usual, own] if usual.is_absolute() else [own]  # ~/… where nothing is known of the user
+        user_cache = Path(platformdirs.user_cache_dir("danger-safe", appauthor=False))
+    except RuntimeError:  # the user ID has no entry in the password database, and HOME is not set
+        user_cache = Path("~")
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    fallback = Path(tempfile.gettempdir(), f"danger-safe-{user}")
+    return [user_cache, fallback] if user_cache.is_absolute() else [fallback]  # relative: the home is unknown
 
 
 def cache_folder() -> Path:
-    """The first of ``cache_folders`` that can be written, made when absent; where none can, the first."""
+    """Return the first writable folder of ``cache_folders``, created if necessary; the first if none is writable."""
     folders = cache_folders()
     return next(filter(_can_write, folders), folders[0])
 
@@ -44,27 +44,28 @@ def _can_write(folder: Path) -> bool:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether nobody but this user and the administrator can put anything into a folder. False where there is none."""
+    """Return whether a folder exists that only this user and the administrator can write to."""
     try:
         status = os.lstat(folder)
     except OSError:
         return False
     if not stat.S_ISDIR(status.st_mode):
         return False
-    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are private
+    if not hasattr(os, "geteuid"):  # on Windows a user's folders are private
         return True
     return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def prepare_numba() -> None:
-    """Before librosa is loaded: find a place for the functions that numba compiles for it.
+    """Set NUMBA_CACHE_DIR to a writable folder. Call this before librosa is imported.
 
-    numba keeps them beside librosa or in the user's home, and fails where it may write in neither.
+    numba stores the functions that it compiles for librosa next to librosa or in the user's home, and fails if it can
+    write to neither.
     """
-    found = importlib.util.find_spec("librosa")
-    if "NUMBA_CACHE_DIR" in os.environ or found is None or found.origin is None:
+    librosa = importlib.util.find_spec("librosa")
+    if "NUMBA_CACHE_DIR" in os.environ or librosa is None or librosa.origin is None:
         return
-    if os.access(Path(found.origin).parent, os.W_OK):
+    if os.access(Path(librosa.origin).parent, os.W_OK):
         return
     folder = cache_folder() / "numba"
     if not _can_write(folder) or not is_private(folder):

@@ -1,40 +1,46 @@
-"""How many processor cores this process may use: often fewer than the computer has."""
+"""The number of processor cores that this process may use, which is often fewer than the computer has."""
 
 import math
 import os
 from functools import cache
 from pathlib import Path
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what NumPy's and PyTorch's libraries ask
+# Environment variables that limit the threads of the libraries under NumPy and PyTorch.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @cache
 def available_cores() -> int:
-    """The cores that the system, a scheduler or a container leaves to this process; at least one."""
+    """Return the number of cores that affinity and container limits allow this process; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cpu_quota())))
 
 
-def cpu_quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float:
-    """How many cores a container may keep busy (Linux control groups, both versions); infinite where nothing says
-    so."""
+def cpu_quota(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the CPU quota of this process's container in cores (Linux cgroups v1 and v2); infinity without a quota.
+
+    Args:
+        root: where the cgroup file systems are mounted.
+        membership: the file that lists the cgroups of this process.
+    """
     try:
-        groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
+        groups = [line.split(":", 2) for line in membership.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return math.inf
-    found = [math.inf]
+    quotas = [math.inf]
     for _, controllers, path in (group for group in groups if len(group) == 3):
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
-        # within a container the path may be the host's: the root is then the container's own
-        inner = Path(path.strip("/"))
-        found += [_quota_of(base / folder) for folder in (inner, *inner.parents, Path())]
-    return min(found)
+        # Inside a container the path may be the host's, and the container's own limits are then at the mount root.
+        group = Path(path.strip("/"))
+        quotas += [_read_quota(base / folder) for folder in (group, *group.parents, Path())]
+    return min(quotas)
 
 
-def _quota_of(folder: Path) -> float:
+def _read_quota(folder: Path) -> float:
+    """Return the quota in the files of one cgroup (cpu.max in version 2, cpu.cfs_* in version 1)."""
     try:
         if (folder / "cpu.max").is_file():
             allowed, period = (folder / "cpu.max").read_text(encoding="ascii").split()
@@ -47,7 +53,10 @@ def _quota_of(folder: Path) -> float:
 
 
 def limit_threads() -> None:
-    """Before NumPy is loaded: its libraries start a thread for each core that the computer has, if nobody says less."""
+    """Limit the threads of NumPy's libraries to ``available_cores``. Call this before NumPy is imported.
+
+    By default, they start one thread for each core of the computer.
+    """
     if available_cores() < (os.cpu_count() or 1):
-        for name in _THREADS:
+        for name in _THREAD_VARIABLES:
             os.environ.setdefault(name, str(available_cores()))

@@ -1,7 +1,7 @@
-"""Downloads that can be trusted: resumed where they broke off, verified, and named only when whole.
+"""Resumable, verified downloads.
 
-While it runs a download is called NAME.part. It gets its name when its size and hash are right; a connection that
-breaks leaves the part for the next try, a wrong hash throws it away.
+A download is written to NAME.part and renamed once its size and SHA-256 have been checked. If the connection breaks,
+the part is kept and resumed by the next attempt; if the hash is wrong, it is deleted.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from danger_safe.core.atomic import DISK_FULL_ERRNOS, fsync_file
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular_file
 
-TIMEOUT_S = 30  # seconds without a byte
-MIN_BYTES_PER_S = 1_000  # bytes a second over so many seconds
+TIMEOUT_S = 30  # seconds without data after which a connection is given up
+MIN_BYTES_PER_S = 1_000  # average over TIMEOUT_S below which a connection is given up
 MAX_ATTEMPTS = 3
-MAX_BYTES = 4_000_000_000  # bytes: no file that is fetched here is larger, and a server that never ends fills no disk
-_CHUNK = 1 << 18  # bytes
+MAX_BYTES = 4_000_000_000  # bytes; no file of this project is larger, and an endless response must not fill the disk
+_CHUNK_BYTES = 1 << 18
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -36,11 +36,17 @@ def file_sha256(path: str | Path) -> str:
 def download(
     url: str, target: Path, *, size: int | None = None, sha256: str | None = None, manual_steps: str = ""
 ) -> Path:
-    """Fetch ``url`` into ``target``; ``size`` in bytes and ``sha256`` are checked where given.
+    """Download ``url`` to ``target`` and return ``target``.
 
-    ``manual_steps``: what to do where the server refuses.
+    Args:
+        url: the address.
+        target: the file to write; its folder is created if necessary.
+        size: the expected size in bytes, if known.
+        sha256: the expected hash in hexadecimal, if known.
+        manual_steps: advice for the user if the server refuses the request.
 
-    Raises UserError, with what to do, when the file cannot be had whole.
+    Raises:
+        UserError: the file cannot be downloaded completely, or is not the expected one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -56,8 +62,8 @@ def download(
                 raise UserError(f"{url}: {problem}. {manual_steps or f'Save the file by hand as {target}'}") from error
         except (_Incomplete, OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-                words = "the disk is full: make room, and run again: the download goes on where it stopped"
-                raise UserError(f"{part}: {words}") from error
+                message = "the disk is full: make room, and run again: the download goes on where it stopped"
+                raise UserError(f"{part}: {message}") from error
             problem = str(getattr(error, "reason", error))
         if attempt == MAX_ATTEMPTS:
             raise UserError(f"{url}: {problem}. Check the connection and run again: it goes on where it stopped")
@@ -74,54 +80,57 @@ def download(
 
 
 class _Incomplete(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file was complete."""
 
 
 def _fetch(url: str, part: Path, size: int | None) -> None:
-    """Add what is missing to ``part``. A server that cannot resume sends the file anew."""
-    have = part.stat().st_size if part.exists() else 0
-    if size is not None and have == size:
+    """Append the missing bytes to ``part``, or write all of them if the server cannot resume.
+
+    May leave more than ``size`` bytes if the server sends too many. Raises _Incomplete if the connection is lost.
+    """
+    offset = part.stat().st_size if part.exists() else 0
+    if size is not None and offset == size:
         return
-    if size is not None and have > size:
+    if size is not None and offset > size:
         part.unlink()
-        have = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        offset = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing left to send, or a part of something else
+        if error.code == 416 and offset:  # there are no more bytes, or the part is of another file
             part.unlink()
             raise _Incomplete("the server would not resume") from error
         raise
-    with answer:
-        resumed = answer.status == 206
-        start = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range") or "")
-        if resumed and start and int(start[1]) != have:
+    with response:
+        is_resumed = response.status == 206
+        start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+        if is_resumed and start and int(start[1]) != offset:
             part.unlink()
-            raise _Incomplete(f"the server went on at byte {int(start[1]):,}, not at {have:,}")
-        total = size if answer.length is None else (have if resumed else 0) + answer.length
+            raise _Incomplete(f"the server went on at byte {int(start[1]):,}, not at {offset:,}")
+        offset = offset if is_resumed else 0
+        total = size if response.length is None else offset + response.length
         with (
-            open(part, "ab" if resumed else "wb") as file,
-            tqdm(total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem) as bar,
+            open(part, "ab" if is_resumed else "wb") as file,
+            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem) as bar,
         ):
-            began, before = time.monotonic(), file.tell()
-            while chunk := answer.read1(_CHUNK):
-                if (
-                    time.monotonic() - began > TIMEOUT_S
-                ):  # a server that sends a byte now and then is as silent as one that sends none
-                    if file.tell() - before < MIN_BYTES_PER_S * TIMEOUT_S:
+            checked_at, checked_size = time.monotonic(), file.tell()
+            while chunk := response.read1(_CHUNK_BYTES):
+                # The socket's timeout does not catch a server that sends a single byte now and then.
+                if time.monotonic() - checked_at > TIMEOUT_S:
+                    if file.tell() - checked_size < MIN_BYTES_PER_S * TIMEOUT_S:
                         raise _Incomplete(f"the server sent less than {MIN_BYTES_PER_S:,} bytes a second")
-                    began, before = time.monotonic(), file.tell()
+                    checked_at, checked_size = time.monotonic(), file.tell()
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > (MAX_BYTES if size is None else size):
                     break
-            got = file.tell()
-    if size is None and got > MAX_BYTES:
+            received = file.tell()
+    if size is None and received > MAX_BYTES:
         part.unlink()
         raise UserError(f"{url}: the server sent more than {MAX_BYTES:,} bytes; discarded. Do not use that source")
-    if size is not None and got > size:
-        return  # which the caller finds out
-    if total is not None and got < total:
-        print(f"connection lost after {got:,} of {total:,} bytes; trying again", file=sys.stderr)
-        raise _Incomplete(f"connection lost after {got:,} of {total:,} bytes")
+    if size is not None and received > size:
+        return
+    if total is not None and received < total:
+        print(f"connection lost after {received:,} of {total:,} bytes; trying again", file=sys.stderr)
+        raise _Incomplete(f"connection lost after {received:,} of {total:,} bytes")

@@ -1,5 +1,5 @@
-"""How a script fails: one line that says what and what to do, and an exit status (``danger_safe.core.cli.run``)."""
+"""The exception that becomes a one-line message and exit status 1 (``danger_safe.core.cli.run``)."""
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is the one line that is shown; exit status 1."""
+    """An error that the user can fix. The message is the line that is printed: what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""The flags that several scripts share: read before scikit-learn is loaded, so that a slip in them is told at once."""
+"""Flags that several scripts share. They are parsed before scikit-learn is imported, so that mistakes show at once."""
 
 import argparse
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from danger_safe.core import cli, paths
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """What a train script was asked for."""
+    """The settings of a train script."""
 
     embeddings: Path
     output_dir: Path
@@ -19,14 +19,14 @@ class TrainingFlags:
 
 
 def training_flags(arguments: list[str], docstring: str | None) -> TrainingFlags:
-    """A train script's flags. Leaves with status 2 where one is wrong."""
+    """Parse the flags of a train script. Exits with status 2 if one is wrong."""
     parser = cli.new_parser(docstring)
     add = parser.add_argument
     add("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE", help="table of step 2")
     add("--output-dir", type=cli.folder, default=Path("."), metavar="DIR", help="where the results go")
     add("--min-recall", type=cli.fraction, default=0.95, metavar="R",
-        help="fraction of the dangers that the chosen threshold must find; below 0.95, it may be above "
-            "0.5")  # fmt: skip
+        help="fraction of the dangers that the chosen threshold must find; "
+             "below 0.95, it may be above 0.5")  # fmt: skip
     add("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random")
     add("--jobs", type=cli.cores, default=2, metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
@@ -34,7 +34,12 @@ def training_flags(arguments: list[str], docstring: str | None) -> TrainingFlags
 
 
 def models_parser(docstring: str | None, verb: str) -> argparse.ArgumentParser:
-    """The flags that the steps after the trainings share; ``verb`` is what is done to the models."""
+    """Return a parser with the flags that the evaluation scripts share.
+
+    Args:
+        docstring: the script's docstring, which --help prints.
+        verb: what the script does with the models, for the help text ("compare").
+    """
     parser = cli.new_parser(docstring)
     add = parser.add_argument
     add("--embeddings", type=Path, default=Path("audio_embeddings.csv"), metavar="FILE", help="table of step 2")

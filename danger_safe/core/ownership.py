@@ -1,7 +1,7 @@
-"""Files that this project made, told from others by a mark inside: only those are written over.
+"""Marks in the files that this project writes, so that it never overwrites a file of somebody else.
 
-A script writes several files, most of them under names that its user did not type: ``audio_embeddings.json`` beside
-``audio_embeddings.csv``. Where such a file is there already and does not carry the mark, it is somebody else's.
+Most files are written under names that the user did not type: ``audio_embeddings.json`` next to
+``audio_embeddings.csv``. If a file of such a name exists and has no mark, the script stops instead of replacing it.
 """
 
 import csv
@@ -16,33 +16,35 @@ from pathlib import Path
 
 from danger_safe.core.errors import UserError
 
-MARK = (
-    "danger-safe"  # in JSON as MADE_BY, in PNG as its Software, in HTML as its generator, in zip files as the comment
-)
+# The mark is the entry MADE_BY in JSON, Software in PNG, the generator in HTML, the comment in zip files.
+MARK = "danger-safe"
 MADE_BY = {"made_by": MARK}
-JOURNAL_ID = 0x44534A4C  # of a journal, in SQLite's header: "DSJL"
-FOLDER_MARK = ".danger-safe"  # a file in folders that only scripts write into
-_HEAD = 4_096  # bytes at a file's beginning that its mark is in
-_PART = re.compile(r"part-\d{5}\.parquet")
+JOURNAL_ID = 0x44534A4C  # "DSJL", the application ID in the SQLite header of a journal
+FOLDER_MARK = ".danger-safe"  # name of the file that marks a folder
+_HEAD_BYTES = 4_096  # the mark lies within the first bytes of a file
+_PARQUET_PART = re.compile(r"part-\d{5}\.parquet")
 
 
 def check_overwrite(path: Path, columns: Sequence[str] = ()) -> None:
-    """Raises UserError where there is a file at ``path`` that this project did not make.
+    """Raise UserError if overwriting ``path`` would destroy a file that this project did not make.
 
-    A CSV table is told by the first two of its ``columns``; without them it is not checked, nor are files of kinds that
-    carry no mark (sounds), for which their writers have other means. What is empty is nobody's loss.
+    Empty files may be overwritten. Formats that cannot carry a mark (sounds) are not checked here.
+
+    Args:
+        path: the file to be written.
+        columns: for a CSV table, its columns, of which the first two identify it; without them it is not checked.
     """
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # nothing is there, or writing says what is wrong
+    except (OSError, ValueError):  # there is no file, or writing it will raise a better error
         return
     if stat.S_ISDIR(status.st_mode):
-        wrong = path.suffix == ".parquet" and not all(_PART.fullmatch(name) for name in os.listdir(path))
+        is_foreign = path.suffix == ".parquet" and not all(_PARQUET_PART.fullmatch(name) for name in os.listdir(path))
     elif not stat.S_ISREG(status.st_mode):
-        wrong = True  # a pipe or a device: to look into it could wait for ever
+        is_foreign = True  # a pipe or a device, on which a read could block forever
     else:
-        wrong = status.st_size > 0 and not _is_marked(path, columns)
-    if wrong:
+        is_foreign = status.st_size > 0 and not _is_marked(path, columns)
+    if is_foreign:
         raise UserError(
             f"{path} is there and was not made by this project, or by a version before 0.9, which left no mark in it: "
             "move it away, or have the results written elsewhere"
@@ -50,20 +52,21 @@ def check_overwrite(path: Path, columns: Sequence[str] = ()) -> None:
 
 
 def _is_marked(path: Path, columns: Sequence[str]) -> bool:
+    """Return whether a file has the mark of its format, judged by its suffix; True for formats without a mark."""
     mark = MARK.encode()
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(_HEAD_BYTES)
             if path.suffix == ".png":
                 return b"Software\0" + mark in head
             if path.suffix == ".html":
                 return b'<meta name="generator" content="' + mark in head
-            if path.suffix == ".onnx":  # as its producer
+            if path.suffix == ".onnx":  # its producer
                 return head[2:].startswith(b"\x12" + bytes([len(mark)]) + mark)
             if path.suffix == ".json":
                 return b'"made_by": "' + mark + b'"' in head + file.read()
-            if path.suffix == ".joblib":  # without opening it, which could run code
-                return mark in zlib.decompressobj().decompress(head, _HEAD)
+            if path.suffix == ".joblib":  # not unpickled, which could run code
+                return mark in zlib.decompressobj().decompress(head, _HEAD_BYTES)
             if path.suffix == ".journal":
                 return head[:16] == b"SQLite format 3\0" and head[68:72] == JOURNAL_ID.to_bytes(4, "big")
             if path.suffix == ".parquet":
@@ -76,24 +79,24 @@ def _is_marked(path: Path, columns: Sequence[str]) -> bool:
             return zipfile.ZipFile(path).comment == mark
         if path.suffix in (".pth", ".training"):
             archive = zipfile.ZipFile(path)
-            inside = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(inside) as content:
-                return mark in content.read(_HEAD)
+            member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(member) as content:
+                return mark in content.read(_HEAD_BYTES)
     except (OSError, ValueError, KeyError, StopIteration, zlib.error, zipfile.BadZipFile, csv.Error):
         return False
     return True
 
 
 def mark_zip(path: Path) -> None:
-    """Put the mark into a zip file that was just written."""
+    """Add the mark to a zip file."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = MARK.encode()
 
 
 def marked_folder(folder: Path) -> Path:
-    """A folder that only scripts write into, made when absent. Raises UserError where it is somebody else's.
+    """Create a folder that only scripts write to, and return it. Raises UserError if it is somebody else's.
 
-    It carries a file with the mark, which is made first: a run that was stopped knows its folder again.
+    The file that marks it is written first, so that a run that was stopped recognises its folder later.
     """
     mark = folder / FOLDER_MARK
     try:
@@ -113,7 +116,7 @@ def is_marked_folder(folder: Path) -> bool:
 
 
 def is_regular_file(path: str | Path) -> bool:
-    """Whether it is a file, and no pipe or device that one could wait for without end."""
+    """Return whether ``path`` is a regular file, not a folder, pipe or device."""
     with suppress(OSError, ValueError):
         return stat.S_ISREG(os.stat(path).st_mode)
     return False

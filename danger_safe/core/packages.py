@@ -1,11 +1,11 @@
-"""Python packages that need not be installed: requirements/predict.txt leaves out most of what requirements.txt has."""
+"""Optional Python packages: requirements/predict.txt leaves out most of requirements.txt."""
 
 import importlib.util
 
 
 def is_installed(name: str) -> bool:
-    """Whether ``import name`` would find a package, without loading it."""
+    """Return whether ``import name`` would find a package, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # something in its place keeps it from being loaded
+    except (ImportError, ValueError):  # something else of that name is in the way
         return False

@@ -1,7 +1,7 @@
-"""Where sounds are: a path on this computer, or an address such as s3://bucket/dataset (through fsspec).
+"""Local paths and URLs such as s3://bucket/dataset, which are read through fsspec.
 
-Addresses let a cluster's workers read what no disk of theirs holds. fsspec comes with PyTorch; for s3:// it needs
-s3fs, for gs:// gcsfs, for https:// aiohttp.
+With URLs, the workers of a cluster need no copy of the dataset. fsspec is installed with PyTorch; s3:// also needs
+s3fs, gs:// gcsfs, and https:// aiohttp.
 """
 
 from __future__ import annotations
@@ -14,92 +14,97 @@ from typing import Any, BinaryIO, TypeGuard
 
 from danger_safe.core.errors import UserError
 
-_APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how a Mac's companion files begin
+_APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 
-PathOrUrl = Path | str  # a path, or an address
+PathOrUrl = Path | str  # a local path is a Path, a URL is a str
 
 
 def is_url(path: PathOrUrl) -> TypeGuard[str]:
-    """Whether it is an address and not a path."""
+    """Return whether ``path`` is a URL."""
     return isinstance(path, str) and "://" in path
 
 
 def parse_path(text: str) -> PathOrUrl:
-    """An argparse type: an address stays text, anything else is a path."""
+    """An argparse type: a URL stays text, anything else becomes a Path."""
     return text.rstrip("/") if "://" in text else Path(text)
 
 
 def join(folder: PathOrUrl, name: str) -> PathOrUrl:
-    """A file of a folder."""
+    """Return the file ``name`` in ``folder``; ``name`` has forward slashes."""
     return f"{folder}/{name}" if is_url(folder) else Path(folder, *name.split("/"))
 
 
-def filesystem(address: str) -> Any:
-    """The fsspec file system of an address. Raises UserError where its package is missing."""
+def filesystem(url: str) -> Any:
+    """Return the fsspec file system of a URL. Raises UserError if its package is not installed."""
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(address)[0]
+        return fsspec.core.url_to_fs(url)[0]
     except (ImportError, ValueError) as error:
-        raise UserError(f"{address}: {error}") from error
+        raise UserError(f"{url}: {error}") from error
 
 
 def open_file(file: PathOrUrl) -> BinaryIO:
-    """Open for reading, in binary."""
+    """Open a file for reading in binary mode."""
     return filesystem(file).open(file, "rb") if is_url(file) else open(file, "rb")
 
 
 def exists(file: PathOrUrl) -> bool:
-    """Whether there is such a file; False for a name that the system cannot have."""
+    """Return whether a file exists; False for a name that the system does not allow."""
     return filesystem(file).isfile(file) if is_url(file) else os.path.isfile(file)
 
 
 def list_files(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
-    """All files under a folder, by name: (name relative to the folder with forward slashes, file).
+    """List all files under a folder, sorted by name.
 
-    A folder that cannot be looked into is among them, its name ending with a slash: reading it says why.
+    A subfolder that cannot be read is listed too, with a name that ends with a slash; opening it raises the reason.
+
+    Returns:
+        (name, file) pairs; the name is relative to the folder and has forward slashes.
     """
-    if not is_url(folder):
-        os.listdir(folder)  # raises where the folder itself is closed
-        named: list[tuple[tuple[str, ...], Path]] = []
-        waiting: list[tuple[str, ...]] = [()]  # not os.walk, which Python 3.11 cannot do for a thousand nested folders
-        while waiting:
-            parts = waiting.pop()
-            try:
-                with os.scandir(Path(folder, *parts)) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append((*parts, entry.name))
-                        elif not is_apple_double(entry):
-                            named.append(((*parts, entry.name), Path(folder, *parts, entry.name)))
-            except OSError:  # closed, or its path is longer than the system allows
-                named.append(((*parts, ""), Path(folder, *parts)))
-        # not by path, which Windows compares without regard to case: a table has the same order everywhere
-        return [("/".join(parts), path) for parts, path in sorted(named)]
-    system = filesystem(folder)
-    root = system._strip_protocol(folder).rstrip("/")
-    names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
-    return [(name, join(folder, name)) for name in names]
+    if is_url(folder):
+        system = filesystem(folder)
+        root = system._strip_protocol(folder).rstrip("/")
+        names = sorted(path[len(root) :].lstrip("/") for path in system.find(root))
+        return [(name, join(folder, name)) for name in names]
+    os.listdir(folder)  # raises if the folder itself cannot be read
+    found: list[tuple[tuple[str, ...], Path]] = []
+    pending: list[tuple[str, ...]] = [()]  # a stack: os.walk of Python 3.11 fails at a thousand nested folders
+    while pending:
+        parts = pending.pop()
+        try:
+            with os.scandir(Path(folder, *parts)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append((*parts, entry.name))
+                    elif not is_apple_double(entry):
+                        found.append(((*parts, entry.name), Path(folder, *parts, entry.name)))
+        except OSError:  # no permission, or its path is longer than the system allows
+            found.append(((*parts, ""), Path(folder, *parts)))
+    # Sorted by name parts, because Windows compares paths without regard to case and tables have one order everywhere.
+    return [("/".join(parts), path) for parts, path in sorted(found)]
 
 
 def is_apple_double(entry: os.DirEntry) -> bool:
-    """Whether a file is what a Mac leaves beside each file on other systems' disks: ``._dog.wav``, which is no
-    sound."""
+    """Return whether a file is macOS metadata (AppleDouble): ``._dog.wav`` next to ``dog.wav`` on a foreign disk."""
     if not entry.name.startswith("._"):
         return False
     try:
         if not entry.is_file():
             return False
         with open(entry.path, "rb") as file:
-            return file.read(4) == _APPLE_DOUBLE
+            return file.read(4) == _APPLE_DOUBLE_MAGIC
     except OSError:
         return False
 
 
 def signature(file: PathOrUrl) -> str:
-    """Text that changes when the file does: its size and its time or tag. Raises OSError when it cannot be read."""
+    """Return a text that changes when the file does: size and modification time, or a server's tag.
+
+    Raises OSError if the file cannot be read.
+    """
     if not is_url(file):
-        if not os.access(file, os.R_OK):  # one that may be read from now on has changed, too
+        if not os.access(file, os.R_OK):  # a file that becomes readable counts as changed
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
         status = os.stat(file)
         return f"{status.st_size} {status.st_mtime_ns}"

@@ -17,7 +17,7 @@ from typing import overload
 from unicodedata import normalize
 
 from danger_safe.audio.decode import AUDIO_SUFFIXES
-from danger_safe.core.atomic import with_formula
+from danger_safe.core.atomic import unescape_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import PathOrUrl, exists, is_url, join, list_files, open_file
@@ -109,7 +109,7 @@ def read_csv_rows(path: PathOrUrl, columns: tuple[str, ...]) -> list[dict[str, s
                 surplus = any(row.pop(None, ()))  # empty surplus cells are fine: spreadsheets write them
                 if surplus or any(row[name] is None for name in columns):
                     raise UserError(f"{path}, line {reader.line_num}: too {'many' if surplus else 'few'} columns")
-                rows.append({name: with_formula(text or "") for name, text in row.items()})
+                rows.append({name: unescape_formula(text or "") for name, text in row.items()})
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as a CSV table: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from danger_safe.core.atomic import atomic_path, atomic_write_text, csv_line, make_folder, with_formula, write_csv
+from danger_safe.core.atomic import atomic_path, atomic_write_text, csv_line, make_folder, unescape_formula, write_csv
 from danger_safe.core.cli import warn
 from danger_safe.core.download import file_sha256
 from danger_safe.core.errors import UserError
@@ -93,7 +93,7 @@ def _read_record(output: Path) -> Placed:
     try:
         with open(record, encoding="utf-8", newline="") as file:
             placed = {
-                with_formula(row[0]): (row[1:] or [_UNKNOWN])[0]
+                unescape_formula(row[0]): (row[1:] or [_UNKNOWN])[0]
                 for row in csv.reader(file)
                 if row and not row[0].startswith("# ")
             }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from danger_safe.core.atomic import with_formula
+from danger_safe.core.atomic import unescape_formula
 from danger_safe.core.cli import one_line, warn
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import MAX_FOLDS, normalise_name
@@ -65,7 +65,7 @@ def read_table(path: Path) -> EmbeddingTable:
             table = pd.read_parquet(path)
         else:
             # converters keep text as it is: a category may be called NA
-            table = pd.read_csv(path, converters=dict.fromkeys(TEXT_COLUMNS, with_formula), low_memory=False)
+            table = pd.read_csv(path, converters=dict.fromkeys(TEXT_COLUMNS, unescape_formula), low_memory=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as a table: {error}") from error
     features = [name for name in table.columns if str(name).startswith("feat_")]

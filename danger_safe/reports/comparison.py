@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from danger_safe.core.atomic import atomic_path, without_formula
+from danger_safe.core.atomic import atomic_path, escape_formula
 from danger_safe.core.paths import PathOrUrl
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.evaluation.compared_models import ComparedModel, comparison_row
@@ -23,7 +23,7 @@ def write_comparison(
     names = ("model_comparison.png", "model_comparison.csv", "model_confusion_matrices.png")
     picture, table_file, matrices = (folder / name for name in names)
     with atomic_path(table_file) as part:
-        comparison.map(without_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+        comparison.map(escape_formula).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
     results = {model.title: model.result for model in models}
     draw_comparison(picture, describe_data(table), results)
     draw_confusions(matrices, describe_data(table), results)

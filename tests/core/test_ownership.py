@@ -158,7 +158,7 @@ def test_temporary_names_cannot_be_guessed_and_links_are_not_followed(tmp_path):
 
 
 def leftover(folder, name, process, computer=None, suffix="part"):
-    return folder / f".{name}.danger-safe-{computer or atomic._computer()}-{process}.abcdef12.{suffix}"
+    return folder / f".{name}.danger-safe-{computer or atomic._host_id()}-{process}.abcdef12.{suffix}"
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
@@ -176,7 +176,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
         (folder / "part-00000.parquet").write_text("half")
         two_days_ago = time.time() - 2 * 86_400
         os.utime(gone[3], (two_days_ago, two_days_ago))
-        atomic._tidied.clear()
+        atomic._cleaned.clear()
         atomic_write_text(tmp_path / "a.csv", "whole")
         left = sorted(path.name for path in tmp_path.iterdir())
         assert left == sorted(["a.csv", *(path.name for path in stays)])

@@ -61,7 +61,7 @@ def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
             time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         finished += process.wait() == 0
-    left = f".table.csv.danger-safe-{atomic._computer()}-99999.abcdef12.part"
+    left = f".table.csv.danger-safe-{atomic._host_id()}-99999.abcdef12.part"
     (tmp_path / left).write_text("file,la")  # as a kill while the table is written leaves it
     (tmp_path / "table.csv").unlink(missing_ok=True)
     done = run(SCRIPT, *command(some, tmp_path))
