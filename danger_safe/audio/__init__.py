@@ -1,1 +1,1 @@
-"""Sound in: decoding, streams, windows over them, what recordings go through, quiet rooms."""
+"""Audio input: decoding, live streams, windows, and corruptions and room tone for training and tests."""

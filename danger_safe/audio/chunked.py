@@ -1,8 +1,7 @@
-"""Containers of chunks: WAV (RF64, BW64), W64, AIFF, AU, CAF. Each function gives the sections of one recording.
+"""Containers of chunks: WAV (RF64, BW64), W64, AIFF, AU, CAF, VOC, NIST. Each parser returns one recording.
 
-The chunk with the samples says how many bytes it has. That is believed where the file goes on behind it as such a file
-does: it ends, another chunk or another recording begins, zero bytes fill it up. Else the sound goes on to the file's
-    end.
+The chunk with the samples declares its size. The size is trusted if something plausible follows: the end of the file,
+another chunk, another recording, or zero padding. Otherwise the samples are taken to continue to the end of the file.
 """
 
 import math
@@ -12,54 +11,54 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from danger_safe.audio.sections import Section, Source, begins_recording, is_tag
+from danger_safe.audio.sections import Section, Source, is_recording_start, is_tag
 
-RIFFS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-MAX_PART = 1 << 30  # bytes behind one header of 32 bits: longer recordings are read in parts
-UNKNOWN_LENGTHS = (range(0x7FFF_0000, 0x8000_2000), range(0xFFFF_E000, 0x1_0000_0000))  # what writers to a pipe put
-MAX_HEAD = 1 << 24  # bytes before the samples
-SOX_FRAMES = 0x7F00_0000  # so do sox's AIFF files
-CHUNKS = frozenset(
+RIFF_IDS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+MAX_SECTION_BYTES = 1 << 30  # a recording longer than a 32-bit header can describe is read in sections of this size
+MAX_HEADER_BYTES = 1 << 24  # bytes before the samples
+# Sizes and, in sox's AIFF files, numbers of frames that programs write when they do not know the length (to a pipe).
+UNKNOWN_LENGTHS = (range(0x7FFF_0000, 0x8000_2000), range(0xFFFF_E000, 0x1_0000_0000))
+SOX_UNKNOWN_FRAMES = 0x7F00_0000
+CHUNK_IDS = frozenset(  # that may follow the samples
     name.encode().ljust(4)
     for name in (  # noqa: SIM905 - the list would fill a screen
         "LIST list id3 ID3 cue bext iXML ixml smpl fact JUNK junk PAD DISP _PMX axml chna levl afsp acid strc inst "
-        "plst note "
-        "labl umid qlty PEAK minf elm1 regn SLNT CSET FLLR MARK INST MIDI AESD APPL NAME AUTH ANNO COMT (c) COMM FVER "
-        "CHAN "
-        "LGWV pakt free info uuid peak mark kuki chan strg midi ovvw"
+        "plst note labl umid qlty PEAK minf elm1 regn SLNT CSET FLLR MARK INST MIDI AESD APPL NAME AUTH ANNO COMT (c) "
+        "COMM FVER CHAN LGWV pakt free info uuid peak mark kuki chan strg midi ovvw"
     ).split()
 )
-_W64_CHUNK = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # how the names of its chunks end
+AIFC_PCM = (b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32")  # uncompressed encodings
+_W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the last 12 bytes of its chunk IDs
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where a recording has its samples, by its header."""
+    """The position of a recording's samples according to its header. Positions and sizes are in bytes."""
 
-    begin: int  # of the recording, in bytes
-    start: int  # of the samples
-    length: int | None  # None where the header does not know
-    frame: int  # bytes of what must not be torn apart
-    per_second: float  # bytes; 0 where the header does not say
-    header: Callable[[int], bytes]  # what to read before so many bytes
-    order: Literal["little", "big"] = "little"  # of the bytes in the sizes of chunks
-    width: int = 4  # bytes of a chunk's size; 0 where no chunks follow the samples
+    begin: int  # start of the recording
+    start: int  # start of its samples
+    length: int | None  # size of the samples; None if the header does not know it
+    frame_bytes: int  # size of a frame, which must not be split
+    bytes_per_s: float  # 0 if the header does not say
+    header: Callable[[int], bytes]  # makes the header for samples of a given size
+    order: Literal["little", "big"] = "little"  # byte order of chunk sizes
+    size_bytes: int = 4  # size of the size field of a chunk; 0 if no chunks follow the samples
 
 
-Found = tuple[list[Section], int]
+Found = tuple[list[Section], int]  # the sections of a recording, and the position of its end
 
 
 def wav(source: Source, begin: int) -> Found:
-    """RIFF, RIFX, RF64 and BW64."""
-    kind = source.read(begin, 4)
-    order, word = ("big", ">I") if kind == b"RIFX" else ("little", "<I")
-    position, frame, per_second, long_length = begin + 12, 1, 0, None
+    """Parse RIFF, RIFX, RF64 and BW64."""
+    riff_id = source.read(begin, 4)
+    order, word = ("big", ">I") if riff_id == b"RIFX" else ("little", "<I")
+    position, frame_bytes, bytes_per_s, long_length = begin + 12, 1, 0, None
     while source.read(position, 4) != b"data":
         length = source.number(position + 4, 4, order)
         if source.read(position, 4) == b"ds64":
             long_length = source.number(position + 16, 8, order)
         elif source.read(position, 4) == b"fmt ":
-            per_second, frame = source.number(position + 16, 4, order), source.number(position + 20, 2, order)
+            bytes_per_s, frame_bytes = source.number(position + 16, 4, order), source.number(position + 20, 2, order)
         position += 8 + length + length % 2
         if position + 8 > source.size:
             return [], begin
@@ -68,41 +67,42 @@ def wav(source: Source, begin: int) -> Found:
         length = long_length
     elif any(length in lengths for lengths in UNKNOWN_LENGTHS) and start + length >= source.size:
         length = None
-    head = bytearray(_head(source, begin, start)).replace(b"ds64", b"JUNK", 1)
-    head[:4] = kind if kind == b"RIFX" else b"RIFF"
+    head = bytearray(_read_header(source, begin, start)).replace(b"ds64", b"JUNK", 1)
+    head[:4] = riff_id if riff_id == b"RIFX" else b"RIFF"
 
     def header(size: int) -> bytes:
         head[4:8], head[-4:] = struct.pack(word, len(head) - 8 + size), struct.pack(word, size)
         return bytes(head)
 
-    return _sections(source, Samples(begin, start, length, frame, per_second, header, order))
+    return _sections(source, Samples(begin, start, length, frame_bytes, bytes_per_s, header, order))
 
 
 def w64(source: Source, begin: int) -> Found:
-    """Sony's Wave64: names of 16 bytes, sizes of 8."""
-    position, frame, per_second = begin + 40, 1, 0
-    while (name := source.read(position, 16)) != b"data" + _W64_CHUNK:
+    """Parse Sony's Wave64: chunk IDs of 16 bytes, sizes of 8."""
+    position, frame_bytes, bytes_per_s = begin + 40, 1, 0
+    while (name := source.read(position, 16)) != b"data" + _W64_GUID_TAIL:
         length = source.number(position + 16, 8, "little")
         if name[:4] == b"fmt ":
-            per_second, frame = source.number(position + 32, 4, "little"), source.number(position + 36, 2, "little")
+            bytes_per_s = source.number(position + 32, 4, "little")
+            frame_bytes = source.number(position + 36, 2, "little")
         position += max(24, length + -length % 8)
         if position + 24 > source.size:
             return [], begin
     start, length = position + 24, source.number(position + 16, 8, "little") - 24
-    head = bytearray(_head(source, begin, start))
+    head = bytearray(_read_header(source, begin, start))
 
     def header(size: int) -> bytes:
         head[16:24], head[-8:] = struct.pack("<Q", len(head) + size), struct.pack("<Q", size + 24)
         return bytes(head)
 
-    known = length if 0 < length < 1 << 62 else None
-    return _sections(source, Samples(begin, start, known, frame, per_second, header, width=16))
+    length = length if 0 < length < 1 << 62 else None
+    return _sections(source, Samples(begin, start, length, frame_bytes, bytes_per_s, header, size_bytes=16))
 
 
 def aiff(source: Source, begin: int) -> Found:
-    """AIFF and AIFC."""
-    kind, position, common, sound = source.read(begin + 8, 4), begin + 12, None, None
-    if kind not in (b"AIFF", b"AIFC"):
+    """Parse AIFF and AIFC."""
+    form_type, position, common, sound = source.read(begin + 8, 4), begin + 12, None, None
+    if form_type not in (b"AIFF", b"AIFC"):
         return [], begin
     while position + 8 <= source.size and (common is None or sound is None):
         name, length = source.read(position, 4), source.number(position + 4, 4, "big")
@@ -111,82 +111,76 @@ def aiff(source: Source, begin: int) -> Found:
         position += 8 + length + length % 2
     if common is None or sound is None:
         return [], begin
-    format_chunk = bytearray(_head(source, common, common + 8 + source.number(common + 4, 4, "big")))
-    channels, frames, bits = struct.unpack(">hIh", format_chunk[8:16])
-    exponent, mantissa = struct.unpack(">HQ", format_chunk[16:26])
-    rate = mantissa * 2.0 ** (min(exponent, 16_446) - 16_446)
-    plain = kind == b"AIFF" or format_chunk[26:30] in (
-        b"NONE",
-        b"sowt",
-        b"twos",
-        b"fl32",
-        b"FL32",
-        b"fl64",
-        b"FL64",
-        b"in24",
-        b"in32",
-    )
-    frame = max(1, channels * -(-bits // 8)) if plain else 1
+    format_chunk = bytearray(_read_header(source, common, common + 8 + source.number(common + 4, 4, "big")))
+    channels, num_frames, bits = struct.unpack(">hIh", format_chunk[8:16])
+    exponent, mantissa = struct.unpack(">HQ", format_chunk[16:26])  # an 80-bit floating-point number
+    sample_rate = mantissa * 2.0 ** (min(exponent, 16_446) - 16_446)
+    is_pcm = form_type == b"AIFF" or format_chunk[26:30] in AIFC_PCM
+    frame_bytes = max(1, channels * -(-bits // 8)) if is_pcm else 1
     offset = source.number(sound + 8, 4, "big")
     start, length = sound + 16 + offset, source.number(sound + 4, 4, "big") - 8 - offset
-    unknown = (length <= 0 and frames == 0) or frames == SOX_FRAMES
+    is_unknown = (length <= 0 and num_frames == 0) or num_frames == SOX_UNKNOWN_FRAMES
     if any(length in lengths for lengths in UNKNOWN_LENGTHS) and start + length >= source.size:
-        unknown = True
+        is_unknown = True
 
     def header(size: int) -> bytes:
-        if plain:
-            format_chunk[10:14] = struct.pack(">I", size // frame)
-        body = (
-            kind + bytes(format_chunk) + b"\0" * (len(format_chunk) % 2) + b"SSND" + struct.pack(">III", size + 8, 0, 0)
-        )
+        if is_pcm:
+            format_chunk[10:14] = struct.pack(">I", size // frame_bytes)
+        padded_format_chunk = bytes(format_chunk) + b"\0" * (len(format_chunk) % 2)
+        body = form_type + padded_format_chunk + b"SSND" + struct.pack(">III", size + 8, 0, 0)
         return b"FORM" + struct.pack(">I", len(body) + size) + body
 
-    per_second = rate * frame if plain else 0.0
-    return _sections(
-        source, Samples(begin, start, None if unknown else max(length, 0), frame, per_second, header, "big")
-    )
+    length = None if is_unknown else max(length, 0)
+    bytes_per_s = sample_rate * frame_bytes if is_pcm else 0.0
+    return _sections(source, Samples(begin, start, length, frame_bytes, bytes_per_s, header, "big"))
 
 
 def au(source: Source, begin: int) -> Found:
-    """Sun's and NeXT's."""
-    offset, length, encoding, rate, channels = struct.unpack(">5I", source.read(begin + 4, 20).ljust(20, b"\0"))
-    width = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding, 0)
-    head = bytearray(_head(source, begin, begin + max(offset, 24)))
+    """Parse AU of Sun and NeXT."""
+    offset, length, encoding, sample_rate, channels = struct.unpack(">5I", source.read(begin + 4, 20).ljust(20, b"\0"))
+    sample_bytes = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding, 0)
+    head = bytearray(_read_header(source, begin, begin + max(offset, 24)))
 
     def header(size: int) -> bytes:
         head[8:12] = struct.pack(">I", size)
         return bytes(head)
 
-    known = None if length == 0xFFFF_FFFF else length
-    frame = max(1, width * channels)
-    return _sections(source, Samples(begin, begin + len(head), known, frame, rate * channels * width, header, "big", 0))
+    length = None if length == 0xFFFF_FFFF else length
+    frame_bytes = max(1, sample_bytes * channels)
+    bytes_per_s = sample_rate * channels * sample_bytes
+    return _sections(source, Samples(begin, begin + len(head), length, frame_bytes, bytes_per_s, header, "big", 0))
 
 
 def caf(source: Source, begin: int) -> Found:
-    """Apple's Core Audio."""
-    position, per_second, frame = begin + 8, 0.0, 1
+    """Parse Apple's Core Audio Format."""
+    position, bytes_per_s, frame_bytes = begin + 8, 0.0, 1
     while source.read(position, 4) != b"data":
         if source.read(position, 4) == b"desc":
-            rate = struct.unpack(">d", source.read(position + 12, 8).ljust(8, b"\0"))[0]
-            packet, frames = (source.number(position + at, 4, "big") for at in (28, 32))
-            per_second, frame = (rate * packet / frames, packet) if packet and frames else (0.0, 1)
+            sample_rate = struct.unpack(">d", source.read(position + 12, 8).ljust(8, b"\0"))[0]
+            packet_bytes, packet_frames = (source.number(position + at, 4, "big") for at in (28, 32))
+            if packet_bytes and packet_frames:
+                bytes_per_s, frame_bytes = sample_rate * packet_bytes / packet_frames, packet_bytes
+            else:  # a variable bit rate
+                bytes_per_s, frame_bytes = 0.0, 1
         position += 12 + source.number(position + 4, 8, "big")
         if position + 12 > source.size:
             return [], begin
-    start, length = position + 16, source.number(position + 4, 8, "big") - 4  # four bytes count the edits
-    head = bytearray(_head(source, begin, start))
+    start, length = position + 16, source.number(position + 4, 8, "big") - 4  # the first 4 bytes are an edit count
+    head = bytearray(_read_header(source, begin, start))
 
     def header(size: int) -> bytes:
         head[-12:-4] = struct.pack(">q", size + 4)
         return bytes(head)
 
-    known = length if length < 1 << 62 else None
-    return _sections(source, Samples(begin, start, known, frame, per_second, header, "big", 8))
+    length = length if length < 1 << 62 else None
+    return _sections(source, Samples(begin, start, length, frame_bytes, bytes_per_s, header, "big", 8))
 
 
 def voc(source: Source, begin: int) -> Found:
-    """Creative Voice: blocks up to one of kind 0, which some writers leave out; sox's lengths are off by a few
-    bytes."""
+    """Parse Creative Voice: blocks up to one of type 0, which some writers omit.
+
+    The block lengths that sox writes are a few bytes off, so the section always extends to the end of the file.
+    """
     position = begin + source.number(begin + 20, 2, "little")
     while source.read(position, 1) and 0 < source.number(position, 1, "little") < 10:
         position += 4 + source.number(position + 1, 3, "little")
@@ -194,7 +188,7 @@ def voc(source: Source, begin: int) -> Found:
 
 
 def nist(source: Source, begin: int) -> Found:
-    """NIST Sphere: a header of text that says how many samples follow it."""
+    """Parse NIST Sphere: a text header that says how many samples follow."""
     text = source.read(begin, 1_024).decode("ascii", "replace")
     counts = {name: int(value) for name, value in re.findall(r"^(\w+) -i (\d+)", text, re.M)}
     names = ("sample_count", "channel_count", "sample_n_bytes")
@@ -204,82 +198,83 @@ def nist(source: Source, begin: int) -> Found:
     return [Section(begin, source.size, fault="is cut short" if end > source.size else "")], source.size
 
 
-def _head(source: Source, begin: int, end: int) -> bytes:
-    """The bytes before the samples. Raises ValueError where they are more than a header has."""
-    if end - begin > MAX_HEAD:
+def _read_header(source: Source, begin: int, end: int) -> bytes:
+    """Read the bytes from ``begin`` to ``end``. Raises ValueError if they are too many for a header."""
+    if end - begin > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {end - begin} bytes")
     return source.read(begin, end - begin)
 
 
 def _sections(source: Source, samples: Samples) -> Found:
-    """The recording as it is where its header is right, else with a header that is."""
+    """Return the recording unchanged if its header is right, otherwise as sections with corrected headers."""
     if samples.start > source.size:
         return [], samples.begin
-    end = _end_of_samples(source, samples)
-    stop = min(end, source.size)
-    after = _end_of_chunks(source, stop, samples)
-    promised = (end - samples.start) / samples.per_second if samples.per_second else 0.0
-    fault = "is cut short" if end - source.size >= max(samples.frame, 2) else ""
-    if stop <= samples.start or stop - samples.start == samples.length:
-        return [Section(samples.begin, after, fault=fault, promised=promised)], after
-    size = MAX_PART // max(samples.frame, 1) * max(samples.frame, 1)
-    parts = [(start, min(start + size, stop)) for start in range(samples.start, stop, size)]
-    sections = [Section(first, last, samples.header(last - first)) for first, last in parts[:-1]]
-    first, last = parts[-1]
-    return [*sections, Section(first, last, samples.header(last - first), fault, promised)], after
+    declared_end = _end_of_samples(source, samples)
+    end = min(declared_end, source.size)
+    recording_end = _end_of_chunks(source, end, samples)
+    declared_s = (declared_end - samples.start) / samples.bytes_per_s if samples.bytes_per_s else 0.0
+    fault = "is cut short" if declared_end - source.size >= max(samples.frame_bytes, 2) else ""
+    if end <= samples.start or end - samples.start == samples.length:
+        return [Section(samples.begin, recording_end, fault=fault, declared_s=declared_s)], recording_end
+    frame_bytes = max(samples.frame_bytes, 1)
+    size = MAX_SECTION_BYTES // frame_bytes * frame_bytes
+    bounds = [(start, min(start + size, end)) for start in range(samples.start, end, size)]
+    sections = [Section(first, last, samples.header(last - first)) for first, last in bounds[:-1]]
+    first, last = bounds[-1]
+    return [*sections, Section(first, last, samples.header(last - first), fault, declared_s)], recording_end
 
 
 def _end_of_samples(source: Source, samples: Samples) -> int:
-    """The byte behind the last sample: as the header says, where that can be; beyond the file where it was cut."""
+    """Return the position after the last sample: the declared one if plausible, even if the file is cut before it."""
     if samples.length is None:
         return source.size
     end = samples.start + samples.length
-    if not samples.length and not source.is_padding(end) and _goes_on(source, end, samples):
+    if not samples.length and not source.is_padding(end) and _is_plausible_end(source, end, samples):
         return end
     if samples.length and end >= source.size:
         return end
     while samples.length and end < source.size:
-        if any(_goes_on(source, end + odd, samples) for odd in (samples.length % 2, 0)):
+        if any(_is_plausible_end(source, end + odd, samples) for odd in (samples.length % 2, 0)):
             return end
-        if samples.width != 4:
+        if samples.size_bytes != 4:
             break
-        end += 1 << 32  # what 32 bits could not hold
+        end += 1 << 32  # the size may have overflowed its 32 bits
     return source.size
 
 
-def _goes_on(source: Source, position: int, samples: Samples) -> bool:
-    """Whether a file goes on here as its kind does: with nothing, chunks, a tag, another recording."""
+def _is_plausible_end(source: Source, position: int, samples: Samples) -> bool:
+    """Return whether samples can end here: at the end of the file, or before a chunk, a tag or another recording."""
     while position <= source.size:
-        if source.size - position < 8 or begins_recording(source, position) or is_tag(source, position):
+        if source.size - position < 8 or is_recording_start(source, position) or is_tag(source, position):
             return True
         size = _chunk_size(source, position, samples)
         if size is None:
             return source.is_padding(position)
-        if source.read(position, 4) in CHUNKS:
+        if source.read(position, 4) in CHUNK_IDS:
             return True
         position += size
     return False
 
 
 def _end_of_chunks(source: Source, position: int, samples: Samples) -> int:
-    """Where the recording ends: behind its last chunk, which the file may end within."""
-    if samples.length is not None and samples.width == 4 and samples.length % 2:
-        odd = _chunk_size(source, position, samples) is None and not begins_recording(source, position)
-        position += odd
-    while not begins_recording(source, position) and (size := _chunk_size(source, position, samples)):
+    """Return the end of the recording: the end of its last chunk, or of the file."""
+    if samples.length is not None and samples.size_bytes == 4 and samples.length % 2:
+        has_pad_byte = _chunk_size(source, position, samples) is None and not is_recording_start(source, position)
+        position += has_pad_byte
+    while not is_recording_start(source, position) and (size := _chunk_size(source, position, samples)):
         position += size
     return min(position, source.size)
 
 
 def _chunk_size(source: Source, position: int, samples: Samples) -> int | None:
-    """Bytes of the chunk that begins here, None where none does."""
-    if not samples.width or position + 8 > source.size:
+    """Return the size of the chunk at ``position`` with its header, or None if there is no chunk."""
+    if not samples.size_bytes or position + 8 > source.size:
         return None
     name = source.read(position, 4)
-    if samples.width == 16:
+    if samples.size_bytes == 16:
         length = max(24, source.number(position + 16, 8, "little"))
-        return length + -length % 8 if source.read(position + 4, 12) == _W64_CHUNK else None
-    if name not in CHUNKS and not name.isalnum():
+        return length + -length % 8 if source.read(position + 4, 12) == _W64_GUID_TAIL else None
+    if name not in CHUNK_IDS and not name.isalnum():
         return None
-    length = source.number(position + 4, samples.width, samples.order)
-    return 4 + samples.width + length + (length % 2 if samples.width == 4 else 0)
+    length = source.number(position + 4, samples.size_bytes, samples.order)
+    return 4 + samples.size_bytes + length + (length % 2 if samples.size_bytes == 4 else 0)

@@ -1,39 +1,38 @@
-"""Which container a sound file is, and what recordings lie in it one after another (sections.py says why that is
-asked)."""
+"""Recognition of a file's containers, and the search for the recordings in it (sections.py says why)."""
 
 import struct
 
 from danger_safe.audio import chained, chunked, indexed, mpeg
-from danger_safe.audio.sections import Section, Source, after_padding, skip_id3
+from danger_safe.audio.sections import Section, Source, skip_id3, skip_padding
 
-_ASF, _FLV = b"\x30\x26\xb2\x75", b"FLV\x01"  # how WMA and WMV, and Flash videos, begin
-ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_MAGIC, _FLV_MAGIC = b"\x30\x26\xb2\x75", b"FLV\x01"
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the object with the file's size
 
 
 def find_sections(source: Source) -> list[Section]:
-    """The recordings of a file, one after another. Empty where the container is none that is known here."""
+    """Return the recordings of a file in order. Empty if the container is not known."""
     sections: list[Section] = []
     position = 0
     while position < source.size:
-        if source.read(position + 4, 4) != b"ftyp":  # an MP4 begins with zero bytes of its own
-            position = skip_id3(source, after_padding(source, position))
-        finder = _finder(source.read(position, 12))
-        if finder is None:
+        if source.read(position + 4, 4) != b"ftyp":  # an MP4 may begin with zero bytes that belong to it
+            position = skip_id3(source, skip_padding(source, position))
+        parse = _parser(source.read(position, 12))
+        if parse is None:
             break
         try:
-            found, after = finder(source, position)
+            found, end = parse(source, position)
         except (struct.error, IndexError, ValueError, OverflowError, ZeroDivisionError):
-            break  # no such file, though it begins as one: the decoder says what it thinks of it
-        if not found or after <= position:
+            break  # only the magic number is right: the decoder will report what is wrong
+        if not found or end <= position:
             break
         sections += found
-        position = after
+        position = end
     return sections
 
 
-def _finder(head: bytes):
-    """The function that knows a container by its first bytes: (source, position) -> (sections, where they end)."""
-    known = {
+def _parser(head: bytes):
+    """Return the parser for a container with these first bytes, or None: (source, position) -> (sections, end)."""
+    by_magic = {
         b"fLaC": chained.flac,
         b"OggS": chained.ogg,
         b".snd": chunked.au,
@@ -43,7 +42,7 @@ def _finder(head: bytes):
         b"NIST": chunked.nist,
         b"TTA1": indexed.tta,
     }
-    if head[:4] in chunked.RIFFS and head[8:12] == b"WAVE":
+    if head[:4] in chunked.RIFF_IDS and head[8:12] == b"WAVE":
         return chunked.wav
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return indexed.avi
@@ -51,39 +50,39 @@ def _finder(head: bytes):
         return chunked.w64
     if head[4:8] == b"ftyp":
         return _mp4
-    if head[:4] in (_ASF, _FLV):
-        return _asf if head[:4] == _ASF else _flv
-    if head[:4] in known:
-        return known[head[:4]]
+    if head[:4] in (_ASF_MAGIC, _FLV_MAGIC):
+        return _asf if head[:4] == _ASF_MAGIC else _flv
+    if head[:4] in by_magic:
+        return by_magic[head[:4]]
     return mpeg.mpeg if len(head) > 4 and mpeg.frame_size(head[:4]) else None
 
 
 def _mp4(source: Source, begin: int) -> tuple[list[Section], int]:
-    """MP4, M4A, MOV, 3GP: boxes, of which one named ftyp begins a recording."""
+    """Parse MP4, M4A, MOV or 3GP: a sequence of boxes, in which each ``ftyp`` begins a recording."""
     position = begin
     while position + 8 <= source.size:
         name, length = source.read(position + 4, 4), source.number(position, 4, "big")
         if name == b"ftyp" and position > begin:
             return [Section(begin, position)], position
         length = source.number(position + 8, 8, "big") if length == 1 else length
-        if length < 8:  # to the file's end, or no box
+        if length < 8:  # 0: up to the end of the file; otherwise not a box
             break
         position += length
     return [Section(begin, source.size)], source.size
 
 
 def _asf(source: Source, begin: int) -> tuple[list[Section], int]:
-    """WMA, WMV: the header says how long the file is, where its writer knew."""
-    properties = source.find(ASF_PROPERTIES, begin, begin + (1 << 16))
+    """Parse WMA or WMV, whose header has the file size if the writer knew it."""
+    properties = source.find(ASF_FILE_PROPERTIES, begin, begin + (1 << 16))
     end = begin + source.number(properties + 40, 8, "little") if properties >= 0 else 0
-    end = end if end > begin and source.read(end, 4) == _ASF else source.size
+    end = end if end > begin and source.read(end, 4) == _ASF_MAGIC else source.size
     return [Section(begin, end)], end
 
 
 def _flv(source: Source, begin: int) -> tuple[list[Section], int]:
-    """Flash videos: tags, each with its length."""
+    """Parse a Flash video: a sequence of tags, each with its length."""
     position = begin + source.number(begin + 5, 4, "big") + 4
-    while position + 11 <= source.size and source.read(position, 4) != _FLV:
+    while position + 11 <= source.size and source.read(position, 4) != _FLV_MAGIC:
         position += 11 + source.number(position + 1, 3, "big") + 4
-    end = position if source.read(position, 4) == _FLV else source.size
+    end = position if source.read(position, 4) == _FLV_MAGIC else source.size
     return [Section(begin, end)], end

@@ -1,8 +1,8 @@
-"""What only ffmpeg makes a sound of: videos, phones' recordings, cameras' addresses.
+"""Decoding with ffmpeg, for everything that libsndfile cannot read: videos, recordings of phones, streams of cameras.
 
-ffmpeg ends with 0 when it has left out what it could not decode. So its complaints are read, the sound that came is
-held against the length that the file states, and gaps are filled: times stay what they are in the picture. A file may
-be from anybody: no playlist is followed, and no other file opened.
+ffmpeg exits with status 0 even if it has skipped what it could not decode. So its messages are read, the decoded
+duration is compared with the declared one, and gaps are filled with silence, so that times agree with the picture.
+Files may come from anybody: ffmpeg may not follow playlists, or open any other file.
 """
 
 import queue
@@ -12,282 +12,282 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from danger_safe.audio.containers import ASF_PROPERTIES
-from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, check_samples, truncation_message
+from danger_safe.audio.containers import ASF_FILE_PROPERTIES
+from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, check_samples, stack_tracks, truncation_message
 
-GIVE_UP_SECONDS = 60  # without a sample, from a file or an address
+TIMEOUT_S = 60  # seconds without a sample after which a file or a stream is given up
+MAX_MISSING_S = 0.3  # seconds by which a file may be shorter than it declares
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp", "tcp", "mms", "mmsh")
-MAX_MISSING = 0.3  # seconds by which a file may be shorter than it states
-# Kinds of file that hold their sound themselves and begin as such. hls, dash, concat and the like name other files.
+# Demuxers whose files hold their own sound. Others (hls, dash, concat …) refer to other files.
 FORMATS = (
     "aac,ac3,eac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,flac,flv,loas,matroska,webm,mov,mp4,m4a,"
     "3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,ogg,rm,sox,tak,tta,voc,w64,wav,wtv,wv,xwma"
 )
-_STATED = {"asf", "ape", "avi", "caf", "flv", "matroska", "mov", "tak", "tta", "wav", "wtv", "wv"}  # how long they are
-_SOUND = re.compile(rb"^  Stream #0:\d+.*?: Audio: (\w+)", re.M)
-_PICTURE = re.compile(rb"^  Stream #0:\d+.*?: (?:Video|Subtitle): (\w+)", re.M)
-_FILM = re.compile(rb"^  Stream #0:\d+.*?: Video: (?!.*\(attached pic\))", re.M)
+# Demuxers whose files declare their duration; for others, ffmpeg prints an estimate.
+_WITH_DURATION = {"asf", "ape", "avi", "caf", "flv", "matroska", "mov", "tak", "tta", "wav", "wtv", "wv"}
+_AUDIO_STREAM = re.compile(rb"^  Stream #0:\d+.*?: Audio: (\w+)", re.M)
+_PICTURE_STREAM = re.compile(rb"^  Stream #0:\d+.*?: (?:Video|Subtitle): (\w+)", re.M)
+_VIDEO_STREAM = re.compile(rb"^  Stream #0:\d+.*?: Video: (?!.*\(attached pic\))", re.M)  # not a cover picture
 _DROPPED = re.compile(rb"discarding (\d+) audio samples")
 _DURATION = re.compile(rb"^  Duration: (\d+):(\d+):([\d.]+)", re.M)
 _INPUT = re.compile(rb"^Input #0, (\w+)", re.M)
 _TIME = re.compile(rb" time=(\d+):(\d+):([\d.]+)")
-_COMPLAINT = re.compile(rb"^(?:\[(?P<by>[^\]@]+) @ [^\]]*\] )*\[(?P<level>error|fatal|panic|warning)\] (?P<words>.*)")
-_FORGOTTEN = re.compile(rb"corrupt|mismatch|discontinu", re.I)  # of warnings: those that say that something is missing
-_BLOCK = 1 << 18  # bytes
-_POLL_SECONDS = 0.2  # after which who waits looks whether it is to stop
+_LOG_LINE = re.compile(rb"^(?:\[(?P<by>[^\]@]+) @ [^\]]*\] )*\[(?P<level>error|fatal|panic|warning)\] (?P<text>.*)")
+_DATA_LOSS = re.compile(rb"corrupt|mismatch|discontinu", re.I)  # in warnings that mean that something is missing
+_READ_BYTES = 1 << 18
+_POLL_S = 0.2  # seconds between two looks at whether a waiting thread should stop
 
 
 def is_stream_url(text: str) -> bool:
-    """Whether ffmpeg can open it from elsewhere: ``rtsp://…``, ``http://…``."""
+    """Return whether a text is a URL that ffmpeg can open: ``rtsp://…``, ``http://…``."""
     return text.partition("://")[0].lower() in SCHEMES and "://" in text
 
 
 def is_available() -> bool:
-    """Whether ffmpeg is installed."""
+    """Return whether ffmpeg is installed."""
     return shutil.which("ffmpeg") is not None
 
 
 class StreamInfo:
-    """What ffmpeg says of an input before it decodes it."""
+    """What ffmpeg reports about a file before it decodes it.
+
+    Attributes:
+        audio_codecs: the codec of each audio track.
+        picture_codecs: the codecs of the video and subtitle tracks.
+        has_video: whether there is a video track, not counting a cover picture.
+        duration_s: duration in seconds, which ffmpeg may have estimated; 0 if unknown.
+        declared_s: duration in seconds that the file itself declares; 0 if it does not.
+    """
 
     def __init__(self, path: Path):
-        """Raises AudioError where it can make no sound of the file."""
+        """Probe a file. Raises AudioError if ffmpeg cannot decode it."""
         command = [*input_command(f"file:{path}"), "-v", "info"]
         try:
-            done = subprocess.run([*command, "-i", f"file:{path}"], capture_output=True, timeout=GIVE_UP_SECONDS)
+            done = subprocess.run([*command, "-i", f"file:{path}"], capture_output=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            raise AudioError(f"cannot be decoded: ffmpeg found nothing in {GIVE_UP_SECONDS} seconds") from error
-        said = done.stderr.replace(b"\r", b"")
-        self.codecs = [name.decode() for name in _SOUND.findall(said)]
-        self.pictures = {name.decode() for name in _PICTURE.findall(said)}
-        self.is_film = _FILM.search(said) is not None  # and no cover picture
-        kind, duration = _INPUT.search(said), _DURATION.search(said)
-        self.seconds = _seconds(duration) if duration else 0.0
-        stated = kind is not None and kind[1].decode() in _STATED and b"Estimating duration" not in said
-        self.promised = self.seconds if stated else 0.0
-        if b"misdetection possible" in said:  # a page of HTML becomes noise
+            raise AudioError(f"cannot be decoded: ffmpeg found nothing in {TIMEOUT_S} seconds") from error
+        log = done.stderr.replace(b"\r", b"")
+        self.audio_codecs = [name.decode() for name in _AUDIO_STREAM.findall(log)]
+        self.picture_codecs = {name.decode() for name in _PICTURE_STREAM.findall(log)}
+        self.has_video = _VIDEO_STREAM.search(log) is not None
+        demuxer, duration = _INPUT.search(log), _DURATION.search(log)
+        self.duration_s = _seconds(duration) if duration else 0.0
+        is_declared = demuxer and demuxer[1].decode() in _WITH_DURATION and b"Estimating duration" not in log
+        self.declared_s = self.duration_s if is_declared else 0.0
+        if b"misdetection possible" in log:  # a page of HTML would be decoded as noise
             raise AudioError("cannot be decoded, by ffmpeg neither: what kind of file it is can only be guessed")
-        if not self.codecs:
-            words = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            known = "holds no sound" if kind else words[-1].rsplit(": ", 1)[-1]
-            raise AudioError(f"cannot be decoded, by ffmpeg neither: {known}")
+        if not self.audio_codecs:
+            lines = log.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            reason = "holds no sound" if demuxer else lines[-1].rsplit(": ", 1)[-1]
+            raise AudioError(f"cannot be decoded, by ffmpeg neither: {reason}")
 
 
-def decode_file(path: Path, refused: AudioError) -> Iterator[np.ndarray]:
-    """(samples, channels) pieces at 32 kHz of a file that libsndfile ``refused``: all its tracks, side by side.
+def decode_file(path: Path, libsndfile_error: AudioError) -> Iterator[np.ndarray]:
+    """Decode all audio tracks of a file, their channels side by side.
 
-    Raises AudioError, after what could be heard, where something is missing.
+    Args:
+        path: the file.
+        libsndfile_error: why libsndfile cannot decode it; raised, with advice, if ffmpeg is not installed.
+
+    Yields:
+        Chunks of float32 at 32 kHz, (samples, channels).
+
+    Raises:
+        AudioError: something is missing; after everything that could be decoded.
     """
     if not is_available():
-        raise AudioError(f"{refused}; with ffmpeg installed, videos and more formats can be read")
-    facts = StreamInfo(path)
-    tracks = [_Track(f"file:{path}", number, facts) for number in range(len(facts.codecs))]
-    heard = 0
-    for piece in _side_by_side([track.pieces() for track in tracks]):
-        heard += len(piece)
-        yield piece
-    reached = max([heard / SAMPLE_RATE, *(track.reached for track in tracks)])
+        raise AudioError(f"{libsndfile_error}; with ffmpeg installed, videos and more formats can be read")
+    info = StreamInfo(path)
+    tracks = [_Track(f"file:{path}", number, info) for number in range(len(info.audio_codecs))]
+    num_samples = 0
+    for chunk in stack_tracks([track.chunks() for track in tracks]):
+        num_samples += len(chunk)
+        yield chunk
+    position_s = max([num_samples / SAMPLE_RATE, *(track.position_s for track in tracks)])
     complaint = next((track.complaint for track in tracks if track.complaint), "")
-    if not complaint and _is_cut_asf(path):
+    if not complaint and _is_truncated_asf(path):
         complaint = "the file is shorter than it states"
-    if complaint and not heard:
+    if complaint and not num_samples:
         raise AudioError(f"cannot be decoded, by ffmpeg neither: {complaint}")
-    if complaint or (facts.promised and reached < facts.promised - MAX_MISSING):
-        short = reached < facts.promised - MAX_MISSING
-        raise AudioError(
-            truncation_message(heard, facts.promised if short else 0.0, complaint and f"ffmpeg says: {complaint}")
-        )
-    if not heard:
+    is_short = info.declared_s > 0 and position_s < info.declared_s - MAX_MISSING_S
+    if complaint or is_short:
+        reason = complaint and f"ffmpeg says: {complaint}"
+        raise AudioError(truncation_message(num_samples, info.declared_s if is_short else 0.0, reason))
+    if not num_samples:
         raise AudioError("has no samples")
 
 
-def _is_cut_asf(path: Path) -> bool:
-    """Whether a WMA or WMV is shorter than its header says, which ffmpeg does not mention."""
+def _is_truncated_asf(path: Path) -> bool:
+    """Return whether a WMA or WMV file is shorter than its header says, which ffmpeg does not report."""
     with open(path, "rb") as file:
         head = file.read(1 << 16)
         size = file.seek(0, 2)
-    at = head.find(ASF_PROPERTIES)
-    is_stream = at >= 0 and head[at + 88 : at + 89] and head[at + 88] & 1  # written while nobody knew
-    return at >= 0 and not is_stream and int.from_bytes(head[at + 40 : at + 48], "little") > size
+    start = head.find(ASF_FILE_PROPERTIES)
+    # Bit 0 of the flags: a broadcast, whose size was not known when the header was written.
+    is_broadcast = start >= 0 and head[start + 88 : start + 89] and head[start + 88] & 1
+    return start >= 0 and not is_broadcast and int.from_bytes(head[start + 40 : start + 48], "little") > size
 
 
-def decode_url(address: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
-    """(samples, channels) pieces at 32 kHz of what a camera or a server sends, to its end, or until it is
-    ``stopped``."""
+def decode_url(url: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:
+    """Decode the stream of a camera or a server until it ends, or until ``stopped`` is set.
+
+    Yields float32 at 32 kHz, (samples, channels). Raises AudioError if the stream cannot be opened or breaks off.
+    """
     if not is_available():
         raise AudioError("is an address: with ffmpeg installed, it can be listened to")
-    track, heard = _Track(address, 0, None), 0
+    track, num_samples = _Track(url, 0, None), 0
     if stopped is not None:
         track.stopped = stopped
-    for piece in track.pieces():
-        heard += len(piece)
-        yield piece
-    if track.complaint or not heard:
-        words = f"ffmpeg says: {track.complaint}" if track.complaint else "it sends no sound"
-        raise AudioError(truncation_message(heard, reason=words) if heard else f"cannot be heard: {words}")
+    for chunk in track.chunks():
+        num_samples += len(chunk)
+        yield chunk
+    if track.complaint or not num_samples:
+        reason = f"ffmpeg says: {track.complaint}" if track.complaint else "it sends no sound"
+        raise AudioError(
+            truncation_message(num_samples, reason=reason) if num_samples else f"cannot be listened to: {reason}"
+        )
 
 
 class _Track:
-    """One track of sound, decoded by a process of its own."""
+    """Decodes one audio track in an ffmpeg process of its own.
 
-    def __init__(self, source: str, number: int, facts: StreamInfo | None):
+    Attributes:
+        complaint: the first message of ffmpeg that means that something is missing; "" if there is none.
+        position_s: the furthest position in the input that ffmpeg has reported, in seconds.
+        stopped: ends the decoding when it is set.
+    """
+
+    def __init__(self, source: str, number: int, info: StreamInfo | None):
+        """
+        Args:
+            source: a URL, or a path as ``file:PATH``.
+            number: the index of the track.
+            info: what ffmpeg reported about a file; None for a stream.
+        """
         self._command = [
             *input_command(source), "-v", "level+verbose", "-stats", "-i", source,
             "-map", f"0:a:{number}", "-af", f"aresample={SAMPLE_RATE}:async=1:min_hard_comp=0.05:first_pts=0",
             "-c:a", "pcm_f32be", "-f", "au", "-",
         ]  # fmt: skip
-        if facts and facts.is_film and number == 0:  # the picture may last longer than the sound: copied to nowhere
+        if info and info.has_video and number == 0:  # also demux the video, so that position_s covers its duration
             self._command += ["-map", "0:V:0?", "-c:v", "copy", "-f", "null", "-"]
-        self._facts = facts
-        self.complaint = ""  # the first
-        self.reached = 0.0  # seconds of the input that were looked at
-        self._dropped = 0  # samples, where times overlap
-        self._blocks: queue.Queue[bytes] = queue.Queue(maxsize=4)
+        self._info = info
+        self.complaint = ""
+        self.position_s = 0.0
         self.stopped = threading.Event()
+        self._num_dropped = 0  # samples that ffmpeg dropped because they overlap earlier ones
+        self._output: queue.Queue[bytes] = queue.Queue(maxsize=4)
 
-    def pieces(self) -> Iterator[np.ndarray]:
-        """(samples, channels) as they come; ``complaint`` says, at the end, what ffmpeg did not like."""
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield (samples, channels) as they are decoded; ``complaint`` is final at the end."""
         process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         assert process.stdout is not None and process.stderr is not None  # both are pipes
-        work = ((self._read, process.stdout), (self._listen, process.stderr))
+        work = ((self._read_output, process.stdout), (self._read_log, process.stderr))
         threads = [threading.Thread(target=read, args=(stream,), daemon=True) for read, stream in work]
         for thread in threads:
             thread.start()
         rest, channels = b"", 0
         try:
-            while data := self._next(process):
+            while data := self._next_output(process):
                 data = rest + data
-                if not channels:
+                if not channels:  # still before the end of the AU header
                     if len(data) < 24 or len(data) < int.from_bytes(data[4:8], "big"):
                         rest = data
                         continue
                     channels = int.from_bytes(data[20:24], "big")
-                    if self._facts is None:
-                        self.complaint = ""  # a camera refused one of the ways to it, and was reached by another
+                    if self._info is None:
+                        self.complaint = ""  # a camera refused one transport, but another one has worked
                     data = data[int.from_bytes(data[4:8], "big") :]
                 size = len(data) // (4 * channels) * 4 * channels
                 rest = data[size:]
                 if size:
                     yield check_samples(np.frombuffer(data[:size], ">f4").astype(np.float32).reshape(-1, channels))
-            threads[1].join(GIVE_UP_SECONDS)
+            threads[1].join(TIMEOUT_S)
             if process.wait() and not self.complaint:
                 self.complaint = f"status {process.returncode}"
-            if self._dropped > MAX_MISSING * SAMPLE_RATE and not self.complaint:
-                self.complaint = f"{self._dropped / SAMPLE_RATE:.1f} s of sound are at the times of other sound"
+            if self._num_dropped > MAX_MISSING_S * SAMPLE_RATE and not self.complaint:
+                self.complaint = f"{self._num_dropped / SAMPLE_RATE:.1f} s of sound are at the times of other sound"
         finally:
             self.stopped.set()
-            process.kill()  # where nobody wants the rest
+            process.kill()  # in case the caller does not want the rest
             process.wait()
             for thread in threads:
                 thread.join()
             process.stdout.close()
             process.stderr.close()
 
-    def _next(self, process: subprocess.Popen) -> bytes:
-        """What was decoded since; nothing at the end, or where nothing comes."""
-        until = time.monotonic() + GIVE_UP_SECONDS
+    def _next_output(self, process: subprocess.Popen) -> bytes:
+        """Wait for the next output of ffmpeg. Returns b"" at the end, after TIMEOUT_S, or when ``stopped`` is set."""
+        deadline = time.monotonic() + TIMEOUT_S
         while not self.stopped.is_set():
             try:
-                return self._blocks.get(timeout=_POLL_SECONDS)
+                return self._output.get(timeout=_POLL_S)
             except queue.Empty:
-                if time.monotonic() > until:
-                    self.complaint = f"nothing, for {GIVE_UP_SECONDS} seconds: given up"
+                if time.monotonic() > deadline:
+                    self.complaint = f"nothing, for {TIMEOUT_S} seconds: given up"
                     break
-        process.kill()  # else it might be waited for without end
+        process.kill()  # otherwise waiting for its end could block forever
         return b""
 
-    def _read(self, stdout: IO[bytes]) -> None:
-        """In a thread: what ffmpeg has decoded."""
+    def _read_output(self, stdout: IO[bytes]) -> None:
+        """Put what ffmpeg decodes into the queue, and b"" at the end. Runs in a thread."""
         data = b"more"
         while data and not self.stopped.is_set():
-            data = stdout.read(_BLOCK)
+            data = stdout.read(_READ_BYTES)
             while not self.stopped.is_set():
                 try:
-                    self._blocks.put(data, timeout=_POLL_SECONDS)
+                    self._output.put(data, timeout=_POLL_S)
                     break
                 except queue.Full:
                     continue
 
-    def _listen(self, stderr: IO[bytes]) -> None:
-        """In a thread: what ffmpeg says while it decodes."""
+    def _read_log(self, stderr: IO[bytes]) -> None:
+        """Follow ffmpeg's log: positions, dropped samples, complaints. Runs in a thread."""
         rest = b""
         while data := stderr.read(1 << 16):
             *lines, rest = re.split(rb"[\r\n]", rest + data)
             rest = rest[-4_096:]
             for line in lines:
-                if (reached := _TIME.search(line)) is not None:
-                    self.reached = max(self.reached, _seconds(reached))
+                if (position := _TIME.search(line)) is not None:
+                    self.position_s = max(self.position_s, _seconds(position))
                 elif (dropped := _DROPPED.search(line)) is not None:
-                    self._dropped += int(dropped[1])
+                    self._num_dropped += int(dropped[1])
                 elif not self.complaint:
-                    self.complaint = self._complaint(line)
+                    self.complaint = self._parse_complaint(line)
 
-    def _complaint(self, line: bytes) -> str:
-        """What a line says that is missing, "" where it is a remark, about the picture, or how such files are."""
-        said = _COMPLAINT.match(line)
-        if said is None or (said["level"] == b"warning" and not _FORGOTTEN.search(said["words"])):
+    def _parse_complaint(self, line: bytes) -> str:
+        """Return the message of a log line if it means that sound is missing, otherwise ""."""
+        match = _LOG_LINE.match(line)
+        if match is None or (match["level"] == b"warning" and not _DATA_LOSS.search(match["text"])):
             return ""
-        by, words = (said["by"] or b"").decode(errors="replace"), said["words"].decode(errors="replace").strip()
-        if by.startswith(("null", "vist", "vost")) or (
-            self._facts and any(codec in by for codec in self._facts.pictures)
-        ):
-            return ""  # of the picture
-        silences = self._facts is not None and any(codec.startswith("amr") for codec in self._facts.codecs)
-        if silences and ("amr" in by or words.startswith("Error while decoding") or "decoding error" in words.lower()):
-            return ""  # phones send nothing while nobody speaks
-        return re.sub(r"^file:.*?: (?=[^:]*$)", "", words)
+        by = (match["by"] or b"").decode(errors="replace")
+        text = match["text"].decode(errors="replace").strip()
+        picture_codecs = self._info.picture_codecs if self._info else ()
+        if by.startswith(("null", "vist", "vost")) or any(codec in by for codec in picture_codecs):
+            return ""  # it is about the picture
+        is_amr = self._info is not None and any(codec.startswith("amr") for codec in self._info.audio_codecs)
+        if is_amr and ("amr" in by or text.startswith("Error while decoding") or "decoding error" in text.lower()):
+            return ""  # phones send empty frames during silence
+        return re.sub(r"^file:.*?: (?=[^:]*$)", "", text)
 
 
 def input_command(source: str) -> list[str]:
-    """How ffmpeg is called for a file or an address, up to the options of its input: which protocols and kinds of file
-    it may open."""
+    """Return the ffmpeg command up to its input options, which limit the protocols and formats that it may open."""
     protocols, formats = "file", FORMATS
     if is_stream_url(source):
-        protocols, formats = (
-            ",".join((*SCHEMES, "tls", "httpproxy", "crypto")),
-            f"{FORMATS},rtsp,rtp,hls,live_flv,mpjpeg,sdp",
-        )
+        protocols = ",".join((*SCHEMES, "tls", "httpproxy", "crypto"))
+        formats = f"{FORMATS},rtsp,rtp,hls,live_flv,mpjpeg,sdp"
     program = shutil.which("ffmpeg") or "ffmpeg"
     command = [program, "-nostdin", "-hide_banner", "-protocol_whitelist", protocols, "-format_whitelist", formats]
-    # Over UDP, sound is lost where the network is busy; but some cameras speak nothing else.
+    # UDP loses sound on a busy network, but some cameras support nothing else.
     return [*command, "-rtsp_flags", "prefer_tcp"] if source.lower().startswith("rtsp") else command
 
 
-def _seconds(clock: re.Match[bytes]) -> float:
-    hours, minutes, seconds = map(float, clock.groups())
+def _seconds(match: re.Match[bytes]) -> float:
+    hours, minutes, seconds = map(float, match.groups())
     return hours * 3600 + minutes * 60 + seconds
-
-
-def _side_by_side(tracks: list[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The channels of all tracks in one array, (samples, channels); where one ends before the others, it is silent."""
-    if len(tracks) == 1:
-        yield from tracks[0]
-        return
-    widths: dict[int, int] = {}
-    for parts in zip_longest(*(_in_blocks(track, 5 * SAMPLE_RATE) for track in tracks)):
-        longest = max(len(part) for part in parts if part is not None)
-        widths |= {number: part.shape[1] for number, part in enumerate(parts) if part is not None}
-        padded = [np.zeros((longest, widths.get(number, 1)), np.float32) for number in range(len(parts))]
-        for whole, part in zip(padded, parts, strict=True):
-            if part is not None:
-                whole[: len(part)] = part
-        yield np.hstack(padded)
-
-
-def _in_blocks(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same sound in blocks of ``size`` samples, the last one shorter."""
-    held: list[np.ndarray] = []
-    for piece in pieces:
-        held.append(piece)
-        while sum(map(len, held)) >= size:
-            joined = np.concatenate(held)
-            yield joined[:size]
-            held = [joined[size:]]
-    if held and len(joined := np.concatenate(held)):
-        yield joined

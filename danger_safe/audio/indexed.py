@@ -1,7 +1,6 @@
-"""AVI and TTA: files that say of each of their parts how long it is, and of TTA's also a checksum.
+"""AVI and TTA: containers that have the size of each chunk or frame and, in TTA, its checksum.
 
-ffmpeg looks for the next part that it can make something of where some are missing, and hears the first of joined TTA
-files; it says neither.
+ffmpeg silently skips chunks that are missing, and decodes only the first of several joined TTA files.
 """
 
 import zlib
@@ -9,14 +8,14 @@ import zlib
 from danger_safe.audio.chunked import UNKNOWN_LENGTHS
 from danger_safe.audio.sections import Section, Source
 
-_LISTS = (b"RIFF", b"LIST")  # chunks that hold chunks, behind a name of their own
+_LIST_IDS = (b"RIFF", b"LIST")  # chunks that consist of a name and further chunks
 
 
 def avi(source: Source, begin: int) -> tuple[list[Section], int]:
-    """AVI: chunks within lists, of which each must follow the one before it."""
+    """Parse an AVI: chunks inside lists, each of which must begin where the previous one ends."""
     fault, position, end = "", begin, begin
     while not fault and position + 8 <= source.size:
-        if position >= end:  # of a RIFF: long films have several, and anything may follow
+        if position >= end:  # the end of a RIFF chunk; long films have several, and anything may follow the last
             if source.read(position, 4) != b"RIFF":
                 break
             length = source.number(position + 4, 4, "little")
@@ -31,20 +30,20 @@ def avi(source: Source, begin: int) -> tuple[list[Section], int]:
 
 
 def _next_chunk(source: Source, position: int) -> tuple[int, bool]:
-    """Where the chunk after this one begins, the first in it where it is a list; and whether this is one."""
+    """Return (position of the next chunk, or of the first one in a list; whether there is a chunk at ``position``)."""
     name, length = source.read(position, 4), source.number(position + 4, 4, "little")
-    if name in _LISTS:
+    if name in _LIST_IDS:
         return position + 12, True
     after = position + 8 + length
-    if length % 2 and not source.read(after, 1).isalnum():  # some writers leave out the byte that makes it even
+    if length % 2 and not source.read(after, 1).isalnum():  # some writers omit the padding byte
         after += 1
     return after, name.isascii() and name.decode("ascii", "replace").isprintable()
 
 
 def tta(source: Source, begin: int) -> tuple[list[Section], int]:
-    """True Audio: a header, a table of the frames' sizes, and frames, each with a checksum behind it."""
-    rate, samples = source.number(begin + 10, 4, "little"), source.number(begin + 14, 4, "little")
-    count = -(-samples // (256 * rate // 245))
+    """Parse True Audio: a header, a table of the frame sizes, and frames, each of which ends with a checksum."""
+    sample_rate, samples = source.number(begin + 10, 4, "little"), source.number(begin + 14, 4, "little")
+    count = -(-samples // (256 * sample_rate // 245))
     table = source.read(begin + 22, 4 * count)
     fault = "" if len(table) == 4 * count else "is cut short"
     position = begin + 22 + 4 * count + 4
@@ -60,4 +59,4 @@ def tta(source: Source, begin: int) -> tuple[list[Section], int]:
         position += size
     if source.read(position, 8) == b"APETAGEX":
         position = min(position + 32 + source.number(position + 12, 4, "little"), source.size)
-    return [Section(begin, position, fault=fault, promised=samples / rate)], position
+    return [Section(begin, position, fault=fault, declared_s=samples / sample_rate)], position

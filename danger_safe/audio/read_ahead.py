@@ -1,8 +1,7 @@
-"""A live source that is read while nobody listens yet: by a thread, from the first moment on.
+"""Reading a live source in a thread, so that nothing is lost while the networks are still loading.
 
-Loading a network takes seconds, in which sound goes on. What has come is held until it is asked for, MAX_BYTES of it at
-most. When as much waits, reading waits too, and with it whoever sends: a pipe and a connection hold sound back. A
-microphone does not. What it hears then is lost, which ``lost_s`` counts.
+Up to MAX_BYTES of sound are buffered. When the buffer is full, a source that can wait is no longer read, and a pipe or
+a connection then makes its sender wait. A microphone cannot wait: its sound is lost, and counted in ``lost_s``.
 """
 
 import threading
@@ -16,91 +15,100 @@ import numpy as np
 from danger_safe.audio.pcm import SAMPLE_RATE
 from danger_safe.core.cli import warn
 
-MAX_BYTES = 32 << 20  # of decoded sound that may wait: four minutes of one channel
-POLL_S = 0.5  # on Windows, Ctrl+C is noticed only between two waits
-TIMES_S = 600.0  # of a recording for whose newest part it is known when it came
-CLOSE_S = 0.5  # that a source is given to end
+MAX_BYTES = 32 << 20  # of buffered samples; four minutes of mono
+POLL_S = 0.5  # seconds per wait; Windows handles Ctrl+C only between waits
+ARRIVAL_HISTORY_S = 600.0  # seconds of the most recent sound whose times of arrival are kept
+CLOSE_TIMEOUT_S = 0.5  # seconds that a source is given to end
 
 
 class ReadAhead:
-    """Iterates over ``pieces``, (samples,) or (samples, channels) at 32 kHz, which a thread reads meanwhile."""
+    """Iterator over the chunks of a source, (samples,) or (samples, channels) at 32 kHz, which a thread reads ahead.
 
-    def __init__(self, pieces: Iterator[np.ndarray], stopped: threading.Event | None = None, can_wait: bool = True):
-        """``stopped`` is what ends ``pieces`` while they wait; ``can_wait`` whether their source loses nothing by
-        waiting."""
-        self.lost_s = 0.0  # seconds of sound that nobody will hear
-        self._pieces, self._stopped, self._may_wait = pieces, stopped or threading.Event(), can_wait
-        self._held: deque[np.ndarray] = deque()
-        self._bytes = 0
-        self._read_s = 0.0  # seconds of sound that have come
-        self._times: list[tuple[float, float]] = []  # for each piece, where it ends and when it came
-        self._ended: BaseException | None = None  # how ``pieces`` ended: StopIteration, or what is wrong with them
+    Attributes:
+        lost_s: seconds of sound that were dropped because the buffer was full.
+    """
+
+    def __init__(self, chunks: Iterator[np.ndarray], stopped: threading.Event | None = None, can_wait: bool = True):
+        """
+        Args:
+            chunks: the source.
+            stopped: an event that ends ``chunks`` even while they wait for sound.
+            can_wait: whether the source loses nothing if it is not read for a while.
+        """
+        self.lost_s = 0.0
+        self._chunks, self._stopped, self._can_wait = chunks, stopped or threading.Event(), can_wait
+        self._buffer: deque[np.ndarray] = deque()
+        self._num_bytes = 0
+        self._read_s = 0.0  # seconds of sound that have been read
+        self._arrivals: list[tuple[float, float]] = []  # (end of a chunk in the recording, its time.monotonic())
+        self._end: BaseException | None = None  # how ``chunks`` ended: StopIteration, or the exception they raised
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         self._thread.start()
 
-    def arrival_time(self, moment: float) -> float:
-        """When, by time.monotonic, the sound at ``moment`` seconds of the recording came."""
+    def arrival_time(self, position_s: float) -> float:
+        """Return when the sound at ``position_s`` seconds of the recording arrived, in time.monotonic() seconds."""
         with self._changed:
-            after = bisect_left(self._times, (moment, 0.0))
-            if not self._times:
+            index = bisect_left(self._arrivals, (position_s, 0.0))
+            if not self._arrivals:
                 return time.monotonic()
-            end, came = self._times[min(after, len(self._times) - 1)]
-            return came - (end - moment)
+            chunk_end, arrival = self._arrivals[min(index, len(self._arrivals) - 1)]
+            return arrival - (chunk_end - position_s)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Raises what ``pieces`` raised, behind the last of them."""
+        """Yield the chunks. Raises what the source raised, after its last chunk."""
         while True:
             with self._changed:
-                while not self._changed.wait_for(lambda: self._held or self._ended, POLL_S):
+                while not self._changed.wait_for(lambda: self._buffer or self._end, POLL_S):
                     pass
-                if not self._held:
+                if not self._buffer:
                     break
-                piece = self._held.popleft()
-                self._bytes -= piece.nbytes
+                chunk = self._buffer.popleft()
+                self._num_bytes -= chunk.nbytes
                 self._changed.notify_all()
-            yield piece
-        if self._ended is not None and not isinstance(self._ended, StopIteration):
-            raise self._ended
+            yield chunk
+        if self._end is not None and not isinstance(self._end, StopIteration):
+            raise self._end
 
     def close(self) -> None:
-        """End the source, as far as it can be: a read of stdin waits until the program ends."""
+        """Stop the source. A blocked read of stdin cannot be interrupted; it ends with the program."""
         with self._changed:
             self._stopped.set()
             self._changed.notify_all()
-        self._thread.join(CLOSE_S)
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _read(self) -> None:
-        """In the thread."""
-        ended: BaseException = StopIteration()
+        """Read the source to its end. Runs in the thread."""
+        end: BaseException = StopIteration()
         try:
-            for piece in self._pieces:
-                self._put(piece)
+            for chunk in self._chunks:
+                self._put(chunk)
                 if self._stopped.is_set():
                     break
         except BaseException as error:
-            ended = error
+            end = error
         finally:
-            close = getattr(self._pieces, "close", None)  # of a generator
+            close = getattr(self._chunks, "close", None)  # generators have it
             if close is not None:
                 close()
         with self._changed:
-            self._ended = ended
+            self._end = end
             self._changed.notify_all()
 
-    def _put(self, piece: np.ndarray) -> None:
+    def _put(self, chunk: np.ndarray) -> None:
+        """Append a chunk to the buffer. If that is full, wait or drop the chunk."""
         with self._changed:
-            if self._may_wait:
-                self._changed.wait_for(lambda: self._bytes < MAX_BYTES or self._stopped.is_set())
-            elif self._bytes >= MAX_BYTES:
+            if self._can_wait:
+                self._changed.wait_for(lambda: self._num_bytes < MAX_BYTES or self._stopped.is_set())
+            elif self._num_bytes >= MAX_BYTES:
                 if not self.lost_s:
                     warn("this computer is too slow: some of the sound is not listened to")
-                self.lost_s += len(piece) / SAMPLE_RATE
+                self.lost_s += len(chunk) / SAMPLE_RATE
                 return
-            self._held.append(piece)
-            self._bytes += piece.nbytes
-            self._read_s += len(piece) / SAMPLE_RATE
-            self._times.append((self._read_s, time.monotonic()))
-            if self._times[0][0] < self._read_s - 2 * TIMES_S:
-                del self._times[: bisect_left(self._times, (self._read_s - TIMES_S, 0.0))]
+            self._buffer.append(chunk)
+            self._num_bytes += chunk.nbytes
+            self._read_s += len(chunk) / SAMPLE_RATE
+            self._arrivals.append((self._read_s, time.monotonic()))
+            if self._arrivals[0][0] < self._read_s - 2 * ARRIVAL_HISTORY_S:
+                del self._arrivals[: bisect_left(self._arrivals, (self._read_s - ARRIVAL_HISTORY_S, 0.0))]
             self._changed.notify_all()

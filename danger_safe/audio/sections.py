@@ -1,78 +1,82 @@
-"""What a sound file promises: its recordings, where each begins and ends, and what of them is not there.
+"""Sections: the recordings in a sound file, where each begins and ends, and what is missing of it.
 
     with open("night.wav", "rb") as file:
         for section in find_sections(Source(file)):
-            ...  # SectionReader(file, section) is what a decoder should read
+            ...  # a decoder should read SectionReader(file, section)
 
-Decoders believe headers. A header may hold the length of a stream that nobody knew when it was written (0, 0xFFFFFFFF),
-a length above 4 GiB of which 32 bits are left, or less than there is; other recordings may follow, joined with ``cat``;
-and a file may have been cut. Each would be half heard without a word. So containers are read here first.
+Decoders trust headers, which are often wrong. The length may have been unknown when the header was written (0 or
+0xFFFFFFFF), may exceed the 32 bits that the format has for it, or may be too small; further recordings may follow,
+joined with ``cat``; and the file may be cut short. In each case a decoder would silently skip part of the sound, so the
+containers are parsed here first.
 """
 
 import io
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-BLOCK = 1 << 16  # bytes that are read at once
-PADDING = 1 << 20  # zero bytes that may follow a recording and are no sound
+BLOCK_BYTES = 1 << 16  # bytes per read
+MAX_PADDING_BYTES = 1 << 20  # zero bytes after a recording that are taken for padding, not for silence
+# The first bytes of containers that may follow one another in a file.
+MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"fLaC", b"OggS", b".snd", b"caff", b"FORM")
 
 
 @dataclass(frozen=True)
 class Section:
-    """One recording, or a stretch of one, that a decoder reads by itself."""
+    """One recording in a file, or a part of one, which is decoded on its own."""
 
-    start: int  # in bytes
+    start: int  # bytes from the start of the file
     end: int
-    header: bytes = b""  # to be read before them: the file's own, with what is true in it
-    fault: str = ""  # what is missing of it, in words for a person: "" where it is whole
-    promised: float = 0.0  # seconds that it should last, 0 where only the decoder knows
-    tracks: int = 1  # of sound, side by side
+    header: bytes = b""  # to be read before these bytes: the file's header, corrected; b"" if it was right
+    fault: str = ""  # what is wrong, as a message for the user: "is cut short", "is damaged", "" if nothing is
+    declared_s: float = 0.0  # duration in seconds that the header declares; 0 if only the decoder can tell
+    tracks: int = 1  # parallel audio tracks
 
 
 class Source:
-    """Random access to a file's bytes, a block at a time."""
+    """Random access to the bytes of a file, buffered in blocks."""
 
     def __init__(self, file: BinaryIO):
         self._file, self.size = file, file.seek(0, io.SEEK_END)
-        self._begin, self._block = 0, b""
+        self._block_start, self._block = 0, b""
 
     def read(self, position: int, size: int) -> bytes:
-        """``size`` bytes from ``position``; fewer at the end of the file."""
+        """Return ``size`` bytes from ``position``, fewer at the end of the file."""
         self._load(position, size)
-        offset = position - self._begin
+        offset = position - self._block_start
         return self._block[offset : offset + size]
 
     def _load(self, position: int, size: int) -> None:
-        """Have ``size`` bytes from ``position`` in the block, as far as there are any."""
+        """Make sure that the block contains ``size`` bytes from ``position``, or all up to the end of the file."""
         if position >= self.size:
-            self._block, self._begin = b"", position
-        elif not self._begin <= position <= position + size <= self._begin + len(self._block):
+            self._block, self._block_start = b"", position
+        elif not self._block_start <= position <= position + size <= self._block_start + len(self._block):
             self._file.seek(position)
-            self._block, self._begin = self._file.read(max(size, BLOCK)), position
+            self._block, self._block_start = self._file.read(max(size, BLOCK_BYTES)), position
 
     def number(self, position: int, size: int, order: Literal["little", "big"]) -> int:
-        """An unsigned integer of ``size`` bytes."""
+        """Return the unsigned integer of ``size`` bytes at ``position``."""
         return int.from_bytes(self.read(position, size), order)
 
-    def find(self, needle: bytes, start: int, end: int | None = None) -> int:
-        """Where ``needle`` begins, -1 where it does not."""
+    def find(self, pattern: bytes, start: int, end: int | None = None) -> int:
+        """Return the first position of ``pattern`` between ``start`` and ``end``, or -1."""
         end = self.size if end is None else min(end, self.size)
-        while start + len(needle) <= end:
-            self._load(start, len(needle))
-            if (found := self._block.find(needle, start - self._begin)) >= 0:
-                return self._begin + found if self._begin + found + len(needle) <= end else -1
-            start = max(self._begin + len(self._block) - len(needle) + 1, start + 1)
+        while start + len(pattern) <= end:
+            self._load(start, len(pattern))
+            if (offset := self._block.find(pattern, start - self._block_start)) >= 0:
+                position = self._block_start + offset
+                return position if position + len(pattern) <= end else -1
+            start = max(self._block_start + len(self._block) - len(pattern) + 1, start + 1)
         return -1
 
     def is_padding(self, start: int) -> bool:
-        """Whether only zero bytes follow, and no more than a recorder's disk blocks would explain."""
-        if self.size - start > PADDING:
+        """Return whether only zero bytes follow ``start``, at most MAX_PADDING_BYTES."""
+        if self.size - start > MAX_PADDING_BYTES:
             return False
-        return not any(any(self.read(at, BLOCK)) for at in range(start, self.size, BLOCK))
+        return not any(any(self.read(at, BLOCK_BYTES)) for at in range(start, self.size, BLOCK_BYTES))
 
 
 class SectionReader(io.RawIOBase):
-    """A section as a file of its own: its header, then its bytes."""
+    """A file-like view of a section: its header, then its bytes."""
 
     def __init__(self, file: BinaryIO, section: Section):
         self._file, self._section, self._position = file, section, 0
@@ -103,28 +107,25 @@ class SectionReader(io.RawIOBase):
 
 
 def skip_id3(source: Source, position: int) -> int:
-    """Where the sound begins behind ID3v2 tags and zero bytes."""
+    """Return the position after any ID3v2 tags."""
     while source.read(position, 3) == b"ID3":
-        size = source.read(position + 6, 4)
-        position += 10 + sum((byte & 127) << 7 * (3 - place) for place, byte in enumerate(size))
+        size = source.read(position + 6, 4)  # four bytes with seven bits each
+        position += 10 + sum((byte & 127) << 7 * (3 - index) for index, byte in enumerate(size))
     return position
 
 
-def after_padding(source: Source, position: int) -> int:
-    """The next position that holds no zero byte, up to a few thousand bytes on: joined files may be padded."""
-    block = source.read(position, BLOCK)
+def skip_padding(source: Source, position: int) -> int:
+    """Return the position after any zero bytes, at most BLOCK_BYTES of them: joined files may be padded."""
+    block = source.read(position, BLOCK_BYTES)
     return position + len(block) - len(block.lstrip(b"\0"))
 
 
-MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"fLaC", b"OggS", b".snd", b"caff", b"FORM")
-
-
-def begins_recording(source: Source, position: int) -> bool:
-    """Whether another recording begins here: a container that is known, or an ID3 tag before one."""
+def is_recording_start(source: Source, position: int) -> bool:
+    """Return whether another recording begins at ``position``: a known container, or the ID3 tag before one."""
     return source.read(position, 4) in MAGICS or source.read(position, 3) == b"ID3"
 
 
 def is_tag(source: Source, position: int) -> bool:
-    """Whether what follows is another program's tag: ID3v1, APE, Lyrics3."""
+    """Return whether an ID3v1, APE or Lyrics3 tag begins at ``position``."""
     head = source.read(position, 11)
     return head.startswith((b"APETAGEX", b"LYRICSBEGIN")) or (head[:3] == b"TAG" and source.size - position <= 355)

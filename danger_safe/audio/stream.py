@@ -1,7 +1,7 @@
-"""Sound that comes as it is recorded: a stream on stdin, a microphone. Pieces at 32 kHz, as long as they come.
+"""Live sound: WAV or raw PCM on stdin, and a microphone. Each reader yields chunks at 32 kHz as they arrive.
 
-Nothing is held: memory does not grow with a recording. A stream ends when it ends, whatever its header said of its
-length.
+Nothing is accumulated, so memory does not grow with the recording. A stream ends at its end, whatever length its header
+declares.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import struct
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from danger_safe.audio.chunked import CHUNKS, UNKNOWN_LENGTHS
+from danger_safe.audio.chunked import CHUNK_IDS, UNKNOWN_LENGTHS
 from danger_safe.audio.pcm import (
     SAMPLE_RATE,
     AudioError,
@@ -26,32 +26,33 @@ from danger_safe.audio.pcm import (
 )
 from danger_safe.core.errors import UserError
 
-MAX_CHANNELS = 256  # of a stream: one that claims more would claim the memory for them
-PIECE_SECONDS = 0.1  # of a live source: how long a window may wait for its last samples
-MAX_CHUNK = 1 << 24  # bytes of a chunk before or behind the samples that a stream may have
+CHUNK_S = 0.1  # seconds of sound read at once, by which a window may be delayed
+MAX_CHANNELS = 256  # a header that claims more is refused, because it would claim the memory for them
+MAX_RIFF_CHUNK_BYTES = 1 << 24  # of the chunks before and after the samples
+WAVE_FORMAT_PCM, WAVE_FORMAT_FLOAT, WAVE_FORMAT_EXTENSIBLE = 1, 3, 0xFFFE
 
 
 class Readable(Protocol):
-    """What a stream of sound is read from."""
+    """A binary stream."""
 
     def read(self, size: int, /) -> bytes | None:
-        """At most so many bytes; none at the end, None where there are none yet and it does not wait."""
+        """Read at most ``size`` bytes: b"" at the end, None if the stream is non-blocking and has none yet."""
         ...
 
 
 class _Stream:
-    """A stream whose ``read`` waits for all that was asked for, also where nobody waits: less is the end."""
+    """Reads exactly as many bytes as requested, also from non-blocking streams, and allows bytes to be put back."""
 
     def __init__(self, stream: Readable):
-        self._stream, self._returned = stream, b""
+        self._stream, self._unread = stream, b""
 
     def read(self, size: int) -> bytes:
-        """``size`` bytes, fewer at the end."""
-        parts, missing = [self._returned[:size]], size - len(self._returned[:size])
-        self._returned = self._returned[size:]
+        """Read ``size`` bytes, fewer only at the end."""
+        parts, missing = [self._unread[:size]], size - len(self._unread[:size])
+        self._unread = self._unread[size:]
         while missing:
             data = self._stream.read(missing)
-            if data is None:  # there is none yet, and the stream does not wait
+            if data is None:
                 self._wait()
             elif not data:
                 break
@@ -60,182 +61,195 @@ class _Stream:
                 missing -= len(data)
         return b"".join(parts)
 
-    def give_back(self, data: bytes) -> None:
-        """What the next ``read`` is to give first."""
-        self._returned = data + self._returned
+    def unread(self, data: bytes) -> None:
+        """Put bytes back, so that the next ``read`` returns them first."""
+        self._unread = data + self._unread
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            stream: Any = self._stream  # one that does not wait is a file
+            stream: Any = self._stream  # a non-blocking stream is a file
             select.select([stream], [], [], 1.0)
             return
-        time.sleep(PIECE_SECONDS / 2)  # Windows cannot wait for a pipe
+        time.sleep(CHUNK_S / 2)  # on Windows, select does not work on pipes
 
 
 @dataclass(frozen=True)
 class _Format:
-    """Of a WAV stream's samples."""
+    """The sample format of a WAV stream."""
 
-    rate: int
+    sample_rate: int
     channels: int
-    width: int  # bytes of a sample
+    sample_bytes: int
     is_float: bool
-    length: int | None  # bytes, None where the header does not know
+    length: int | None  # bytes of samples that the header declares; None if it does not know
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.channels * self.sample_bytes
 
 
 def stream_wav(stream: Readable) -> Generator[np.ndarray, None, None]:
-    """A WAV stream (PCM of 8 to 32 bit, or float) as ``ffmpeg -f wav -`` or ``arecord`` write it: (samples, channels).
+    """Decode a WAV stream as written by ``ffmpeg -f wav -`` or ``arecord``: 8 to 32-bit PCM or float.
 
-    To its end; where another WAV follows, as ``cat`` makes it, that is heard too. Raises AudioError when it is none, or
-    ends before its header says.
+    Further WAV streams that follow (``cat``) are decoded, too.
+
+    Yields:
+        Chunks of float32 at 32 kHz, (samples, channels).
+
+    Raises:
+        AudioError: it is not a WAV stream or, after the last chunk, it is shorter than its header declares.
     """
-    source, heard, fault, is_first = _Stream(stream), 0, "", True
-    while (head := _read_format(source, is_first)) is not None:
+    source, num_samples, fault, is_first = _Stream(stream), 0, "", True
+    while (wav_format := _read_format(source, is_first)) is not None:
         is_first = False
         missing = _Missing()
-        for piece in resample(_samples(source, head, missing), head.rate):
-            heard += len(piece)
-            yield piece
+        for chunk in resample(_read_samples(source, wav_format, missing), wav_format.sample_rate):
+            num_samples += len(chunk)
+            yield chunk
         if missing.size > 0:
-            fault = truncation_message(
-                heard, heard / SAMPLE_RATE + missing.size / (head.rate * head.channels * head.width)
-            )
+            missing_s = missing.size / (wav_format.sample_rate * wav_format.frame_bytes)
+            fault = truncation_message(num_samples, num_samples / SAMPLE_RATE + missing_s)
     if fault:
         raise AudioError(fault)
 
 
 class _Missing:
-    size = 0  # bytes that a header promised and that did not come
+    size = 0  # bytes of samples that the header declares but the stream did not contain
 
 
 def _read_format(source: _Stream, is_first: bool) -> _Format | None:
-    """The header up to the first sample. None at the end of a stream, behind its first."""
-    head = source.read(12)
-    if not is_first and len(head) < 12:
+    """Read a header up to the first sample. Returns None at the end of the stream, which must not be ``is_first``."""
+    riff_header = source.read(12)
+    if not is_first and len(riff_header) < 12:
         return None
-    if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
-        _refuse("it ended before a sound began" if len(head) < 12 else "it does not begin as one")
-    found, long_length = None, None
-    while (chunk := source.read(8))[:4] != b"data" or found is None:
-        length = int.from_bytes(chunk[4:8], "little")
-        if len(chunk) < 8 or length > MAX_CHUNK:
-            _refuse("it ended before a sound began" if len(chunk) < 8 else "its header is damaged")
+    if riff_header[:4] not in (b"RIFF", b"RF64") or riff_header[8:12] != b"WAVE":
+        _refuse("it ended before a sound began" if len(riff_header) < 12 else "it does not begin as one")
+    fmt, long_length = None, None
+    while (chunk_header := source.read(8))[:4] != b"data" or fmt is None:
+        length = int.from_bytes(chunk_header[4:8], "little")
+        if len(chunk_header) < 8 or length > MAX_RIFF_CHUNK_BYTES:
+            _refuse("it ended before a sound began" if len(chunk_header) < 8 else "its header is damaged")
         content = source.read(length + length % 2)
-        if chunk[:4] == b"fmt " and length >= 16:
-            found = content
-        elif chunk[:4] == b"ds64":
+        if chunk_header[:4] == b"fmt " and length >= 16:
+            fmt = content
+        elif chunk_header[:4] == b"ds64":
             long_length = int.from_bytes(content[8:16], "little")
-    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", found[:16])
-    if kind == 0xFFFE and len(found) >= 26:  # how more than two channels or 16 bits are written
-        kind = int.from_bytes(found[24:26], "little")
-    if kind not in (1, 3) or bits not in ((8, 16, 24, 32) if kind == 1 else (32, 64)):
-        _refuse(f"format {kind}, {bits} bits")
+    encoding, channels, sample_rate, _, _, bits = struct.unpack("<HHIIHH", fmt[:16])
+    if encoding == WAVE_FORMAT_EXTENSIBLE and len(fmt) >= 26:  # for more than two channels or 16 bits
+        encoding = int.from_bytes(fmt[24:26], "little")
+    if encoding not in (WAVE_FORMAT_PCM, WAVE_FORMAT_FLOAT) or bits not in (
+        (8, 16, 24, 32) if encoding == WAVE_FORMAT_PCM else (32, 64)
+    ):
+        _refuse(f"format {encoding}, {bits} bits")
     if not 0 < channels <= MAX_CHANNELS:
         _refuse(f"{channels} channels")
-    check_sample_rate(rate)
-    length = int.from_bytes(chunk[4:8], "little")
+    check_sample_rate(sample_rate)
+    length = int.from_bytes(chunk_header[4:8], "little")
     if length == 0xFFFF_FFFF and long_length:
         length = long_length
     is_unknown = length == 0 or any(length in lengths for lengths in UNKNOWN_LENGTHS)
-    return _Format(rate, channels, bits // 8, kind == 3, None if is_unknown else length)
+    is_float = encoding == WAVE_FORMAT_FLOAT
+    return _Format(sample_rate, channels, bits // 8, is_float, None if is_unknown else length)
 
 
-def _refuse(words: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise AudioError(
-        f"is no WAV stream of PCM samples ({words}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or "
-        f"give --raw RATE"
+        f"is no WAV stream of PCM samples ({reason}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or "
+        "give --raw RATE"
     )
 
 
-def _samples(source: _Stream, head: _Format, missing: _Missing) -> Iterator[np.ndarray]:
-    """(samples, channels) of one WAV, at its own rate; ``missing`` learns what did not come."""
-    frame = head.channels * head.width
-    size, left = max(1, int(head.rate * PIECE_SECONDS)) * frame, head.length
-    while left is None or left > 0:
-        data = source.read(size if left is None else min(size, left))
-        if left is not None:
-            left -= len(data)
-            missing.size = left if left >= frame else 0
-        if samples := len(data) // frame * frame:
-            yield _numbers(data[:samples], head).reshape(-1, head.channels)
+def _read_samples(source: _Stream, wav_format: _Format, missing: _Missing) -> Iterator[np.ndarray]:
+    """Yield the samples of one WAV, (samples, channels), at its own sample rate. Keeps ``missing.size`` up to date."""
+    frame_bytes = wav_format.frame_bytes
+    chunk_bytes = max(1, int(wav_format.sample_rate * CHUNK_S)) * frame_bytes
+    remaining = wav_format.length
+    while remaining is None or remaining > 0:
+        data = source.read(chunk_bytes if remaining is None else min(chunk_bytes, remaining))
+        if remaining is not None:
+            remaining -= len(data)
+            missing.size = remaining if remaining >= frame_bytes else 0
+        if whole := len(data) // frame_bytes * frame_bytes:
+            yield _decode_pcm(data[:whole], wav_format).reshape(-1, wav_format.channels)
         if not data:
             return
-        if left == 0 and head.length is not None:
-            if head.length % 2 and (byte := source.read(1)) != b"\0":
-                source.give_back(byte)
-            if not _is_over(source):
-                left = None  # the length had wrapped, or was wrong: sound goes on
+        if remaining == 0 and wav_format.length is not None:
+            if wav_format.length % 2 and (byte := source.read(1)) != b"\0":
+                source.unread(byte)
+            if not _is_at_end(source):
+                remaining = None  # the declared length has overflowed, or is wrong: the samples continue
 
 
-def _is_over(source: _Stream) -> bool:
-    """Whether a WAV ends here: the stream does, or other chunks or another WAV follow. Chunks are passed over."""
+def _is_at_end(source: _Stream) -> bool:
+    """Return whether a WAV ends here: at the end of the stream, or before another WAV. Skips any other RIFF chunks."""
     while True:
         head = source.read(12)
         if len(head) < 8 or (head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"):
-            source.give_back(head)
+            source.unread(head)
             return True
         length = int.from_bytes(head[4:8], "little")
-        if head[:4] not in CHUNKS or length > MAX_CHUNK:
-            source.give_back(head)
-            return False  # zero bytes too: they may be a quiet moment of sound that goes on
-        source.give_back(head[8:])
+        if head[:4] not in CHUNK_IDS or length > MAX_RIFF_CHUNK_BYTES:
+            source.unread(head)
+            return False  # also for zero bytes, which may be silence
+        source.unread(head[8:])
         source.read(length + length % 2)
 
 
-def _numbers(data: bytes, head: _Format) -> np.ndarray:
-    return (
-        check_samples(np.frombuffer(data, f"<f{head.width}").astype(np.float32))
-        if head.is_float
-        else _integers(data, head.width)
-    )
-
-
-def stream_raw(stream: Readable, rate: int) -> Iterator[np.ndarray]:
-    """Headerless mono 16-bit little-endian PCM of ``rate`` Hz."""
-    size = 2 * max(1, int(rate * PIECE_SECONDS))
-
+def stream_raw(stream: Readable, sample_rate: int) -> Iterator[np.ndarray]:
+    """Decode headerless mono 16-bit little-endian PCM to chunks of float32 at 32 kHz, (samples,)."""
     source = _Stream(stream)
+    chunk_bytes = 2 * max(1, int(sample_rate * CHUNK_S))
 
-    def blocks() -> Iterator[np.ndarray]:
-        while data := source.read(size):
-            yield _integers(data[: len(data) // 2 * 2], 2)
+    def chunks() -> Iterator[np.ndarray]:
+        while data := source.read(chunk_bytes):
+            yield _decode_integers(data[: len(data) // 2 * 2], 2)
 
-    yield from resample(blocks(), rate)
+    yield from resample(chunks(), sample_rate)
 
 
 def stream_microphone(
-    device: str | None = None, heard: "queue.SimpleQueue[np.ndarray | None] | None" = None
+    device: str | None = None, recorded: "queue.SimpleQueue[np.ndarray | None] | None" = None
 ) -> Iterator[np.ndarray]:
-    """A microphone, the system's default or one whose name contains ``device``, until the program is stopped.
+    """Record from a microphone until the program is stopped: chunks of float32 at 32 kHz, (samples,).
 
-    ``heard`` is the queue that its sound comes through: None in it ends the pieces. Raises UserError where there is no
-    microphone.
+    Args:
+        device: part of the microphone's name; None for the system's default.
+        recorded: the queue between the recording thread and this generator; putting None into it ends the stream.
+
+    Raises:
+        UserError: the microphone cannot be opened, or sounddevice is not installed.
     """
     try:
         import sounddevice  # pyright: ignore[reportMissingImports]  # an optional package
     except ImportError as error:
         raise UserError("--mic needs the optional package sounddevice: pip install sounddevice") from error
-    except OSError as error:  # its PortAudio library is missing on this system
+    except OSError as error:  # the PortAudio library is not installed
         raise UserError(f"--mic: {error}") from error
-    heard = queue.SimpleQueue() if heard is None else heard
+    recorded = queue.SimpleQueue() if recorded is None else recorded
     try:
-        rate = int(sounddevice.query_devices(device, "input")["default_samplerate"])
-        size = int(rate * PIECE_SECONDS)
+        sample_rate = int(sounddevice.query_devices(device, "input")["default_samplerate"])
+        size = int(sample_rate * CHUNK_S)
         microphone = sounddevice.InputStream(
-            rate, size, device, channels=1, callback=lambda data, *_: heard.put(data[:, 0].copy())
+            sample_rate, size, device, channels=1, callback=lambda data, *_: recorded.put(data[:, 0].copy())
         )
         with microphone:
-            yield from resample(iter(heard.get, None), rate)
-    except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: several, or none, of that name
+            yield from resample(iter(recorded.get, None), sample_rate)
+    except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: no device has that name, or several have
         raise UserError(f"--mic: no microphone can be opened: {error}") from error
 
 
-def _integers(data: bytes, width: int) -> np.ndarray:
-    """PCM bytes to float32 in [-1, 1): 8 bit is unsigned, the others are signed."""
-    if width == 1:
+def _decode_pcm(data: bytes, wav_format: _Format) -> np.ndarray:
+    if not wav_format.is_float:
+        return _decode_integers(data, wav_format.sample_bytes)
+    return check_samples(np.frombuffer(data, f"<f{wav_format.sample_bytes}").astype(np.float32))
+
+
+def _decode_integers(data: bytes, sample_bytes: int) -> np.ndarray:
+    """Convert little-endian PCM to float32 in [-1, 1). 8-bit samples are unsigned, all others signed."""
+    if sample_bytes == 1:
         return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-    if width == 3:  # into the upper three bytes of a 32-bit number
+    if sample_bytes == 3:  # widen to 32 bits: the three bytes become the upper ones
         wide = np.zeros((len(data) // 3, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        data, width = wide.tobytes(), 4
-    return np.frombuffer(data, f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
+        data, sample_bytes = wide.tobytes(), 4
+    return np.frombuffer(data, f"<i{sample_bytes}").astype(np.float32) / 2 ** (8 * sample_bytes - 1)

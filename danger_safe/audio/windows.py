@@ -1,4 +1,4 @@
-"""Overlapping windows over sound that arrives in pieces, and what is known of each once it is scored."""
+"""Overlapping windows over a stream of audio chunks, and the scores of these windows."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -7,79 +7,84 @@ import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError
 
-# The mean score of so many seconds of windows decides. A short sound is in as many windows as a window is long, so a
-# mean over that length dilutes no sound, and removes windows that are dangerous by chance. A sound that a third as many
-# seconds are far surer of needs no more of them: its alarm comes earlier, and false alarms stayed as few
-# (benchmarks/detector.md).
-SMOOTHING_S = 3.0
-FAST_SMOOTHING_S = 1.0
-FAST_MARGIN = 0.1  # that the mean over FAST_SMOOTHING_S gives away
+# A window's decision is based on the mean score of the last SMOOTHING_S of windows. A short sound lies in all windows
+# within one window length, so a mean over that length does not dilute it, but removes single-window false alarms.
+# If the mean over the last FAST_SMOOTHING_S is higher by FAST_MARGIN, it decides instead: alarms come earlier, at the
+# same rate of false alarms (benchmarks/detector.md).
+SMOOTHING_S = 3.0  # seconds
+FAST_SMOOTHING_S = 1.0  # seconds
+FAST_MARGIN = 0.1  # subtracted from the fast mean score
 
 
 @dataclass(frozen=True)
 class Window:
     """A stretch of a recording."""
 
-    start: float  # seconds from the beginning
+    start: float  # seconds from the start of the recording
     end: float
     samples: np.ndarray  # float32, 32 kHz, (samples,) or (samples, channels)
 
 
 @dataclass(frozen=True)
 class ScoredWindow:
-    """A window with what the detector says of it."""
+    """The detector's output for a window."""
 
-    start: float  # seconds from the beginning
+    start: float  # seconds from the start of the recording
     end: float
-    raw_score: float  # of this window by itself: tells when a sound begins and ends
-    smoothed_score: float  # mean of SMOOTHING_S of windows up to this one, or nearly that of the newest: decides
+    raw_score: float  # danger score of this window alone; locates onsets and offsets
+    smoothed_score: float  # mean over recent windows (see above); compared with the threshold
     embedding: np.ndarray  # (dimensions,)
-    is_unknown: bool = False  # it sounds like nothing that the detector was taught
-    is_silent: bool = False  # nothing in it is loud enough to be judged
-    band_levels: np.ndarray | None = None  # dB, (frames, bands), of the sound that the window before did not have
-    similar_false_alarms: int = (
-        0  # it would be danger, but resembles so many false alarms of this household: detection/personal.py
-    )
+    is_unknown: bool = False  # unlike every sound in the training data
+    is_silent: bool = False  # too quiet to be classified
+    band_levels: np.ndarray | None = None  # dB, (frames, bands), of the part that the previous window did not contain
+    similar_false_alarms: int = 0  # if > 0, so many reported false alarms are so similar that it is not a danger
 
     @property
     def suppression_note(self) -> str:
-        """Why it is no danger, though it sounds like one; empty where nothing was learnt about it."""
+        """Why a window that scores as danger is not reported; empty if it has not been suppressed."""
         if not self.similar_false_alarms:
             return ""
         count = self.similar_false_alarms
         return f"quiet since learnt: resembles {count} false alarm{'s' if count > 1 else ''}"
 
 
-def sliding_windows(pieces: Iterable[np.ndarray], seconds: float, hop: float) -> Generator[Window, None, None]:
-    """A window of ``seconds`` every ``hop`` seconds, each as soon as its last sample is there.
+def sliding_windows(chunks: Iterable[np.ndarray], window_s: float, hop_s: float) -> Generator[Window, None, None]:
+    """Cut a stream into overlapping windows, each yielded as soon as its last sample has arrived.
 
-    The last one, shorter, comes where whole windows left sound over; so does the only one of a short recording. Raises
-    the AudioError of ``pieces`` that break off, after the last window.
+    The last window is shorter if samples remain after the last full one, or if the recording is shorter than a window.
+
+    Args:
+        chunks: consecutive samples at 32 kHz, (samples,) or (samples, channels).
+        window_s: length of a window in seconds.
+        hop_s: seconds from the start of one window to the start of the next.
+
+    Raises:
+        AudioError: ``chunks`` raised it; after the last window.
     """
-    size, step = max(1, round(seconds * SAMPLE_RATE)), max(1, round(hop * SAMPLE_RATE))
-    held: np.ndarray | None = None
-    begin = 0  # of ``held``, in samples of the recording
-    covered = 0  # up to here a window has been
-    broken = None
+    size, hop = max(1, round(window_s * SAMPLE_RATE)), max(1, round(hop_s * SAMPLE_RATE))
+    buffer: np.ndarray | None = None
+    start = 0  # of the buffer, in samples from the start of the recording
+    covered = 0  # end of the last window, in samples
+    error = None
     try:
-        for piece in pieces:
-            held = piece if held is None else _joined(held, piece)
-            while len(held) >= size:
-                yield Window(begin / SAMPLE_RATE, (begin + size) / SAMPLE_RATE, held[:size])
-                covered = begin + size
-                held, begin = held[step:], begin + step
-    except AudioError as error:
-        broken = error
-    if held is not None and len(held) and begin + len(held) > covered:
-        yield Window(begin / SAMPLE_RATE, (begin + len(held)) / SAMPLE_RATE, held)
-    if broken:
-        raise broken
+        for chunk in chunks:
+            buffer = chunk if buffer is None else _append(buffer, chunk)
+            while len(buffer) >= size:
+                yield Window(start / SAMPLE_RATE, (start + size) / SAMPLE_RATE, buffer[:size])
+                covered = start + size
+                buffer, start = buffer[hop:], start + hop
+    except AudioError as audio_error:
+        error = audio_error
+    if buffer is not None and len(buffer) and start + len(buffer) > covered:
+        yield Window(start / SAMPLE_RATE, (start + len(buffer)) / SAMPLE_RATE, buffer)
+    if error:
+        raise error
 
 
-def _joined(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """One piece behind another; where one has fewer channels, its last one goes on in those that it lacks."""
-    if before.ndim != after.ndim or before.shape[1:] != after.shape[1:]:
-        before, after = (piece.reshape(len(piece), -1) for piece in (before, after))
-        channels = max(before.shape[1], after.shape[1])
-        before, after = (np.pad(piece, ((0, 0), (0, channels - piece.shape[1])), "edge") for piece in (before, after))
-    return np.concatenate([before, after])
+def _append(buffer: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+    """Concatenate two arrays; if they differ in channels, the last channel of the narrower one is repeated."""
+    if buffer.ndim != chunk.ndim or buffer.shape[1:] != chunk.shape[1:]:
+        buffer, chunk = (part.reshape(len(part), -1) for part in (buffer, chunk))
+        channels = max(buffer.shape[1], chunk.shape[1])
+        buffer, chunk = (np.pad(part, ((0, 0), (0, channels - part.shape[1])), "edge") for part in (buffer, chunk))
+    return np.concatenate([buffer, chunk])
