@@ -1,1 +1,1 @@
-"""The network: Cnn14 (models.py), its checkpoints (checkpoints.py) and the engine that runs it (engine.py)."""
+"""The networks (Cnn14 in models.py), their checkpoints (checkpoints.py) and the engines that run them (engine.py)."""

@@ -1,4 +1,4 @@
-"""Checkpoint files by name or path: found, downloaded when absent, verified. Nothing here loads PyTorch.
+"""Checkpoint files: located by name or path, downloaded when absent, and verified. Does not import PyTorch.
 
 path = checkpoint_path("cnn14")     # the official network, downloaded when absent (327 MB, CC BY 4.0)
 path = checkpoint_path("mn04")      # EfficientAT's small network, downloaded when absent (4 MB, MIT)
@@ -16,15 +16,15 @@ from danger_safe.core.download import download, file_sha256
 from danger_safe.core.errors import UserError
 
 COMPACT = Path(__file__).with_name("compact.pth")
-# Downloads lie beside the code in a checkout. An installation may be read-only, and the next one replaces it.
+# In a checkout, downloads go next to the code. An installed package may be read-only, and an update would delete them.
 DOWNLOADS = Path(__file__).parent if __package__ == "models" else cache_folders()[0]
 
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """A file that somebody else has published, downloaded when absent."""
+    """A published checkpoint of another project, which is downloaded when absent."""
 
-    title: str
+    title: str  # in messages
     path: Path
     url: str
     size: int  # bytes
@@ -32,7 +32,7 @@ class OfficialCheckpoint:
     licence: str
 
 
-# Tests point the variables at a local server; the real addresses could not be tried where this was written.
+# Tests set these variables to a local server. The real URLs could not be tried on the machine this was written on.
 OFFICIAL = {
     "cnn14": OfficialCheckpoint(
         "the official Cnn14",
@@ -57,33 +57,41 @@ OFFICIAL = {
     ),
 }
 NAMES = (*OFFICIAL, "compact", "mfcc")
-BASELINE = Path(__file__).with_name("mfcc.py")  # no weights: what it computes is what the file says
+BASELINE = Path(__file__).with_name("mfcc.py")  # it has no weights, so its source code stands for the checkpoint
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What is known of a checkpoint."""
+    """Metadata of a checkpoint.
 
-    name: str  # cnn14, mn04, compact, or the file's name
+    Attributes:
+        name: cnn14, mn04, compact, mfcc, or the file's name.
+        sha256: hash of the file.
+        settings: arguments of the network's constructor, or only ``dimensions``.
+        categories: names of the outputs of the last layer, if the file has them.
+        fingerprints: of the clips that the network was fine-tuned on (danger_safe/data/fingerprint.py).
+        names_only: an older file, which identifies its training clips by their file names only.
+        licence: licence of the weights, if known.
+    """
+
+    name: str
     sha256: str
-    settings: dict = field(default_factory=dict)  # the arguments of the network, or dimensions
-    categories: tuple[str, ...] = ()  # of its last layer, where the file tells
-    fingerprints: frozenset[str] = field(
-        default_factory=frozenset
-    )  # of the sounds it was fine-tuned on (fingerprint.py)
-    names_only: bool = False  # an older file, which knows its training sounds by their files' names alone
+    settings: dict = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
+    fingerprints: frozenset[str] = field(default_factory=frozenset)
+    names_only: bool = False
     licence: str = ""
 
     @property
     def dimensions(self) -> int:
-        """Length of an embedding."""
+        """Dimensions of an embedding."""
         return self.settings.get("dimensions") or 32 * self.settings["width"]
 
 
 def checkpoint_path(checkpoint: str) -> Path:
-    """The file of a checkpoint given by name or path; an official one is downloaded when absent.
+    """Return the file of a checkpoint given by name or path; an official one is downloaded when absent.
 
-    Raises UserError when there is no such file, or an official one cannot be had.
+    Raises UserError if there is no such file, or the download fails.
     """
     if checkpoint == "compact":
         if not COMPACT.is_file():
@@ -102,7 +110,10 @@ def checkpoint_path(checkpoint: str) -> Path:
 
 
 def local_checkpoint_path(checkpoint: str) -> Path:
-    """As ``checkpoint_path`` for a checkpoint that only a file names: nothing is downloaded because a file says so."""
+    """Return the file of a checkpoint that a table or model names, without ever downloading it.
+
+    Raises UserError if it is not on this computer.
+    """
     if (official := OFFICIAL.get(checkpoint)) and not official.path.is_file():
         size = f"{official.size / 1e6:.0f} MB"
         raise UserError(
@@ -112,18 +123,18 @@ def local_checkpoint_path(checkpoint: str) -> Path:
 
 
 def expected_path(checkpoint: str) -> Path:
-    """Where a checkpoint's file is, or will be."""
-    places = {name: official.path for name, official in OFFICIAL.items()} | {"compact": COMPACT, "mfcc": BASELINE}
-    return places.get(checkpoint, Path(checkpoint))
+    """Return where a checkpoint's file is, or will be after its download."""
+    paths = {name: official.path for name, official in OFFICIAL.items()} | {"compact": COMPACT, "mfcc": BASELINE}
+    return paths.get(checkpoint, Path(checkpoint))
 
 
 def checkpoint_name(checkpoint: str) -> str:
-    """What tables call it: cnn14, mn04, compact, or the file's name."""
+    """Return the name of a checkpoint in tables: cnn14, mn04, compact, mfcc, or the file's name."""
     return checkpoint if checkpoint in NAMES else Path(checkpoint).name
 
 
 def verified_sha256(checkpoint: str, path: Path) -> str:
-    """The file's SHA-256. Raises UserError when it should be an official network and is not."""
+    """Return the SHA-256 of a checkpoint file. Raises UserError if an official checkpoint has another one."""
     status = path.stat()
     sha256 = _sha256(path, status.st_size, status.st_mtime_ns)
     if (official := OFFICIAL.get(checkpoint)) and sha256 != official.sha256:
@@ -132,11 +143,11 @@ def verified_sha256(checkpoint: str, path: Path) -> str:
 
 
 def official_licence(sha256: str) -> str:
-    """The licence of an official file, wherever it lies; nothing for another."""
+    """Return the licence of an official checkpoint given by its hash; "" for other files."""
     return next((official.licence for official in OFFICIAL.values() if official.sha256 == sha256), "")
 
 
 @lru_cache
 def _sha256(path: Path, _size: int, _time: int) -> str:
-    """Once in a process: the official file takes a third of a second."""
+    """Hash a file once per process, unless it changes: the official Cnn14 takes a third of a second."""
     return file_sha256(path)

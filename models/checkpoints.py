@@ -1,9 +1,9 @@
-"""Checkpoints as PyTorch's networks, loaded without running any code that they could hold, and saved.
+"""Loading checkpoints as PyTorch networks, without running code that a file might contain; saving them.
 
 model, info = load_model("compact")              # the small network of this repository
 model, info = load_model("cnn14")                # the official one, downloaded when absent (327 MB, CC BY 4.0)
 model, info = load_model("mn04")                 # EfficientAT's, downloaded when absent (4 MB, MIT)
-model, info = load_model("my_network.pth")       # any file of the layouts in weights.py; its hash is recorded
+model, info = load_model("my_network.pth")       # any file in one of the layouts of weights.py
 """
 
 from collections.abc import Collection
@@ -25,19 +25,23 @@ NETWORKS = {"cnn14": Cnn14, "compact": CompactNet, "mn04": Mn04}
 
 
 def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
-    """A network in evaluation mode with a checkpoint's weights, and what is known of the file.
+    """Load the network of a checkpoint given by name or path.
 
-    Raises UserError for a file that is missing, is no checkpoint, holds code, or lacks tensors.
+    Returns:
+        The network in evaluation mode, and the checkpoint's metadata.
+
+    Raises:
+        UserError: the file does not exist, is not a checkpoint, contains code, or lacks tensors.
     """
     weights = read_weights(checkpoint)
     arguments = {k: v for k, v in weights.info.settings.items() if k not in ("network", "dimensions")}
     try:
         model = NETWORKS[weights.architecture](**arguments)
         learnt = {name: torch.from_numpy(array) for name, array in weights.tensors.items()}
-        # The matrices of Cnn14's front end are computed where the file does not hold them.
+        # The file may lack the matrices of Cnn14's front end, which are computed from its settings.
         computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
         model.load_state_dict(computed | learnt, strict=True)
-    except Exception as error:  # librosa raises many kinds for settings that describe no mel bank
+    except Exception as error:  # librosa raises various exceptions for invalid settings of the mel bank
         raise UserError(
             f"{checkpoint} is not a checkpoint of Cnn14, mn04 or the compact network: {_first_line(error)}"
         ) from error
@@ -54,7 +58,17 @@ def save_checkpoint(
     training: dict,
     int8: bool = False,
 ) -> None:
-    """Write a checkpoint of our layout, whole or not at all: about 2 bytes a parameter, or 1 where it is ``int8``."""
+    """Write a checkpoint in this project's layout (weights.py), atomically.
+
+    Args:
+        path: the file to write.
+        model: the network.
+        categories: names of its outputs.
+        fingerprints: of the clips that it was fine-tuned on.
+        licence: licence of the weights.
+        training: how it was trained; recorded in the file.
+        int8: store matrices as 8-bit integers with a scale per row, instead of half precision.
+    """
     state = {
         name: tensor.half() if tensor.ndim > 1 else tensor.clone()
         for name, tensor in model.state_dict().items()
@@ -75,5 +89,5 @@ def save_checkpoint(
 
 
 def _first_line(error: Exception) -> str:
-    """PyTorch's errors run over many lines, and some have none."""
+    """Return the first line of an error message; PyTorch's have many, and some errors have none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,13 @@
-"""The compact network: a small residual network that was taught by mn04, and answers AudioSet's tags as it does.
+"""The compact network: a small residual network for AudioSet tagging, distilled from mn04.
 
     model, info = load_model("compact")
     output = model(torch.zeros(1, 160_000))  # five seconds, mono, 32 kHz
     output["embedding"]                      # (1, 768)
     output["clipwise_output"]                # (1, 527), each in [0, 1]
 
-Residual blocks (He et al. 2015, arXiv:1512.03385) after a first convolution that keeps every fourth frame and every
-second mel bin: dense convolutions on small maps learn most in an hour of two cores. tools/distil is its training,
-benchmarks/compact.md what was compared.
+Residual blocks (He et al. 2015, arXiv:1512.03385) follow a stem that keeps every fourth frame and every second mel bin:
+dense convolutions on small maps learn most in an hour on two cores. It is trained by tools/distil, and the alternatives
+that were tried are in benchmarks/compact.md.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ from models.network import LogMelNetwork
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to what came in, brought to the same shape."""
+    """Two 3x3 convolutions with batch norm, and a shortcut of average pooling and a 1x1 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: tuple[int, int]):
         super().__init__()
-        self.stride = stride  # frames, bins
+        self.stride = stride  # (frames, bins)
         self.conv1 = nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False)
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
         self.bn_shortcut = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels_in, frames, bins) -> (batch, channels_out, frames, bins over stride, rounded up)."""
+        """(batch, channels_in, frames, bins) -> (batch, channels_out, frames / stride, bins / stride), rounded up."""
         y = F.relu_(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         x = F.avg_pool2d(x, self.stride, ceil_mode=True)
@@ -42,10 +42,13 @@ class ResidualBlock(nn.Module):
 
 
 class CompactNet(LogMelNetwork):
-    """A small residual network with Cnn14's kind of front end.
+    """A small residual network with Cnn14's front end.
 
-    width: channels of the first convolution; the last block has 16 times as many, and the embedding is the mean and the
-        maximum of each over time. The others: LogMelNetwork.
+    Args:
+        classes: number of outputs.
+        width: channels of the stem. The last block has 16 times as many, and the embedding is their means and maxima
+            over time.
+        fmin, fmax, floor, normalise, multilabel, dropout: see LogMelNetwork.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class CompactNet(LogMelNetwork):
 
     @property
     def dimensions(self) -> int:
-        """Length of an embedding."""
+        """Dimensions of an embedding."""
         return 2 * self.fc1.in_features
 
     def blocks(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,17 +88,17 @@ class CompactNet(LogMelNetwork):
         return x
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, frames) -> means, then maxima over time, (batch, 2 * channels)."""
+        """(batch, channels, frames) -> means and then maxima over time, (batch, 2 * channels)."""
         return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
 
     def logits(self, embedding: torch.Tensor) -> torch.Tensor:
         """(batch, dimensions) -> (batch, classes), before sigmoid or softmax."""
-        mean, loudest = embedding.chunk(2, dim=1)
-        hidden = F.relu(self.fc1(self.drop(mean + loudest, self.dropout[1])))
+        mean, maximum = embedding.chunk(2, dim=1)
+        hidden = F.relu(self.fc1(self.drop(mean + maximum, self.dropout[1])))
         return self.fc_audioset(self.drop(hidden, self.dropout[1]))
 
     @property
     def head(self) -> Head:
-        """``logits`` in NumPy: two layers, of which the first adds means and maxima."""
+        """The layers of ``logits`` in NumPy. The first one is doubled, to add means and maxima."""
         (weight, bias), last = Head.from_torch(self.fc1, self.fc_audioset).layers
         return Head(((np.hstack([weight, weight]), bias), last), "relu")

@@ -1,9 +1,11 @@
-"""A checkpoint written down for MNN's converter, with the sounds that the result is tried on. converted.py runs this in
-a process of its own, since it needs four times the checkpoint's memory.
+"""The first step of a conversion: exports a checkpoint for MNN's converter, with probes to check the result on.
 
-Files: network.onnx, arrays.npz (mel bank, head), probes_*.npz (log-mels, and the embeddings that a reference computes
-    of them)
-and info.json (what is known of the checkpoint).
+converted.py runs this in a process of its own, because it needs four times the memory of the checkpoint. Output files:
+
+- network.onnx: log-mel -> embedding.
+- arrays.npz: the mel bank and the head.
+- probes_*.npz: log-mels of the probe sounds, and the embeddings that a reference engine computes from them.
+- info.json: the metadata of the checkpoint.
 """
 
 import json
@@ -23,12 +25,12 @@ from models.weights import Weights, read_weights
 
 
 def main(arguments: list[str]) -> int:
-    """``arguments``: the checkpoint, by name or path, and the folder to write into."""
+    """Export a checkpoint. ``arguments`` are its name or path, and the folder to write to."""
     checkpoint, folder = arguments[0], Path(arguments[1])
     weights = read_weights(checkpoint)
     info, front_end = weights.info, weights.front_end
-    known = asdict(info) | {"fingerprints": sorted(info.fingerprints), "categories": list(info.categories)}
-    (folder / "info.json").write_text(json.dumps(known), encoding="utf-8")
+    metadata = asdict(info) | {"fingerprints": sorted(info.fingerprints), "categories": list(info.categories)}
+    (folder / "info.json").write_text(json.dumps(metadata), encoding="utf-8")
     arrays: dict[str, Any] = {"mel_bank": front_end.mel_bank, **weights.head.arrays()}
     np.savez(folder / "arrays.npz", **arrays)
     with open(folder / "network.onnx", "wb") as file:
@@ -36,15 +38,15 @@ def main(arguments: list[str]) -> int:
     network = _reference(checkpoint, weights)
     for seconds in PROBE_LENGTHS_S:
         logmel = probe_batch(front_end, seconds)
-        embedding = np.concatenate([network.embed(clip[None]) for clip in logmel])  # one by one: less memory
+        embedding = np.concatenate([network.embed(clip[None]) for clip in logmel])  # one at a time, to save memory
         np.savez(folder / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
     return cli.DONE
 
 
 def _reference(checkpoint: str, weights: Weights):
-    """What MNN is held against: NumPy, which needs no loading; for the large network PyTorch, if it is installed."""
+    """Return the reference engine: NumPy, which starts at once, or for Cnn14 PyTorch, if installed."""
     if weights.architecture == "cnn14" and is_installed("torch"):
-        from models.checkpoints import load_model  # PyTorch takes seconds to load, and saves most of a minute here
+        from models.checkpoints import load_model  # PyTorch takes seconds to import, but saves most of a minute here
         from models.torch_network import TorchNetwork
 
         return TorchNetwork(load_model(checkpoint)[0])

@@ -1,13 +1,13 @@
-"""The engine: sounds in, embeddings out, by the fastest means that this computer has.
+"""Inference engines: sounds to embeddings, by the fastest library that is installed.
 
     with open_engine("compact") as engine:
-        logmel = engine.front_end(samples)             # (frames, mel bins); threads may do this ahead
+        logmel = engine.front_end(samples)             # (frames, mel bins); may run in other threads
         embeddings = engine.embed(logmel[None])        # (1, dimensions)
-        logits = engine.head(embeddings)               # (1, classes): what the network itself calls it
+        logits = engine.head(embeddings)               # (1, classes), of the network's own classes
 
-``auto`` takes a CUDA GPU (PyTorch), else MNN on the CPU, else ONNX Runtime, PyTorch or, if there is nothing else,
-NumPy: what requirements/predict.txt installs is enough. ``engine.name`` says which it is. models.models.Cnn14 remains
-the reference: tests/models/test_engine.py holds every engine against it.
+The device ``auto`` means a CUDA GPU (PyTorch), otherwise MNN on the CPU, otherwise ONNX Runtime, PyTorch or NumPy. The
+packages of requirements/predict.txt are sufficient. ``engine.name`` says which engine it is. All of them are compared
+with models.models.Cnn14 in tests/models/test_engine.py.
 """
 
 import contextlib
@@ -32,44 +32,44 @@ from models.weights import Weights, read_weights
 
 
 class Network(Protocol):
-    """What computes: one object for one checkpoint."""
+    """A network with the weights of a checkpoint, in some inference library."""
 
-    name: str  # library, version, device
-    backend: str  # what decides the last digits of an embedding
-    max_concurrency: int  # batches that may be computed at once
-    batch_size: int  # clips of five seconds in a batch that suit it
+    name: str  # library, version, device, number of cores
+    backend: str  # the part of the name that determines the last digits of an embedding
+    max_concurrency: int  # number of threads that may call ``embed`` at the same time
+    batch_size: int  # efficient number of five-second clips per batch
 
     def embed(self, logmel: np.ndarray, /) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
         ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release processes and memory."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A front end and a network of one checkpoint."""
+    """The front end, network and head of a checkpoint."""
 
     info: CheckpointInfo
-    front_end: Callable[[np.ndarray], np.ndarray]  # float32 samples, 32 kHz -> what the network gets, a log-mel
+    front_end: Callable[[np.ndarray], np.ndarray]  # float32 samples at 32 kHz -> input of the network, a log-mel
     network: Network
-    head: Head | None = None  # embeddings -> logits of ``info``'s classes; None for MFCC
-    is_fallback: bool = False  # for a faster one that would have to be made ready first: convert_for_next_time
+    head: Head | None = None  # embeddings -> logits of the network's own classes; None for MFCC
+    is_fallback: bool = False  # a faster engine needs a conversion first; see convert_for_next_time
 
     @property
     def name(self) -> str:
-        """Library, version, device."""
+        """Library, version, device, number of cores."""
         return self.network.name
 
     @property
     def backend(self) -> str:
-        """What decides the last digits of an embedding."""
+        """The part of the name that determines the last digits of an embedding."""
         return self.network.backend
 
     @property
     def max_concurrency(self) -> int:
-        """How many batches may be computed at once, by as many threads."""
+        """Number of threads that may call ``embed`` at the same time."""
         return self.network.max_concurrency
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ class Engine:
         return self.network.embed(logmel)
 
     def close(self) -> None:
-        """Release what it holds; a ``with`` block does so."""
+        """Release processes and memory; a ``with`` block does this at its end."""
         self.network.close()
 
     def __enter__(self) -> "Engine":
@@ -88,18 +88,24 @@ class Engine:
 
 
 def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_latency: bool = False) -> Engine:
-    """The engine of a checkpoint given by name or path; ``cores`` is for the network on a CPU.
+    """Open the fastest available engine.
 
-    ``low_latency``: there is little to hear. Where the network was not converted for MNN yet, which takes longer than
-    to hear it, NumPy stands in, or for Cnn14 PyTorch, and ``convert_for_next_time`` is for afterwards. Raises UserError
-    for a checkpoint that is none, or for a GPU that is not there.
+    Args:
+        checkpoint: name or path of a checkpoint.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        cores: processor cores for the network, on a CPU.
+        low_latency: start at once, for short recordings. If the network has not been converted for MNN yet, which takes
+            several seconds, a slower engine is used; call ``convert_for_next_time`` after the work.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or there is no such device.
     """
     if checkpoint == "mfcc":
         return _mfcc_engine()
     if device == "cuda" or (device == "auto" and has_cuda() and _torch_has_cuda()):
         return _torch_engine(checkpoint, device, cores)
-    if not is_installed("MNN"):  # no wheel for this system or Python
-        return _other_engine(checkpoint, cores)
+    if not is_installed("MNN"):  # it has no wheel for some systems and Python versions
+        return _engine_without_mnn(checkpoint, cores)
     if low_latency and not is_converted(checkpoint):
         weights = read_weights(checkpoint)
         if weights.architecture != "cnn14":
@@ -109,11 +115,11 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
     try:
         converted = find_or_convert(checkpoint)
     except ConversionError as error:
-        engine = _other_engine(checkpoint, cores)
+        engine = _engine_without_mnn(checkpoint, cores)
         warn(f"{engine.backend} runs instead of MNN, slower: {error}")
         return engine
     network = MnnNetwork(converted.file, cores, converted.winograd)
-    network.start()  # it loads while its file is checked
+    network.start()  # loads while the file is being verified
     if not converted.is_intact():
         network.close()
         converted.discard()
@@ -122,17 +128,21 @@ def open_engine(checkpoint: str, device: str = "auto", cores: int = 2, low_laten
 
 
 class FunctionNetwork:
-    """A function that embeds waveforms, in a network's place."""
+    """Adapts a function that embeds waveforms to the interface of a network."""
 
     name = backend = "a function"
     max_concurrency, batch_size = 1, 1
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], dimensions: int):
-        """``function``: float32 samples at 32 kHz, (samples,) -> an embedding, (dimensions,)."""
+        """
+        Args:
+            function: float32 samples at 32 kHz, (samples,) -> an embedding, (dimensions,).
+            dimensions: dimensions of an embedding.
+        """
         self._function, self._dimensions = function, dimensions
 
     def embed(self, waveforms: np.ndarray) -> np.ndarray:
-        """float32, (batch, samples) -> (batch, dimensions). Raises UserError for embeddings of another length."""
+        """float32, (batch, samples) -> (batch, dimensions). Raises UserError if an embedding has another shape."""
         embeddings = [np.asarray(self._function(waveform), np.float32) for waveform in waveforms]
         if any(embedding.shape != (self._dimensions,) for embedding in embeddings):
             raise UserError(
@@ -141,31 +151,31 @@ class FunctionNetwork:
         return np.stack(embeddings)
 
     def close(self) -> None:
-        """There is nothing to release."""
+        """Nothing to release."""
 
 
 def function_engine(function: Callable[[np.ndarray], np.ndarray], info: CheckpointInfo) -> Engine:
-    """The engine of a network that is not this project's; ``info`` is what a model says of it."""
+    """Return an engine for a user's own embedding function; ``info`` describes it, as stored in a model file."""
     return Engine(info, lambda samples: samples, FunctionNetwork(function, info.dimensions))
 
 
 def convert_for_next_time(checkpoint: str) -> None:
-    """Convert a network after another engine has stood in; where that fails, the next longer run says why."""
+    """Convert a network after a fallback was used. Errors are ignored: the next longer run reports them."""
     with contextlib.suppress(ConversionError, UserError):
         find_or_convert(checkpoint)
 
 
 def _mfcc_engine() -> Engine:
     prepare_numba()
-    from models import mfcc  # librosa takes a second to load
+    from models import mfcc  # librosa takes a second to import
 
     return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())
 
 
-def _other_engine(checkpoint: str, cores: int) -> Engine:
-    """The fastest on a CPU that is installed, but for MNN."""
+def _engine_without_mnn(checkpoint: str, cores: int) -> Engine:
+    """Open the fastest installed CPU engine other than MNN."""
     if is_installed("onnxruntime"):
-        from models.onnx_network import OnnxNetwork  # not installed where MNN is
+        from models.onnx_network import OnnxNetwork  # an optional package, installed where MNN has no wheel
 
         weights = read_weights(checkpoint)
         return _engine(weights, OnnxNetwork(weights, cores))
@@ -182,7 +192,7 @@ def _engine(weights: Weights, network: Network, is_fallback: bool = False) -> En
 def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
     if not is_installed("torch"):
         raise UserError("--device cuda needs PyTorch: pip install -r requirements.txt")
-    from models.checkpoints import load_model  # PyTorch takes seconds to load
+    from models.checkpoints import load_model  # PyTorch takes seconds to import
     from models.torch_network import TorchNetwork, choose_device
 
     device = choose_device(device)
@@ -191,21 +201,20 @@ def _torch_engine(checkpoint: str, device: str, cores: int) -> Engine:
 
 
 def _torch_has_cuda() -> bool:
-    if not is_installed("torch"):  # requirements/predict.txt, whose engine is a CPU's
+    """Return whether PyTorch can use the GPU; warn if it cannot."""
+    if not is_installed("torch"):  # with requirements/predict.txt, only the CPU is used
         return False
     import torch
 
     if torch.cuda.is_available():
         return True
-    warn(
-        f"there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it: the CPU does the work (pytorch.org "
-        f"has builds with CUDA)"
-    )
+    problem = f"there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it"
+    warn(f"{problem}: the CPU does the work (pytorch.org has builds with CUDA)")
     return False
 
 
 def has_cuda() -> bool:
-    """Whether an NVIDIA driver with a GPU is here: asked of the driver, without loading PyTorch."""
+    """Return whether there is an NVIDIA GPU with a driver, by asking the driver, which does not import PyTorch."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         count = ctypes.c_int(0)

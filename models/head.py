@@ -1,8 +1,8 @@
-"""The layers after the embedding, in NumPy: what a network calls a sound, from an embedding that was kept or sent.
+"""The layers after the embedding in NumPy, which classify stored embeddings without the network.
 
     logits = engine.head(embeddings)     # (clips, dimensions) -> (clips, classes), before sigmoid or softmax
 
-Cnn14 has one layer there, the compact network and mn04 have two.
+Cnn14 has one such layer, the compact network and mn04 have two.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head:
-    """Linear layers with an activation between them."""
+    """Linear layers with an activation function between them."""
 
-    layers: tuple[tuple[np.ndarray, np.ndarray], ...]  # weights (outputs, inputs) and bias (outputs,) of each
-    activation: str = "hardswish"  # or relu
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]  # (weights, bias) of each: (outputs, inputs), (outputs,)
+    activation: str = "hardswish"  # or "relu"
 
     @classmethod
     def from_torch(cls, *layers: nn.Linear) -> Head:
-        """The head that these layers of PyTorch are."""
-        return cls(tuple((one.weight.detach().cpu().numpy(), one.bias.detach().cpu().numpy()) for one in layers))
+        """Copy linear layers of PyTorch, with the default activation."""
+        return cls(tuple((layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in layers))
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """(…, dimensions) -> (…, classes), before sigmoid or softmax."""
+        """Compute logits: (…, dimensions) -> (…, classes), before sigmoid or softmax."""
         x = embeddings
         for number, (weight, bias) in enumerate(self.layers):
             if number:
@@ -38,7 +38,7 @@ class Head:
         return x
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By name, for a file of arrays."""
+        """Return the layers as named arrays, for an .npz file."""
         arrays = {"head_activation": np.array(self.activation)}
         for number, (weight, bias) in enumerate(self.layers):
             arrays |= {f"head_weight_{number}": weight, f"head_bias_{number}": bias}
@@ -46,7 +46,7 @@ class Head:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Head:
-        """From what ``arrays`` returned. Raises KeyError where there are none."""
+        """Restore a head from the result of ``arrays``. Raises KeyError if an array is missing."""
         count = sum(name.startswith("head_weight_") for name in arrays)
         layers = tuple((arrays[f"head_weight_{n}"], arrays[f"head_bias_{n}"]) for n in range(max(count, 1)))
         return cls(layers, str(arrays["head_activation"]))

@@ -1,5 +1,4 @@
-"""mn04: EfficientAT's smallest AudioSet tagger, a MobileNetV3 that is as accurate there as Cnn14 at a hundredth of the
-work.
+"""mn04: EfficientAT's smallest MobileNetV3, as accurate on AudioSet as Cnn14 at a hundredth of the cost.
 
     model, info = load_model("mn04")               # downloaded when absent: 4 MB, MIT licence
     output = model(torch.zeros(1, 160_000))        # five seconds, mono, 32 kHz
@@ -7,8 +6,8 @@ work.
     output["clipwise_output"]                      # (1, 527), each in [0, 1]
 
 Schmid, Koutini, Widmer, "Efficient large-scale audio tagging via transformer-to-CNN knowledge distillation", 2023
-(arXiv:2211.04772), after Howard et al., "Searching for MobileNetV3", 2019 (arXiv:1905.02244). Parameter names are those
-of the official file.
+(arXiv:2211.04772); Howard et al., "Searching for MobileNetV3", 2019 (arXiv:1905.02244). Parameter names are those of
+the official checkpoint.
 """
 
 from typing import cast
@@ -33,7 +32,16 @@ def convolution(
     groups: int = 1,
     activation: type[nn.Module] | None = None,
 ) -> nn.Sequential:
-    """Convolution, batch norm and, where there is one, activation; maps keep their size but for the stride."""
+    """Return a padded convolution without bias, batch norm and, if given, an activation.
+
+    Args:
+        channels_in: input channels.
+        channels_out: output channels.
+        kernel: width and height of the kernel.
+        stride: stride in both directions.
+        groups: groups of the convolution; as many as channels for a depthwise one.
+        activation: class of the activation, if any.
+    """
     layers = [
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out, eps=NORM_EPS["mn04"], momentum=0.01),
@@ -42,24 +50,24 @@ def convolution(
 
 
 class Squeeze(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018): each channel times a factor that all channels' means decide."""
+    """Squeeze-and-excitation (Hu et al. 2018): scales each channel by a learnt function of all channels' means."""
 
     def __init__(self, channels: int):
         super().__init__()
         inner = round_to_eight(channels // 4)
         layers = nn.ModuleDict({"fc1": nn.Linear(channels, inner), "fc2": nn.Linear(inner, channels)})
-        self.conc_se_layers = nn.ModuleList([layers])  # the official file has one of a list here
+        self.conc_se_layers = nn.ModuleList([layers])  # a list of one, for the official parameter names
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) both ways."""
+        """(batch, channels, height, width) -> the same shape."""
         layers = self.conc_se_layers[0]
         first, second = layers.get_submodule("fc1"), layers.get_submodule("fc2")
-        factor = torch.sigmoid(second(F.relu(first(x.mean(dim=(2, 3))))))
-        return x * factor[:, :, None, None]
+        scale = torch.sigmoid(second(F.relu(first(x.mean(dim=(2, 3))))))
+        return x * scale[:, :, None, None]
 
 
 class InvertedResidual(nn.Module):
-    """Many channels for the convolution, few between the blocks; added to what came in where shapes allow."""
+    """Expansion, depthwise convolution and projection, with a residual connection if the shapes allow it."""
 
     def __init__(self, channels_in: int, row: Row):
         super().__init__()
@@ -78,7 +86,12 @@ class InvertedResidual(nn.Module):
 
 
 class Mn04(SoundNetwork):
-    """EfficientAT's mn04; the arguments are SoundNetwork's."""
+    """EfficientAT's mn04.
+
+    Args:
+        classes: number of outputs.
+        multilabel, dropout: see SoundNetwork.
+    """
 
     last_layer = LAST_LAYER["mn04"]
 
@@ -93,7 +106,7 @@ class Mn04(SoundNetwork):
         layers.append(convolution(channels, 6 * channels, 1, activation=nn.Hardswish))
         self.features = nn.Sequential(*layers)
         hidden = scaled(LAST_CHANNELS)
-        # Pooling, dropout and their places are the official file's: layers are counted.
+        # The official parameter names count all layers, so those without parameters have to be at their places.
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6 * channels, hidden), nn.Hardswish(), nn.Identity(),
             nn.Linear(hidden, classes),
@@ -105,21 +118,21 @@ class Mn04(SoundNetwork):
 
     @property
     def dimensions(self) -> int:
-        """Length of an embedding."""
+        """Dimensions of an embedding."""
         return self.settings["dimensions"]
 
     @property
     def activations_per_frame(self) -> int:
-        """Those of the second block's expansion, in half of the mel bins of every second frame."""
+        """Those of the second block's expansion, at half the mel bins and half the frames."""
         return scaled(TABLE[1].expanded) * KALDI_MEL_BINS // 4
 
     @property
     def front_end(self) -> KaldiMel:
-        """Log-mels by Kaldi's rule."""
+        """Log-mels as Kaldi computes them."""
         return KaldiMel()
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) -> (batch, 1, frames, 128); nothing is learnt there, and NumPy does it."""
+        """(batch, samples) -> (batch, 1, frames, 128), computed in NumPy, since nothing is learnt there."""
         return torch.from_numpy(self.front_end(waveform.cpu().numpy()))[:, None].to(waveform.device)
 
     def embed(self, logmel: torch.Tensor) -> torch.Tensor:
@@ -133,5 +146,5 @@ class Mn04(SoundNetwork):
 
     @property
     def head(self) -> Head:
-        """``logits`` in NumPy: two layers."""
+        """The two layers of ``logits`` in NumPy."""
         return Head.from_torch(*(cast(nn.Linear, self.classifier[number]) for number in (2, 5)))

@@ -1,10 +1,10 @@
-"""The network on MNN, the fastest CPU engine that was measured (benchmarks/speed.md), in a process of its own.
+"""The network on MNN, the fastest CPU engine of all that were measured (benchmarks/speed.md), in child processes.
 
-A process of its own, because MNN holds Python's lock while it computes, so that nothing could be decoded meanwhile,
-and because it prints to stdout. The process ends when its stdin does: when the script ends, however it ends.
+MNN holds the GIL while it computes, which would block decoding, and prints to stdout; so it runs in child processes. A
+child exits when its stdin is closed, and so never outlives the script.
 
-Messages: the shape as three 64-bit integers, then float32 values, in either direction; a first integer of -1 is an
-error, followed by its text.
+Messages in both directions: the shape as three 64-bit integers, followed by float32 values. If the first integer is -1,
+the message is an error: the second integer is the length of the text that follows.
 """
 
 import contextlib
@@ -24,46 +24,50 @@ from danger_safe.core.child import module_command
 from danger_safe.core.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
-SMALL_FILE = 64 * 2**20  # bytes: a process that runs such a network takes less than five times as much memory
-MAX_PROCESSES = 8  # processes at once: 0.2 GB each
-WINOGRAD_LEVEL = 3  # MNN's name for the hint: how much memory Winograd's algorithm may take, 0 (none) to 3
+MAX_SMALL_FILE_BYTES = 64 * 2**20  # a process needs up to five times the size of its network
+MAX_PROCESSES = 8  # each takes 0.2 GB
+WINOGRAD_HINT = 3  # MNN's number for the hint of how much memory Winograd's algorithm may use, from 0 (none) to 3
 
 
 class NetworkError(UserError):
-    """The network's process could not start, or ended."""
+    """A child process could not be started, or has ended."""
 
 
 class MnnNetwork:
     """Log-mel batches in, embeddings out, with MNN.
 
-    A small network runs in one process a core: processes need not wait for each other as threads in one do. A large
-    one, whose memory would be too much several times, runs in one process with a thread a core. ``max_concurrency`` is
-    how many batches are computed at once.
+    A small network runs in one process per core, which is faster than threads, because these wait for each other. A
+    large one, whose memory cannot be multiplied, runs in one process with one thread per core.
     """
 
     batch_size = 24
 
     def __init__(self, file: Path, cores: int, winograd: int):
-        """``file`` is a converted network (models/converted.py). Processes start when ``start`` says, or with their
-        first batch."""
+        """Does not start any process yet: ``start`` does, or the first batch.
+
+        Args:
+            file: a converted network (converted.py).
+            cores: processor cores to use.
+            winograd: level of Winograd's algorithm, 0 to 3.
+        """
         self.backend = f"MNN {version('MNN')}"
-        self.max_concurrency = min(cores, MAX_PROCESSES) if file.stat().st_size <= SMALL_FILE else 1
+        self.max_concurrency = min(cores, MAX_PROCESSES) if file.stat().st_size <= MAX_SMALL_FILE_BYTES else 1
         threads = max(1, cores // self.max_concurrency)
         self.name = f"{self.backend}, {cores} core{'s' * (cores > 1)}"
-        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # the last one that worked works first
+        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # last in, first out: few processes start
         self._processes = [_Process(file, threads, winograd) for _ in range(self.max_concurrency)]
         for process in self._processes:
             self._idle.put(process)
 
     def start(self) -> None:
-        """Start the processes; the first batch waits until they are ready."""
+        """Start all processes. Returns at once; the first batch waits until they have loaded the network."""
         for process in self._processes:
             process.start()
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions).
 
-        ``max_concurrency`` threads may call it at once, others wait. Raises NetworkError when the process fails.
+        Up to ``max_concurrency`` threads can call this at the same time, others wait. Raises NetworkError on failure.
         """
         process = self._idle.get()
         try:
@@ -72,13 +76,13 @@ class MnnNetwork:
             self._idle.put(process)
 
     def close(self) -> None:
-        """End the processes; the next batch would start them again."""
+        """End the processes. Another batch would start them again."""
         for process in self._processes:
             process.close()
 
 
 class _Process:
-    """One process, started when it is first needed."""
+    """A child process that starts on its first use."""
 
     def __init__(self, file: Path, threads: int, winograd: int):
         self._command = module_command(f"{__package__}.mnn_network", str(file), str(threads), str(winograd))
@@ -90,17 +94,17 @@ class _Process:
         return self._process
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
+        """Embed a batch; if the process has died, start another one and try once more."""
         try:
             return self._embed(logmel)
-        except (OSError, EOFError):  # killed, mostly for want of memory, which there may be again by now
+        except (OSError, EOFError):  # killed, usually for lack of memory, which may be available again now
             self.close()
         try:
             return self._embed(logmel)
         except (OSError, EOFError) as error:
             raise NetworkError(
-                f"the network's process ended twice, with status {self.close()} (out of memory?): close other "
-                f"programs; "
-                "what was finished is kept"
+                f"the network's process ended twice, with status {self.close()} (out of memory?): "
+                "close other programs; what was finished is kept"
             ) from error
 
     def _embed(self, logmel: np.ndarray) -> np.ndarray:
@@ -110,13 +114,13 @@ class _Process:
         return _receive(process.stdout)[0]
 
     def close(self) -> int | None:
-        """End the process, which has nothing to lose; returns its status."""
+        """Kill the process, and return its exit status; None if it was not running."""
         process = self._process
         if process is None:
             return None
         assert process.stdin is not None and process.stdout is not None  # both are pipes
         process.kill()
-        with contextlib.suppress(OSError):  # what it did not read
+        with contextlib.suppress(OSError):  # it may not have read all of its input
             process.stdin.close()
         status = process.wait()
         process.stdout.close()
@@ -132,7 +136,7 @@ def _send(stream: IO[bytes], values: np.ndarray) -> None:
 
 
 def _receive(stream: IO[bytes]) -> np.ndarray:
-    """An array of three axes. Raises EOFError at the end of the stream, NetworkError for an error message."""
+    """Receive a three-dimensional array. Raises EOFError at the end of the stream, NetworkError if the child failed."""
     header = _read(stream, _SHAPE.size)
     if (shape := _SHAPE.unpack(header))[0] == -1:
         raise NetworkError(_read(stream, shape[1]).decode("utf-8", "replace"))
@@ -147,18 +151,18 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 
 def serve(file: str, threads: int, winograd: int) -> None:
-    """The process: embeds what comes on stdin until it ends."""
-    # Ctrl+C, and the SIGTERM that service managers send to all processes of a service, are the script's to answer.
+    """Embed the batches that arrive on stdin until it is closed. Runs in the child process."""
+    # Ctrl+C, and the SIGTERM that service managers send to all processes of a service, are handled by the script.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # MNN prints about the processor: not among the script's results
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # keep MNN's messages out of the script's output
     try:
         import MNN
 
         runtime = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
-        runtime.set_hint(WINOGRAD_LEVEL, winograd)
-        with contextlib.chdir(Path(file).parent):  # on Windows MNN cannot open paths outside ASCII: a plain name
+        runtime.set_hint(WINOGRAD_HINT, winograd)
+        with contextlib.chdir(Path(file).parent):  # a bare file name, as for the converter (converted.py)
             network = MNN.nn.load_module_from_file(
                 Path(file).name, ["logmel"], ["embedding"], runtime_manager=runtime, shape_mutable=True
             )

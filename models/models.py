@@ -1,12 +1,12 @@
-"""Cnn14 of PANNs: a waveform in, an embedding and class scores out. The reference that every engine is tested against.
+"""Cnn14 of PANNs in PyTorch: the reference implementation that every engine is tested against.
 
-    model = Cnn14()                                # the official network: width 64, 527 AudioSet classes
-    output = model.eval()(torch.zeros(1, 160_000)) # five seconds, mono, 32 kHz
-    output["embedding"]                            # (1, 2048)
-    output["clipwise_output"]                      # (1, 527), each in [0, 1]
+    model = Cnn14().eval()                   # the official network: width 64, 527 AudioSet classes
+    output = model(torch.zeros(1, 160_000))  # five seconds, mono, 32 kHz
+    output["embedding"]                      # (1, 2048)
+    output["clipwise_output"]                # (1, 527), each in [0, 1]
 
 Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
-(arXiv:1912.10211). Parameter names are those of the official checkpoint. What is before and after the blocks is in
+(arXiv:1912.10211). Parameter names are those of the official checkpoint. The front end and the last layers are in
 network.py.
 """
 
@@ -28,19 +28,22 @@ class ConvBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: torch.Tensor, pool: bool = True) -> torch.Tensor:
-        """(batch, channels_in, frames, bins) -> (batch, channels_out, frames // 2, bins // 2), or unpooled."""
+        """(batch, channels_in, frames, bins) -> (batch, channels_out, frames // 2, bins // 2), if ``pool``."""
         x = F.relu_(self.bn1(self.conv1(x)))
         x = F.relu_(self.bn2(self.conv2(x)))
         return F.avg_pool2d(x, kernel_size=2) if pool else x
 
 
 class Cnn14(LogMelNetwork):
-    """PANNs Cnn14.
+    """PANNs' Cnn14.
 
-    width: channels of the first block; the embedding has 32 times as many numbers. The others: LogMelNetwork.
+    Args:
+        classes: number of outputs.
+        width: channels of the first block; the embedding has 32 times as many dimensions.
+        fmin, fmax, floor, normalise, multilabel, dropout: see LogMelNetwork.
     """
 
-    stores_front_end = True  # as in the official checkpoint
+    stores_front_end = True  # as the official checkpoint does
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
-"""What the networks here share: what a network is for the engines, and the frame of Cnn14 and the compact network.
+"""Base classes of the networks.
 
-``SoundNetwork`` is what engines, trainings and checkpoints ask for. ``LogMelNetwork`` is the frame of Cnn14 (models.py)
-and the compact network (compact.py), which bring the blocks between; mn04 (mn04.py) is built otherwise.
+``SoundNetwork`` is the interface that engines, training and checkpoints use. ``LogMelNetwork`` implements the front end
+and the last layers that Cnn14 (models.py) and the compact network (compact.py) have in common; mn04 (mn04.py) has its
+own.
 """
 
 from typing import ClassVar, TypeVar, cast
@@ -21,35 +22,37 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def channels_last(network: _Module) -> _Module:
-    """The network with the memory of its kernels laid out channels-last, where convolutions are faster."""
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] # PyTorch declares no such
+    """Convert a network's parameters to channels-last memory format, in which convolutions are faster."""
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] # missing in its stubs
 
 
 class SoundNetwork(nn.Module):
-    """A waveform in, an embedding and class scores out.
+    """A network that maps waveforms to embeddings and class scores.
 
-    settings: the arguments that make the same network again; with ``network``, its kind, where that is not Cnn14.
-    multilabel: scores are independent (sigmoid, as in AudioSet) or sum to one (softmax).
+    Attributes:
+        settings: the arguments that build the same network again; also ``network``, its architecture, unless Cnn14.
+        multilabel: scores are independent (sigmoid, as in AudioSet) rather than summing to one (softmax).
+        dropout: probability that an activation is dropped in training, (in the blocks, in the last layers).
     """
 
-    last_layer: ClassVar[str]  # name of the layer of class scores, which learns alone when a fine-tuning begins
+    last_layer: ClassVar[str]  # name of the layer of class scores; fine-tuning trains it alone at first
     settings: dict
     multilabel: bool
     dropout: tuple[float, float]
 
     @property
     def dimensions(self) -> int:
-        """Length of an embedding."""
+        """Dimensions of an embedding."""
         raise NotImplementedError
 
     @property
     def activations_per_frame(self) -> int:
-        """Numbers in the largest feature maps, for each frame of the log-mel: what a batch's memory goes by."""
+        """Size of the largest feature maps per frame of the log-mel, which determines the memory of a batch."""
         raise NotImplementedError
 
     @property
     def front_end(self) -> LogMel | KaldiMel:
-        """What makes the network's input of sounds, without PyTorch."""
+        """The front end in NumPy: samples -> the log-mels that ``embed`` expects."""
         raise NotImplementedError
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -66,15 +69,20 @@ class SoundNetwork(nn.Module):
 
     @property
     def head(self) -> Head:
-        """``logits`` in NumPy."""
+        """The layers of ``logits`` in NumPy."""
         raise NotImplementedError
 
     def forward(self, waveform: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mono float32 waveforms at 32 kHz, (batch, samples), to class scores and embeddings.
+        """Compute class scores and embeddings.
 
-        Clips under 9,920 samples are padded with silence. A clip of any length works; memory grows with it
-        (about 20 MB a second with the official Cnn14), so extraction cuts long recordings (danger_safe/extraction.py).
-        Returns clipwise_output (batch, classes) and embedding (batch, dimensions).
+        Clips of any length work. Memory grows with the length, by about 20 MB per second with the official Cnn14, so
+        long recordings are embedded in windows (danger_safe/embeddings/extractor.py).
+
+        Args:
+            waveform: mono float32 at 32 kHz, (batch, samples); padded with silence to at least 9,920 samples.
+
+        Returns:
+            ``clipwise_output``, (batch, classes), and ``embedding``, (batch, dimensions).
         """
         embedding = self.embed(self.logmel(waveform))
         scores = self.logits(embedding)
@@ -82,31 +90,33 @@ class SoundNetwork(nn.Module):
         return {"clipwise_output": scores, "embedding": embedding}
 
     def replace_last_layer(self, classes: int) -> None:
-        """A new, untrained last layer for other classes, whose scores sum to one: the start of a fine-tuning."""
+        """Replace the last layer by an untrained one for other classes, whose scores sum to one, for fine-tuning."""
         old = self.get_submodule(self.last_layer)
-        assert isinstance(old, nn.Linear)  # the last layer of each of our networks is
+        assert isinstance(old, nn.Linear)  # so it is in all three networks
         new = nn.Linear(old.in_features, classes)
         initialise(new)
-        holder, _, name = self.last_layer.rpartition(".")
-        setattr(self.get_submodule(holder), name, new)
+        parent, _, name = self.last_layer.rpartition(".")
+        setattr(self.get_submodule(parent), name, new)
         self.multilabel = False
         self.settings |= {"classes": classes, "multilabel": False}
 
     def drop(self, x: torch.Tensor, p: float) -> torch.Tensor:
-        """Dropout, in training alone."""
+        """Apply dropout in training mode."""
         return F.dropout(x, p, training=True) if self.training and p else x
 
 
 class LogMelNetwork(SoundNetwork):
-    """The frame of Cnn14 and the compact network.
+    """The front end and the last layers of Cnn14 and the compact network; subclasses add ``blocks``.
 
-    classes: outputs of the last layer.
-    fmin, fmax: the mel bank's range in Hz.
-    floor: the least mel power; what is below sounds like silence to the network.
-    normalise: scale each clip to a peak of 1 first. Together with a lower fmax and a higher floor it brings
-        recordings of any level, bandwidth and bit depth to one common denominator (benchmarks/compact.md).
-    multilabel: see SoundNetwork.
-    dropout: probability that an activation is dropped in training, (after each block, around fc1).
+    Args:
+        classes: number of outputs.
+        fmin: lower limit of the mel bank in Hz.
+        fmax: upper limit of the mel bank in Hz.
+        floor: lower limit of the mel power; anything below looks like silence to the network.
+        normalise: scale each clip to a peak of 1 first. With a lower fmax and a higher floor, this makes recordings of
+            any level, bandwidth and bit depth comparable (benchmarks/compact.md).
+        multilabel: see SoundNetwork.
+        dropout: probability that an activation is dropped in training, (after each block, around fc1).
     """
 
     last_layer = "fc_audioset"
@@ -128,21 +138,27 @@ class LogMelNetwork(SoundNetwork):
             "floor": floor, "normalise": normalise, "multilabel": multilabel,
         }  # fmt: skip
         self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
-        self._made: tuple[nn.Module, nn.Module] | None = None
+        self._unregistered_front_end: tuple[nn.Module, nn.Module] | None = None
         if self.stores_front_end:
-            self.spectrogram_extractor, self.logmel_extractor = self._front_end()
+            self.spectrogram_extractor, self.logmel_extractor = self._make_front_end()
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
 
     def add_last_layers(self, channels: int, dimensions: int) -> None:
-        """fc1, whose output is the embedding, and the layer of class scores. Called after the blocks are made, so that
-        parameters keep the official checkpoint's order."""
+        """Add fc1, whose output is the embedding, and the layer of class scores.
+
+        Called after the blocks have been created, so that the parameters are in the order of the official checkpoint.
+
+        Args:
+            channels: channels of the last block.
+            dimensions: outputs of fc1.
+        """
         self.fc1 = nn.Linear(channels, dimensions)
         self.fc_audioset = nn.Linear(dimensions, self.settings["classes"])
         initialise(self)
 
     @property
     def dimensions(self) -> int:
-        """Length of an embedding."""
+        """Dimensions of an embedding."""
         return self.fc1.out_features
 
     def blocks(self, x: torch.Tensor) -> torch.Tensor:
@@ -151,12 +167,12 @@ class LogMelNetwork(SoundNetwork):
 
     @property
     def activations_per_frame(self) -> int:
-        """Those of the first block: its channels in each mel bin."""
+        """Those of the first block: its channels times the mel bins."""
         return self.settings["width"] * MEL_BINS
 
     @property
     def front_end(self) -> LogMel:
-        """The same log-mels by a real FFT."""
+        """The same log-mels as ``logmel``, computed by a real FFT."""
         return LogMel(self.mel_bank, self.settings["floor"], self.settings["normalise"])
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -164,17 +180,16 @@ class LogMelNetwork(SoundNetwork):
         waveform = prepare(waveform, self.normalise)
         if self.stores_front_end:
             return self.logmel_extractor(self.spectrogram_extractor(waveform))
-        self._made = self._made or self._front_end()  # in a tuple: not among the network's tensors
-        spectrogram, bank = self._made
-        return bank.to(waveform.device)(spectrogram.to(waveform.device)(waveform))
+        # A tuple, so that PyTorch does not register the modules and their tensors stay out of the state dict.
+        self._unregistered_front_end = self._unregistered_front_end or self._make_front_end()
+        spectrogram, mel_filters = self._unregistered_front_end
+        return mel_filters.to(waveform.device)(spectrogram.to(waveform.device)(waveform))
 
-    def _front_end(self) -> tuple[nn.Module, nn.Module]:
-        """torchlibrosa's spectrogram and mel bank, as PANNs have them."""
+    def _make_front_end(self) -> tuple[nn.Module, nn.Module]:
+        """Return torchlibrosa's spectrogram and log-mel modules, which PANNs use."""
         prepare_numba()
-        from torchlibrosa.stft import (
-            LogmelFilterBank,
-            Spectrogram,
-        )  # librosa takes seconds to load, and engines do without
+        # librosa takes seconds to import, and the engines do not need it.
+        from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
         settings = self.settings
         return Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH), LogmelFilterBank(
@@ -184,7 +199,7 @@ class LogMelNetwork(SoundNetwork):
 
     @property
     def mel_bank(self) -> np.ndarray:
-        """(513, 64)"""
+        """Weights of the mel filters, (513, 64)."""
         if self.stores_front_end:
             return cast(torch.Tensor, self.logmel_extractor.melW).detach().cpu().numpy()
         return mel_bank(self.settings["fmin"], self.settings["fmax"])
@@ -194,13 +209,13 @@ class LogMelNetwork(SoundNetwork):
         return self.pool(self.framewise_features(logmel))
 
     def framewise_features(self, logmel: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, frames, 64) -> the last feature maps' mean over frequency, (batch, channels, fewer frames)."""
+        """(batch, 1, frames, 64) -> last feature maps, averaged over frequency: (batch, channels, fewer frames)."""
         x = self.bn0(logmel.transpose(1, 3)).transpose(1, 3)
         return self.blocks(x).mean(dim=3)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """What ``framewise_features`` returned -> (batch, dimensions)."""
-        x = x.amax(dim=2) + x.mean(dim=2)  # what was loud once, and what lasted
+        """Pool ``framewise_features`` over time: (batch, channels, frames) -> (batch, dimensions)."""
+        x = x.amax(dim=2) + x.mean(dim=2)  # short events and lasting sounds
         x = self.drop(x, self.dropout[1])
         return F.relu(self.fc1(x))
 
@@ -210,12 +225,12 @@ class LogMelNetwork(SoundNetwork):
 
     @property
     def head(self) -> Head:
-        """``logits`` in NumPy: one layer."""
+        """The layer of ``logits`` in NumPy."""
         return Head.from_torch(self.fc_audioset)
 
 
 def initialise(network: nn.Module) -> None:
-    """Xavier weights, zero biases in every layer: as PANNs begin their training."""
+    """Initialise all layers with Xavier weights and zero biases, as PANNs do."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -224,7 +239,7 @@ def initialise(network: nn.Module) -> None:
 
 
 def prepare(waveform: torch.Tensor, normalise: bool) -> torch.Tensor:
-    """Pad to MIN_SAMPLES with silence and, if asked, scale each clip to a peak of 1: (batch, samples) both ways."""
+    """Pad clips to MIN_SAMPLES with silence and, if ``normalise``, scale each to a peak of 1: (batch, samples)."""
     if waveform.shape[-1] < MIN_SAMPLES:
         waveform = F.pad(waveform, (0, MIN_SAMPLES - waveform.shape[-1]))
     if normalise:

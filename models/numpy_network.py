@@ -1,6 +1,6 @@
-"""The network in NumPy alone: what faster engines are held against, and what is heard with until one is ready.
+"""The network in NumPy: the reference for converted networks, and the engine until a conversion is finished.
 
-A third of MNN's speed, but there at once: nothing has to be converted, and no library has to be loaded.
+It has a third of MNN's speed, but starts at once: no conversion, and no library to import.
 """
 
 from typing import Any
@@ -22,27 +22,29 @@ class NumpyNetwork:
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
         """float32 log-mels of one length, (batch, frames, mel bins) -> float32 embeddings, (batch, dimensions)."""
-        return np.concatenate([compute(self._graph, clip[None, None]) for clip in logmel])  # each fits into caches
+        # One clip at a time, because its feature maps fit in the processor's cache.
+        return np.concatenate([run_graph(self._graph, clip[None, None]) for clip in logmel])
 
     def close(self) -> None:
         """Nothing to release: the same interface as MnnNetwork."""
 
 
-def compute(graph: Graph, given: np.ndarray) -> np.ndarray:
-    """The one output of a graph whose input is ``given``."""
-    values = dict(graph.tensors) | {graph.input[0]: given}
+def run_graph(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """Compute the output of a graph with one output from its input ``x``."""
+    values = dict(graph.tensors) | {graph.input[0]: x}
     last_use = {name: number for number, node in enumerate(graph.nodes) for name in node.inputs}
     for number, node in enumerate(graph.nodes):
-        values[node.output] = _compute_node(node, [values[name] for name in node.inputs])
+        values[node.output] = _run_node(node, [values[name] for name in node.inputs])
         for name in node.inputs:
             if last_use[name] == number:
-                values.pop(name, None)  # memory
+                values.pop(name, None)  # free its memory
     return values[graph.outputs[0][0]]
 
 
-def _compute_node(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
+def _run_node(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
+    """Compute one operation. Covers only the operations and attributes that ``embedding_graph`` uses."""
     x = inputs[0]
-    attributes: dict[str, Any] = node.attributes  # what each is, the operation says
+    attributes: dict[str, Any] = node.attributes  # their types depend on the operation
     match node.operation:
         case "Conv":
             return _convolve(*inputs, **attributes)
@@ -78,15 +80,15 @@ def _compute_node(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
 
 
 def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, **attributes: Any) -> np.ndarray:
-    """A convolution in two dimensions; (batch, channels, height, width) both ways.
+    """Two-dimensional convolution: (batch, channels, height, width) -> the same axes.
 
-    In memory channels come last: each place of the kernel is then one product of matrices.
+    It is computed channels-last as one matrix product over all positions of the kernel (im2col).
     """
     (_, _, kernel_h, kernel_w), (stride_h, stride_w), pads = weight.shape, attributes["strides"], attributes["pads"]
     x = np.pad(x.transpose(0, 2, 3, 1), [(0, 0), (pads[0], pads[2]), (pads[1], pads[3]), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(x, (kernel_h, kernel_w), axis=(1, 2))
     windows = windows[:, ::stride_h, ::stride_w]  # (batch, height, width, channels, kernel_h, kernel_w)
-    if attributes["group"] > 1:  # a kernel for each channel
+    if attributes["group"] > 1:  # depthwise: one kernel per channel
         result = np.einsum("bhwcij,cij->bhwc", windows, weight[:, 0])
     else:
         columns = np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(-1, weight[0].size)
@@ -95,7 +97,7 @@ def _convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, **attributes:
 
 
 def _average_pool(x: np.ndarray, strides: list[int], partial: bool) -> np.ndarray:
-    """Means of rectangles side by side; ``partial``: also of those that reach over the end."""
+    """Average pooling without overlap; ``partial`` keeps incomplete windows at the end (ONNX's ceil_mode)."""
     for axis, size in zip((2, 3), strides, strict=True):
         length = x.shape[axis]
         if not partial:

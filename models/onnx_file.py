@@ -1,10 +1,10 @@
-"""A graph written as an ONNX file.
+"""A writer for ONNX files.
 
     write_onnx(embedding_graph(weights), file, {"sample_rate": "32000"})
 
-ONNX is a message of Protocol Buffers: fields, each a number, a kind and a value, some of which are messages again. The
-dozen fields that are needed are written here: the package onnx, which would write them too, takes 35 MB that a
-Raspberry Pi does not have to spare. tests/models/test_export.py lets that package check what is written.
+An ONNX file is a message of Protocol Buffers: fields with a number, a wire type and a value, which may be a message
+itself. Only a dozen fields are needed, and the package onnx takes 35 MB, which is much for a Raspberry Pi. Its checker
+is run on the written files in tests/models/test_export.py. Field numbers are those of onnx.proto.
 """
 
 import struct
@@ -16,19 +16,19 @@ import numpy as np
 from models.graph import Attribute, Graph, Node, Shape
 
 IR_VERSION, OPSET = 9, 18
-_VARINT, _LENGTH, _FIXED32 = 0, 2, 5  # kinds of values
-_TYPES = {"float32": 1, "int64": 7}  # numbers of TensorProto.DataType
-Parts = list[bytes | memoryview]  # a message in pieces, so that weights are not copied
+_VARINT, _LENGTH_DELIMITED, _FIXED32 = 0, 2, 5  # wire types
+_DATA_TYPES = {"float32": 1, "int64": 7}  # of TensorProto.DataType
+Parts = list[bytes | memoryview]  # a message in parts, which avoids copying the weights
 
 
 def write_onnx(graph: Graph, file: BinaryIO, metadata: dict[str, str] | None = None) -> None:
-    """Write a graph, with texts about it by name."""
+    """Write a graph to an open file, with optional metadata."""
     for part in _model(graph, metadata or {}):
         file.write(part)
 
 
 def onnx_bytes(graph: Graph) -> bytes:
-    """The same in memory."""
+    """Return a graph as the content of an ONNX file."""
     return b"".join(_model(graph, {}))
 
 
@@ -44,21 +44,21 @@ def _model(graph: Graph, metadata: dict[str, str]) -> Parts:
 
 def _graph(graph: Graph) -> Parts:
     return [
-        *_all(_message(1, _node(node)) for node in graph.nodes),
+        *_concatenate(_message(1, _node(node)) for node in graph.nodes),
         *_text(2, "network"),
-        *_all(_message(5, _tensor(name, array)) for name, array in graph.tensors.items()),
+        *_concatenate(_message(5, _tensor(name, array)) for name, array in graph.tensors.items()),
         *_message(11, _value(*graph.input)),
-        *_all(_message(12, _value(*output)) for output in graph.outputs),
+        *_concatenate(_message(12, _value(*output)) for output in graph.outputs),
     ]
 
 
 def _node(node: Node) -> Parts:
     return [
-        *_all(_text(1, name) for name in node.inputs),
+        *_concatenate(_text(1, name) for name in node.inputs),
         *_text(2, node.output),
         *_text(3, node.output),
         *_text(4, node.operation),
-        *_all(_message(5, _attribute(name, value)) for name, value in node.attributes.items()),
+        *_concatenate(_message(5, _attribute(name, value)) for name, value in node.attributes.items()),
     ]
 
 
@@ -66,7 +66,7 @@ def _attribute(name: str, value: Attribute) -> Parts:
     if isinstance(value, str):
         return [*_text(1, name), *_text(4, value), *_integer(20, 3)]
     if isinstance(value, list):
-        return [*_text(1, name), *_all(_integer(8, one) for one in value), *_integer(20, 7)]
+        return [*_text(1, name), *_concatenate(_integer(8, item) for item in value), *_integer(20, 7)]
     if isinstance(value, float):
         return [*_text(1, name), _key(2, _FIXED32) + struct.pack("<f", value), *_integer(20, 1)]
     return [*_text(1, name), *_integer(3, value), *_integer(20, 2)]
@@ -75,25 +75,25 @@ def _attribute(name: str, value: Attribute) -> Parts:
 def _tensor(name: str, array: np.ndarray) -> Parts:
     content = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
     return [
-        *_all(_integer(1, size) for size in array.shape),
-        *_integer(2, _TYPES[array.dtype.name]),
+        *_concatenate(_integer(1, size) for size in array.shape),
+        *_integer(2, _DATA_TYPES[array.dtype.name]),
         *_text(8, name),
         *_message(9, [content]),
     ]
 
 
 def _value(name: str, shape: Shape) -> Parts:
-    """An input or output: its name, float32, and its shape."""
-    sizes = _all(_message(1, _integer(1, size) if isinstance(size, int) else _text(2, size)) for size in shape)
-    return [*_text(1, name), *_message(2, _message(1, [*_integer(1, _TYPES["float32"]), *_message(2, sizes)]))]
+    """Encode an input or output of type float32."""
+    sizes = _concatenate(_message(1, _integer(1, size) if isinstance(size, int) else _text(2, size)) for size in shape)
+    return [*_text(1, name), *_message(2, _message(1, [*_integer(1, _DATA_TYPES["float32"]), *_message(2, sizes)]))]
 
 
-def _all(messages: Iterable[Parts]) -> Parts:
+def _concatenate(messages: Iterable[Parts]) -> Parts:
     return [part for message in messages for part in message]
 
 
 def _message(number: int, parts: Parts) -> Parts:
-    return [_key(number, _LENGTH) + _varint(sum(map(len, parts))), *parts]
+    return [_key(number, _LENGTH_DELIMITED) + _varint(sum(map(len, parts))), *parts]
 
 
 def _text(number: int, text: str) -> Parts:
@@ -104,12 +104,12 @@ def _integer(number: int, value: int) -> Parts:
     return [_key(number, _VARINT) + _varint(value)]
 
 
-def _key(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
+def _key(number: int, wire_type: int) -> bytes:
+    return _varint(number << 3 | wire_type)
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first, of a number that is not negative."""
+    """Encode a non-negative integer, seven bits per byte, the lowest bits first."""
     groups = [value & 127]
     while value := value >> 7:
         groups.append(value & 127)

@@ -1,4 +1,4 @@
-"""The network on ONNX Runtime, where MNN has no wheel: Windows on ARM, for one."""
+"""The network on ONNX Runtime, for systems on which MNN has no wheel, such as Windows on ARM."""
 
 from importlib.metadata import version
 
@@ -29,8 +29,8 @@ class OnnxNetwork:
 
 
 def open_session(model: bytes | str, cores: int) -> onnxruntime.InferenceSession:
-    """A model, or the path of one, on the CPU."""
+    """Open a model, given by its bytes or its path, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores
-    options.log_severity_level = 3  # errors alone
+    options.log_severity_level = 3  # only errors
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""How far an engine's embeddings may be from the reference's, and the sounds that it is tried on before it is used."""
+"""The tolerance for the embeddings of an engine, and the probe sounds on which it is checked before it is used."""
 
 import numpy as np
 
@@ -6,27 +6,32 @@ from danger_safe.audio.decode import SAMPLE_RATE
 from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 
-# The promise is 0.05 % of the mean embedding on every sound. Real clips go further astray than the probes do, so an
-# engine has to stay under a fifth of that on the probes (benchmarks/speed.md has both, for every setting).
+# Fractions of the mean absolute embedding. Errors on real clips are larger than on the probes, so an engine has to stay
+# below a fifth of the tolerance on the probes (benchmarks/speed.md has both errors of every engine and setting).
 MAX_ENGINE_ERROR = 5e-4
 MAX_PROBE_ERROR = MAX_ENGINE_ERROR / 5
-PROBE_LENGTHS_S = (2, 5)  # an engine picks its algorithm by the length of the first clips that it gets
+PROBE_LENGTHS_S = (2, 5)  # seconds; engines choose algorithms by the length of the first clips
 
 
 def largest_error(embeddings: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in any clip, as a fraction of its expected embedding's mean size; both (clips, dims)."""
+    """Return the largest error of any clip, as a fraction of the clip's mean absolute embedding.
+
+    Args:
+        embeddings: embeddings of the engine, (clips, dimensions).
+        expected: embeddings of the reference, (clips, dimensions).
+    """
     if not np.isfinite(embeddings).all():
         return float("inf")
     return float((np.abs(embeddings - expected).max(axis=1) / np.abs(expected).mean(axis=1)).max())
 
 
 def probe_batch(front_end: LogMel | KaldiMel, seconds: int = 2) -> np.ndarray:
-    """Log-mels, (16, about 100 * seconds, mel bins), of ``probe_sounds``."""
+    """Return the log-mels of ``probe_sounds``, (16, about 100 * seconds, mel bins)."""
     return front_end(probe_sounds(seconds * SAMPLE_RATE))
 
 
 def probe_sounds(samples: int) -> np.ndarray:
-    """Eight sounds at two levels, the same on every machine: float32, (16, samples)."""
+    """Synthesise eight sounds at two levels, the same on every computer: float32, (16, samples)."""
     time = np.arange(samples) / SAMPLE_RATE
     rng = np.random.default_rng(14)
     noise = rng.standard_normal(len(time))
@@ -36,7 +41,7 @@ def probe_sounds(samples: int) -> np.ndarray:
         noise,
         np.cumsum(noise) / 200,  # deep rumble
         noise * bursts,
-        np.sin(2 * np.pi * (50 + 3_500 * time) * time),  # a sweep up to the band's end
+        np.sin(2 * np.pi * (50 + 3_500 * time) * time),  # a sweep
         wail,
         sum(np.sin(2 * np.pi * 437 * k * time) / k for k in range(1, 12)) * bursts,  # barks
         np.where(rng.random(len(time)) < 3e-4, 8.0, 0.0),  # clicks

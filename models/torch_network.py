@@ -1,8 +1,8 @@
-"""The network on PyTorch: on a GPU, and on a CPU where the faster engine is not to be had.
+"""The network on PyTorch: on a GPU, or on a CPU if no faster engine is available.
 
-Batch norm is folded into the convolutions and memory is laid out channels-last: the same function as
-the network itself, to rounding. On a GPU, half precision is used only after it has proved itself on this GPU with
-these weights (``MAX_PROBE_ERROR``), transfers are pinned, and a batch is as large as the memory that is free allows.
+Batch norm is folded into the convolutions, and memory is in channels-last format; results equal those of the original
+network up to rounding. On a GPU, half precision is used if it has passed a test with these weights on this GPU
+(``MAX_PROBE_ERROR``), transfers use pinned memory, and batches are limited by the free memory.
 """
 
 import copy
@@ -16,8 +16,8 @@ from danger_safe.core.errors import UserError
 from models.network import SoundNetwork, channels_last
 from models.parity import MAX_PROBE_ERROR, largest_error, probe_batch
 
-CONVOLUTION_AND_NORM = [torch.nn.Conv2d, torch.nn.BatchNorm2d]  # as mn04's sequences begin
-_BYTES_PER_CELL = 4 * 4  # float32: each of the largest feature maps' activations, in, out and two in flight
+CONVOLUTION_AND_NORM = [torch.nn.Conv2d, torch.nn.BatchNorm2d]  # the first layers of mn04's sequences
+_BYTES_PER_ACTIVATION = 4 * 4  # four float32 copies of the largest feature maps: input, output, two temporary
 
 
 class TorchNetwork:
@@ -53,22 +53,22 @@ class TorchNetwork:
             return self._model.embed(batch).float().cpu().numpy()
 
     def _largest_batch(self, frames: int) -> int:
-        """Clips of so many frames that fit in half of the GPU's free memory; on a CPU the caller's size is right."""
+        """Return how many clips of ``frames`` frames fit in half of the GPU's free memory."""
         if self.device == "cpu":
-            return 1 << 30
+            return 1 << 30  # no limit
         free, _ = torch.cuda.mem_get_info()
-        return max(1, free // 2 // (self._activations_per_frame * frames * _BYTES_PER_CELL))
+        return max(1, free // 2 // (self._activations_per_frame * frames * _BYTES_PER_ACTIVATION))
 
     def _try_half_precision(self, probes: np.ndarray) -> None:
-        """Keep float16 if, on this GPU, it gives the embeddings that float32 gives."""
-        whole, expected = self._model, self._run(probes)
-        self._model, self.dtype = copy.deepcopy(whole).half(), torch.float16
+        """Switch to float16 if its embeddings of the probes agree with those of float32."""
+        full_precision, expected = self._model, self._run(probes)
+        self._model, self.dtype = copy.deepcopy(full_precision).half(), torch.float16
         if largest_error(self._run(probes), expected) > MAX_PROBE_ERROR:
-            self._model, self.dtype = whole, torch.float32
+            self._model, self.dtype = full_precision, torch.float32
 
 
 def choose_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is one. Raises UserError when CUDA is asked for in vain."""
+    """Resolve ``auto`` to ``cuda`` or ``cpu``. Raises UserError if ``cuda`` is requested but not available."""
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if available else "cpu"
@@ -78,19 +78,17 @@ def choose_device(device: str) -> str:
 
 
 def fold_batch_norm(model: SoundNetwork) -> SoundNetwork:
-    """A copy of an evaluated network whose convolutions have their batch norm in them: a quarter less work."""
+    """Return a copy of a network with batch norm folded into the convolutions, which saves a quarter of the time."""
     folded = copy.deepcopy(model).eval()
     pairs = {"conv1": "bn1", "conv2": "bn2", "shortcut": "bn_shortcut", "stem": "bn_stem"}
-    for holder in folded.modules():
-        if (
-            isinstance(holder, torch.nn.Sequential)
-            and [type(layer) for layer in list(holder)[:2]] == CONVOLUTION_AND_NORM
-        ):
-            first, second = cast(torch.nn.Conv2d, holder[0]), cast(torch.nn.BatchNorm2d, holder[1])
-            holder[0], holder[1] = fuse_conv_bn_eval(first, second), torch.nn.Identity()
+    for module in folded.modules():
+        is_sequence = isinstance(module, torch.nn.Sequential)
+        if is_sequence and [type(layer) for layer in list(module)[:2]] == CONVOLUTION_AND_NORM:
+            first, second = cast(torch.nn.Conv2d, module[0]), cast(torch.nn.BatchNorm2d, module[1])
+            module[0], module[1] = fuse_conv_bn_eval(first, second), torch.nn.Identity()
         for convolution, norm in pairs.items():
-            if hasattr(holder, convolution):
-                fused = fuse_conv_bn_eval(getattr(holder, convolution), getattr(holder, norm))
-                setattr(holder, convolution, fused)
-                setattr(holder, norm, torch.nn.Identity())
+            if hasattr(module, convolution):
+                fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+                setattr(module, convolution, fused)
+                setattr(module, norm, torch.nn.Identity())
     return folded

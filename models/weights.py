@@ -1,18 +1,23 @@
-"""The weights in a checkpoint file as NumPy arrays, checked. Nothing here loads PyTorch, and no code of a file is run.
+"""The weights of a checkpoint file as NumPy arrays. Does not import PyTorch, and runs no code from the file.
 
-    weights = read_weights("compact")                # by name or path: checkpoint_files.py
+    weights = read_weights("compact")                # a name or path (checkpoint_files.py)
     weights.tensors["stem.weight"]                   # float32
-    weights.info, weights.architecture                       # what is known of the file; cnn14, compact or mn04
+    weights.architecture                             # cnn14, compact or mn04
+    weights.info                                     # metadata
 
-Three layouts are read. PANNs' own: a dict with ``model``, the state dict (``iteration`` and ``sampler`` beside it are
-ignored). EfficientAT's: the state dict alone. Ours, written by ``save_checkpoint``: ``settings`` (the arguments of
-Cnn14, CompactNet or Mn04), ``model`` (the learnt tensors, matrices in half precision), ``categories``, ``fingerprints``
-(of the sounds it was fine-tuned on), ``licence`` and ``training``. Where there is an entry ``scales``, matrices are
-whole numbers of one byte, a row of each to be multiplied with its scale.
+Three layouts are supported:
+
+- PANNs': a dict with the state dict as ``model``; ``iteration`` and ``sampler`` are ignored.
+- EfficientAT's: the state dict itself.
+- This project's, written by ``save_checkpoint``: a dict with ``settings`` (the arguments of Cnn14, CompactNet or Mn04),
+  ``model`` (the learnt tensors, matrices in half precision), ``categories``, ``fingerprints`` (of the clips that it was
+  fine-tuned on), ``licence`` and ``training``. With ``scales``, the matrices are 8-bit integers, and each row is to be
+  multiplied by its scale.
 """
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -34,22 +39,22 @@ from models.logmel import LogMel, mel_bank
 from models.torch_file import read_torch_file
 
 FORMAT = "danger-safe-cnn14/1"
-MN04_LAYER = "features.0.0.weight"  # which no other layout has
-COUNTER = "num_batches_tracked"  # of batch norm: only a training that never happens here would need it
-ANY = "a checkpoint of Cnn14, mn04 or the compact network"
+MN04_TENSOR = "features.0.0.weight"  # exists only in checkpoints of mn04
+BATCH_COUNTER = "num_batches_tracked"  # of batch norm; not needed
+SUPPORTED = "a checkpoint of Cnn14, mn04 or the compact network"  # for messages
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint's content."""
+    """The content of a checkpoint."""
 
     architecture: str  # cnn14, compact or mn04
     info: CheckpointInfo
-    tensors: dict[str, np.ndarray]  # float32, by the state dict's names
+    tensors: dict[str, np.ndarray]  # float32, by the names of the state dict
 
     @property
     def front_end(self) -> LogMel | KaldiMel:
-        """What makes the network's input of sounds."""
+        """The front end: samples -> log-mels."""
         settings = self.info.settings
         if self.architecture == "mn04":
             return KaldiMel()
@@ -59,22 +64,22 @@ class Weights:
 
     @property
     def head(self) -> Head:
-        """What turns embeddings into the logits of the network's classes."""
+        """The layers after the embedding: embeddings -> logits of the network's classes."""
         last = self._linear(LAST_LAYER[self.architecture])
         if self.architecture == "cnn14":
             return Head((last,))
         if self.architecture == "mn04":
             return Head((self._linear("classifier.2"), last))
-        weight, bias = self._linear("fc1")  # of the sum of means and maxima, which follow each other in an embedding
+        weight, bias = self._linear("fc1")  # applied to means plus maxima, which an embedding has one after the other
         return Head(((np.hstack([weight, weight]), bias), last), "relu")
 
     def folded(self, convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-        """Weight and bias of a convolution without a bias, with the batch norm that follows it in them."""
+        """Fold a batch norm into the convolution before it, which has no bias. Returns (weight, bias)."""
         scale, shift = self.norm(norm)
         return self.tensors[f"{convolution}.weight"] * scale[:, None, None, None], shift
 
     def norm(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift that a batch norm is when nothing is being learnt, (channels,) each."""
+        """Return the scale and shift of a batch norm in inference, (channels,) each."""
         weight, bias, mean, variance = (
             self.tensors[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
         )
@@ -86,32 +91,27 @@ class Weights:
 
 
 def read_weights(checkpoint: str) -> Weights:
-    """The weights of a checkpoint given by name or path.
+    """Read a checkpoint given by name or path.
 
-    Raises UserError for a file that is missing, is no checkpoint, holds code, or lacks tensors.
+    Raises UserError if the file does not exist, is not a checkpoint, contains code, or lacks tensors.
     """
     path = checkpoint_path(checkpoint)
     sha256 = verified_sha256(checkpoint, path)
     content = read_torch_file(path)
-    if isinstance(content, dict) and MN04_LAYER in content:
+    if isinstance(content, dict) and MN04_TENSOR in content:
         content = {"model": content}
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path} is not {ANY}: it has no entry named model")
+        raise UserError(f"{path} is not {SUPPORTED}: it has no entry named model")
     state, scales = content["model"], content.get("scales", {})
     if not isinstance(scales, dict):
         raise UserError(f"{path} is damaged: its scales are none")
     for arrays in (state, scales):
-        if not all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays.items()):
-            raise UserError(f"{path} is not {ANY}: not all in it are tensors")
-        if sum(array.size for array in arrays.values()) > path.stat().st_size:
-            raise UserError(f"{path} is damaged: it claims more numbers than it has room for")
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(f"{path} holds weights that are NaN or infinite: its training went wrong, or it is damaged")
+        _check_arrays(arrays, path)
     try:
-        ours = content.get("format") == FORMAT
-        kind, settings = _own_settings(content["settings"]) if ours else _official_settings(state)
-        shapes = tensor_shapes(kind, settings)
-        if kind == "cnn14" and not ours:
+        has_settings = content.get("format") == FORMAT
+        architecture, settings = _check_settings(content["settings"]) if has_settings else _settings_from_shapes(state)
+        shapes = tensor_shapes(architecture, settings)
+        if architecture == "cnn14" and not has_settings:
             shapes |= official_front_end()
         _check_shapes(state, shapes)
         tensors = {name: state[name].astype(np.float32, copy=False) for name in shapes}
@@ -129,55 +129,65 @@ def read_weights(checkpoint: str) -> Weights:
             licence=str(content.get("licence", official_licence(sha256))),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not {ANY}: {error}") from error
-    return Weights(kind, info, tensors)
+        raise UserError(f"{path} is not {SUPPORTED}: {error}") from error
+    return Weights(architecture, info, tensors)
 
 
 def read_info(checkpoint: str) -> CheckpointInfo:
-    """What is known of a checkpoint. Raises UserError for one that is none."""
+    """Read the metadata of a checkpoint. Raises UserError as ``read_weights``."""
     return read_weights(checkpoint).info
 
 
-def _own_settings(given: object) -> tuple[str, dict]:
-    """Kind and settings of the network that a checkpoint of our layout describes. Raises ValueError for none."""
-    if not isinstance(given, dict):
+def _check_arrays(arrays: dict, path: Path) -> None:
+    """Raise UserError if the entries of a dict from ``path`` are not finite tensors that fit in the file."""
+    if not all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in arrays.items()):
+        raise UserError(f"{path} is not {SUPPORTED}: not all in it are tensors")
+    if sum(array.size for array in arrays.values()) > path.stat().st_size:
+        raise UserError(f"{path} is damaged: it claims more numbers than it has room for")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"{path} holds weights that are NaN or infinite: its training went wrong, or it is damaged")
+
+
+def _check_settings(stored: object) -> tuple[str, dict]:
+    """Return (architecture, settings) from the settings in a checkpoint. Raises ValueError if they are invalid."""
+    if not isinstance(stored, dict):
         raise ValueError("its settings are none")
-    kind = given.get("network", "cnn14")
-    if not isinstance(kind, str) or kind not in DEFAULTS:
-        raise ValueError(f"it is of another network, {kind!r}")
-    settings = DEFAULTS[kind] | given
+    architecture = stored.get("network", "cnn14")
+    if not isinstance(architecture, str) or architecture not in DEFAULTS:
+        raise ValueError(f"it is of another network, {architecture!r}")
+    settings = DEFAULTS[architecture] | stored
     for name, value in settings.items():
-        if name not in DEFAULTS[kind]:
+        if name not in DEFAULTS[architecture]:
             raise ValueError(f"it has an unknown setting {name!r}")
-        number = isinstance(value, int | float) and math.isfinite(value)
-        if name != "network" and (not number or isinstance(value, bool) != (name in ("normalise", "multilabel"))):
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        is_flag = name in ("normalise", "multilabel")
+        if name != "network" and (not is_number or isinstance(value, bool) != is_flag):
             raise ValueError(f"its setting {name} is {value!r}")
     for name in ("classes", "width", "dimensions"):
         if name in settings and not (isinstance(settings[name], int) and settings[name] > 0):
             raise ValueError(f"its setting {name} is {settings[name]!r}")
-    if kind == "mn04" and settings["dimensions"] != DEFAULTS[kind]["dimensions"]:
+    if architecture == "mn04" and settings["dimensions"] != DEFAULTS[architecture]["dimensions"]:
         raise ValueError("mn04's embeddings have another length")
-    if (
-        not 0 <= settings.get("fmin", 0) < settings.get("fmax", 1) <= SAMPLE_RATE / 2
-        or not 1e-30 < settings.get("floor", 1) <= 1  # what float32 can hold, and the loudest sound
-    ):
+    has_valid_range = 0 <= settings.get("fmin", 0) < settings.get("fmax", 1) <= SAMPLE_RATE / 2
+    has_valid_floor = 1e-30 < settings.get("floor", 1) <= 1  # from what float32 can hold up to full scale
+    if not has_valid_range or not has_valid_floor:
         raise ValueError("its settings describe no log-mel spectrogram")
-    return kind, settings
+    return architecture, settings
 
 
-def _official_settings(state: dict[str, np.ndarray]) -> tuple[str, dict]:
-    """The network whose shapes a state dict of PANNs' or EfficientAT's layout has."""
-    if MN04_LAYER in state:
+def _settings_from_shapes(state: dict[str, np.ndarray]) -> tuple[str, dict]:
+    """Return (architecture, settings) for a state dict of PANNs or EfficientAT, which has no settings."""
+    if MN04_TENSOR in state:
         return "mn04", DEFAULTS["mn04"] | {"classes": len(state[f"{LAST_LAYER['mn04']}.weight"])}
     classes, dimensions = state["fc_audioset.weight"].shape
     return "cnn14", DEFAULTS["cnn14"] | {"classes": classes, "width": dimensions // 32}
 
 
 def _check_shapes(state: dict[str, np.ndarray], shapes: Shapes) -> None:
-    """Raises ValueError where tensors are missing, have another shape, or are too many."""
+    """Raise ValueError if a tensor is missing, is unknown or has another shape."""
     if missing := sorted(shapes.keys() - state.keys()):
         raise ValueError(f"it lacks {missing[0]}")
-    learnt = {name for name in state if not name.endswith(f".{COUNTER}")}
+    learnt = {name for name in state if not name.endswith(f".{BATCH_COUNTER}")}
     if unknown := sorted(learnt - shapes.keys()):
         raise ValueError(f"it has an unknown tensor {unknown[0]!r}")
     for name, shape in shapes.items():
@@ -186,7 +196,7 @@ def _check_shapes(state: dict[str, np.ndarray], shapes: Shapes) -> None:
 
 
 def _texts(content: dict, name: str) -> list[str]:
-    """A list of text in a checkpoint, empty where it has none. Raises ValueError for another kind of list."""
+    """Return the list of texts ``name`` in a checkpoint; empty if absent. Raises ValueError for anything else."""
     texts = content.get(name, [])
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} is not a list of names")
