@@ -1,5 +1,8 @@
 """models.py against the reference implementation's embeddings, and the checkpoints' loading."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ from models.checkpoints import load_model, save_checkpoint
 from models.compact import CompactNet
 from models.logmel import MIN_SAMPLES
 from models.models import Cnn14
+from models.parity import MAX_ENGINE_ERROR, largest_error
 
 
 @needs_shared
@@ -39,16 +43,21 @@ def test_parameter_names_are_the_official_state_dict_s():
 
 @needs_shared
 def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
-    clip = reference_module().signals()["sweep_5s"]
-    for label in ("Danger", "Safe"):
-        (tmp_path / "d" / label).mkdir(parents=True)
-        soundfile.write(tmp_path / "d" / label / f"{label}.wav", clip, 32_000, subtype="FLOAT")
+    """What users get: the fast engine's embeddings, of every signal. test_engine.py compares the other engines."""
+    signals, expected = reference_module().signals(), np.load(REFERENCE / "expected_seed0.npz")
+    for number, (name, clip) in enumerate(signals.items()):
+        folder = tmp_path / "sounds" / ("Danger", "Safe")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{name}.wav", clip, 32_000, subtype="FLOAT")
     table = tmp_path / "table.csv"
-    run("extractEmbeddingCnn14.py", "--dataset", tmp_path / "d", "--checkpoint", standin, "--output", table)
-    got = pd.read_csv(table).filter(like="feat_").to_numpy()
-    want = np.load(REFERENCE / "expected_seed0.npz")["sweep_5s/embedding"]
-    assert got.shape == (2, 2048)
-    assert np.abs(got - want).max() < 1e-4 * want.mean()
+    run("extractEmbeddingCnn14.py", "--dataset", tmp_path / "sounds", "--checkpoint", standin, "--output", table)
+    assert json.loads(table.with_suffix(".json").read_text())["engine"].startswith("MNN")
+    rows = pd.read_csv(table)
+    assert {Path(file).stem for file in rows["file"]} == set(signals)
+    for file, got in zip(rows["file"], rows.filter(like="feat_").to_numpy(), strict=True):
+        want = expected[f"{Path(file).stem}/embedding"]
+        assert (got * want).sum() / np.linalg.norm(got) / np.linalg.norm(want) >= 0.99999, file
+        assert largest_error(got[None], want[None]) <= MAX_ENGINE_ERROR, file
 
 
 @pytest.mark.parametrize("samples", [1, 5_000, MIN_SAMPLES, MIN_SAMPLES + 1, 100_000])
