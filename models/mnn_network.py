@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from danger_safe.core.child import module_command
+from danger_safe.core.child import LARGE_PAGES, module_command
 from danger_safe.core.errors import UserError
 
 _SHAPE = struct.Struct("<3q")
@@ -90,7 +90,9 @@ class _Process:
 
     def start(self) -> subprocess.Popen:
         if self._process is None:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                self._command, env=LARGE_PAGES | os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
         return self._process
 
     def embed(self, logmel: np.ndarray) -> np.ndarray:
