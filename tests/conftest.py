@@ -89,14 +89,14 @@ def embeddings(sample, offline, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(embeddings, offline, tmp_path_factory):
-    """All three models of the sample sounds and their comparison, as users run them, each in a process of its own that
-    is forbidden the network: (folder, what compare_models.py printed). Nobody writes into the folder."""
+    """All three models of the sample sounds and their comparison, made where the network is forbidden: (folder, what
+    compare_models.py printed). Nobody writes into the folder."""
     with once(tmp_path_factory, "trained") as (folder, new):
         said = folder / "said.txt"
         if new:
             flags = ["--embeddings", embeddings, "--output-dir", folder]
             for key in ("rf", "logreg", "mlp"):
-                run(f"train_{key}_model.py", *flags, "--jobs", 1, env=offline)
+                run(f"train_{key}_model.py", *flags, "--jobs", 1, env=offline, own_process=key == "rf")
             said.write_text(run("compare_models.py", *flags, env=offline).stdout, encoding="utf-8")
     return folder, said.read_text(encoding="utf-8")
 

@@ -39,3 +39,14 @@ def test_forks_are_and_end_as_processes(tmp_path):
         else:
             assert fork.stderr == own.stderr, how
     assert not warm_process().suits(env | {"PYTHONPATH": str(ROOT)}) and warm_process().suits(warm_process()._env)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere scripts are not forked")
+def test_a_fork_is_forbidden_the_network_where_a_process_would_be(offline, tmp_path):
+    script, env = tmp_path / "script.py", {"NO_NETWORK_LOG": tmp_path / "log"}
+    script.write_text("import socket; socket.create_connection(('127.0.0.1', 9))")
+    env = {name: str(value) for name, value in (offline | env).items()}
+    assert warm_process().suits(warm_process()._env | env)
+    done = warm_process().run([sys.executable, str(script)], tmp_path, env, b"", PATIENCE_S)
+    assert done.returncode == 1 and b"the tests forbid the network" in done.stderr
+    assert [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()] == ["start", "tried"]

@@ -38,6 +38,8 @@ LIBRARIES = (
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
 READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "NUMBA_", "TZ")
+# The one PYTHONPATH that a fork can take over: it has one module, which runs at once.
+NO_NETWORK = ROOT / "tests" / "no_network"
 FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
 
 
@@ -58,6 +60,8 @@ class Warm:
     def suits(self, env: dict[str, str]) -> bool:
         """Whether a process with this environment would begin as the forks do."""
         changed = {name for name, _ in self._env.items() ^ env.items()}
+        if env.get("PYTHONPATH") == str(NO_NETWORK):
+            changed.discard("PYTHONPATH")
         return not any(name.startswith(READ_AT_START) for name in changed)
 
     def run(self, command: list[str], cwd, env: dict[str, str], content: bytes, timeout_s: float):
@@ -136,6 +140,9 @@ def become(request: dict) -> None:
     sys.orig_argv = request["command"]
     sys.argv = request["command"][1:]
     sys.path[0] = os.path.dirname(sys.argv[0])
+    if os.environ.get("PYTHONPATH") == str(NO_NETWORK):
+        sys.path.insert(1, str(NO_NETWORK))
+        runpy.run_path(str(NO_NETWORK / "sitecustomize.py"))
 
 
 def run_main() -> int:
