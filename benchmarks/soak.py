@@ -12,7 +12,7 @@ The first source is one connection that never ends; the others hang up after eac
 The page is read every second; twice a minute an event gets a verdict, from which listen.py learns: those of the
 recordings --false-alarm three times "false alarm", one of the others "right", and then all are taken back, over and
 over. The sounds of events are limited to so few megabytes that the oldest are removed. Needs ffmpeg and Linux: memory
-is the proportional set size of listen.py and the network's process, without ffmpeg.
+is the resident set size of listen.py and the network's process, without ffmpeg.
 """
 
 import contextlib
@@ -200,7 +200,7 @@ def measure(pid: int, folder: Path) -> dict:
     """Megabytes of listen.py and of the network's process, and what else could grow."""
     service = psutil.Process(pid)
     processes = [service, *(child for child in service.children() if child.name() != "ffmpeg")]
-    megabytes = [process.memory_full_info().pss / 1e6 for process in processes]
+    megabytes = [process.memory_info().rss / 1e6 for process in processes]
     disk = {
         f"{name}_mb": sum(file.stat().st_size for file in (folder / name).glob("*.*") if file.exists()) / 1e6
         for name in ("recordings", "windows")

@@ -120,7 +120,7 @@ class Learner:
                 pass
         if embeddings is None and sound is not None:
             try:
-                scored = self._scorer.score_recording(read_channels(sound))
+                scored = self._scorer.score_recording(read_channels(sound), is_live=True)  # one by one: less memory
                 embeddings = np.array([window.embedding for window in scored if not window.is_silent])
             except (AudioError, OSError):
                 pass
