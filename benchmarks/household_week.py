@@ -43,7 +43,7 @@ VERDICTS = 3
 TOGETHER = 3  # sounds of one household
 MAX_S = 6.0  # seconds of a sound that are played
 ROOM_S = 2.0  # of the room before and after it
-SAME_COLLECTION = 0.8  # similarity to a shipped danger from which on a planted one may be of its collection
+COLLECTION_SLACK = 0.02  # a planted danger may be of a shipped collection that is so much less similar than the nearest
 SEED = 11
 
 Heard = list[ScoredWindow]  # of one recording
@@ -188,14 +188,14 @@ def score(heard: Heard, detector: BuiltinDetector) -> float:
 
 
 def near_collections(samples: np.ndarray, scorer: WindowScorer, builtin: BuiltinDetector) -> frozenset[int]:
-    """Collections of shipped dangers that a danger may be of: that of the most similar one, and all that have one as
-    similar as SAME_COLLECTION."""
+    """Collections of shipped dangers that a danger may be of: that of the most similar one, and any that has one about
+    as similar."""
     shipped = builtin.reference
     assert shipped is not None  # the shipped detector has one
     heard = embed([np.pad(samples, SAMPLE_RATE // 2)], scorer)[0]
     directions = shipped.project(builtin.standardise(np.array([window.embedding for window in heard])))
     similarity = (shipped.clip_directions()[shipped.danger] @ directions.T).max(axis=1)
-    is_near = similarity >= min(SAME_COLLECTION, similarity.max())
+    is_near = similarity >= similarity.max() - COLLECTION_SLACK
     return frozenset(shipped.collection[shipped.danger][is_near].tolist())
 
 
