@@ -22,7 +22,7 @@ from danger_safe.live.config import (
 )
 from danger_safe.live.event_log import EventLog
 from danger_safe.live.page_service import PageService
-from danger_safe.live.sources import Inbox, Source
+from danger_safe.live.sources import Source, WindowQueue
 
 RATE, HOP, WINDOW = 32_000, 0.5, 3.0
 THRESHOLD = 0.7
@@ -59,7 +59,7 @@ class Stage:
         log = LogConfig(str(folder / "events.jsonl"))
         self.config = Config(sources, alarm, {"dog": False}, None, [], [], log, recordings, PageConfig(**page))
         self.log = EventLog(folder / "events.jsonl", self.said.append)
-        inbox = Inbox()
+        inbox = WindowQueue()
         self.sources = {s.name: Source(s, inbox, self.said.append, WINDOW, HOP) for s in sources}
         self.policies = {name: Policy(alarm, self.config.categories, THRESHOLD) for name in heard}
         engine = SimpleNamespace(
@@ -91,7 +91,7 @@ class Stage:
             )
             at = time.time() if now else self.begun + window.end
             tracker.add(window, at)
-            self.page.follow(name, samples, window, tracker.current, at)
+            self.page.on_window(name, samples, window, tracker.current, at)
 
     def plant(self, name, kind=0, seconds=3.0, sound=True):
         """An event from silence to silence, with its sound. Returns its id."""

@@ -1,6 +1,4 @@
-"""Who is told of alarms, besides MQTT: a web address (JSON, signed) and a program. Each has a thread of its own, so
-that
-one that hangs keeps nobody waiting."""
+"""Send alarms to a webhook (JSON, signed) or a command. Each has its own thread, so that none delays the others."""
 
 import base64
 import hashlib
@@ -21,16 +19,16 @@ from danger_safe.live.alarms import LiveEvent
 from danger_safe.live.config import CommandConfig, WebhookConfig, without_secrets
 
 SIGNATURE = "X-Danger-Safe-Signature"
-TIMEOUT_S = 10.0  # of one request
-COMMAND_TIMEOUT_S = 60.0
-FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 300.0  # before a request is sent again; each pause is twice the one before
-MAX_AGE_S = 3600.0  # a message that could not be delivered for so long is given up
-MAX_WAITING = 1000  # messages
-_FINAL = frozenset(range(400, 500)) - {408, 425, 429}  # HTTP statuses that a repetition does not change
+TIMEOUT_S = 10.0  # seconds that one request may take
+COMMAND_TIMEOUT_S = 60.0  # seconds that a command may run
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 300.0  # seconds before a retry; each pause is twice the one before
+MAX_AGE_S = 3600.0  # seconds; older messages are given up
+MAX_WAITING = 1000  # messages in a queue
+_FINAL = frozenset(range(400, 500)) - {408, 425, 429}  # HTTP statuses that a retry does not change
 
 
 class Undelivered(Exception):
-    """A message could not be delivered; ``is_final``: and never will be."""
+    """A message could not be delivered; a retry cannot help if ``is_final``."""
 
     def __init__(self, reason: str, is_final: bool = False):
         super().__init__(reason)
@@ -38,7 +36,7 @@ class Undelivered(Exception):
 
 
 class _Outbox:
-    """Messages on their way, in order, in a thread of their own."""
+    """A queue of messages that a thread delivers in order, with retries."""
 
     name = ""
 
@@ -46,15 +44,15 @@ class _Outbox:
         self._phases, self._say = phases, say
         self._messages: queue.Queue[tuple[float, dict]] = queue.Queue(MAX_WAITING)
         self._stop = threading.Event()
-        self._is_told = False
+        self._has_reported = False  # the failure that lasts
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def begin(self, event: LiveEvent) -> None:
-        """Send that an alarm begins."""
+    def on_alarm_start(self, event: LiveEvent) -> None:
+        """Send that an alarm has started."""
         self._put("begin", event)
 
-    def end(self, event: LiveEvent) -> None:
+    def on_event_end(self, event: LiveEvent) -> None:
         """Send that an alarm has ended."""
         if event.is_alarm:
             self._put("end", event)
@@ -63,12 +61,12 @@ class _Outbox:
         if phase not in self._phases:
             return
         try:
-            self._messages.put_nowait((time.monotonic(), {"phase": phase, **event.record()}))
+            self._messages.put_nowait((time.monotonic(), {"phase": phase, **event.to_dict()}))
         except queue.Full:
             self._say(f"{self.name}: {MAX_WAITING} messages wait already; one more was dropped")
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits, for so long at most."""
+        """Send the queued messages, for at most ``timeout_s`` seconds, and stop."""
         deadline = time.monotonic() + timeout_s
         while self._messages.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -89,34 +87,34 @@ class _Outbox:
                 self._send(message)
             except Undelivered as error:
                 given_up = error.is_final or time.monotonic() - queued + pause_s > MAX_AGE_S
-                if given_up or not self._is_told:
-                    what = "given up" if given_up else "it is tried again"
-                    self._say(f"{self.name}: {error}; {what}")
-                self._is_told = not given_up
+                if given_up or not self._has_reported:
+                    outcome = "given up" if given_up else "it is tried again"
+                    self._say(f"{self.name}: {error}; {outcome}")
+                self._has_reported = not given_up
                 if given_up:
                     return
                 self._stop.wait(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
             else:
-                if self._is_told:
+                if self._has_reported:
                     self._say(f"{self.name}: delivered again")
-                self._is_told = False
+                self._has_reported = False
                 return
 
     def _send(self, message: dict) -> None:
-        """Deliver one. Raises Undelivered."""
+        """Deliver one message. Raises Undelivered."""
         raise NotImplementedError
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET without the event, and could lead anywhere."""
+    """Treats redirects as errors: a redirected POST becomes a GET without the event, and could lead anywhere."""
 
     def redirect_request(self, *_):
-        """None: it is an error."""
+        """Return None, which makes the redirect an error."""
 
 
 class Webhook(_Outbox):
-    """Posts alarms as JSON. The same ``id`` may come twice: an answer can be lost after the message was not."""
+    """Posts alarms as JSON. The same ``id`` may arrive twice, if only the response was lost."""
 
     def __init__(self, config: WebhookConfig, say: Callable[[str], None]):
         self._config, self.name = config, f"webhook {without_secrets(config.url)}"
@@ -138,20 +136,20 @@ class Webhook(_Outbox):
             headers[SIGNATURE] = f"sha256={hmac.new(self._config.secret.encode(), body, hashlib.sha256).hexdigest()}"
         try:
             request = urllib.request.Request(self._url, body, headers)
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                answer.read(1024)
+            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+                response.read(1024)
         except urllib.error.HTTPError as error:
             error.close()
             is_final = error.code in _FINAL or 300 <= error.code < 400
             raise Undelivered(f"the answer is HTTP {error.code}", is_final) from error
-        except OSError as error:  # URLError and time-outs are such
+        except OSError as error:  # includes URLError and timeouts
             raise Undelivered(one_line(str(getattr(error, "reason", error)))) from error
-        except Exception as error:  # http.client's own, of answers that are none
+        except Exception as error:  # http.client's errors for invalid responses
             raise Undelivered(f"no answer that HTTP knows ({type(error).__name__})") from error
 
 
 class Command(_Outbox):
-    """Runs a program, without a shell: nothing that was heard or named can be a command."""
+    """Runs a program without a shell, so that no name of a source or category can be a command."""
 
     def __init__(self, config: CommandConfig, say: Callable[[str], None]):
         self._config, self.name = config, f"command {config.run[0]}"
@@ -168,7 +166,7 @@ class Command(_Outbox):
             "DANGER_EVENT": json.dumps(message, ensure_ascii=False),
         }
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 self._config.run,
                 env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
@@ -180,6 +178,7 @@ class Command(_Outbox):
             raise Undelivered(f"ran longer than {COMMAND_TIMEOUT_S:.0f} s and was ended", True) from error
         except OSError as error:
             raise Undelivered(error.strerror or str(error), True) from error
-        if done.returncode:
-            words = done.stderr.decode(errors="replace").strip().splitlines()
-            raise Undelivered(f"exit status {done.returncode}{f' ({one_line(words[-1])})' if words else ''}", True)
+        if process.returncode:
+            lines = process.stderr.decode(errors="replace").strip().splitlines()
+            message = f" ({one_line(lines[-1])})" if lines else ""
+            raise Undelivered(f"exit status {process.returncode}{message}", True)

@@ -1,7 +1,7 @@
-"""listen.toml: what is listened to, when that is an alarm, and who is told. ``EXAMPLE`` explains every setting.
+"""The settings in listen.toml: sources, alarms and where they are sent. ``EXAMPLE`` explains every setting.
 
-Whatever is wrong in the file is an error that names the place and says what to write instead: a misspelt setting that
-was passed over would be an alarm that never comes.
+Anything wrong in the file is an error that names the place and says what to write instead: if a misspelt setting were
+ignored, an alarm might never come.
 """
 
 import ipaddress
@@ -34,11 +34,11 @@ class SourceConfig:
     stdin: str | int = s.setting(s.stdin, "")
     stall_seconds: float = s.setting(s.number(1, 3600), 10.0)
     silence_seconds: float = s.setting(s.number(1, 86400), 300.0)
-    sensitivity: str = s.setting(s.sensitivity, "")  # empty: what [alarm] says
+    sensitivity: str = s.setting(s.sensitivity, "")  # empty for that of [alarm]
 
     @property
     def slug(self) -> str:
-        """The name as a topic's part and a file's name can hold it: a-z, 0-9 and hyphens."""
+        """The name for topics and file names: a-z, 0-9 and hyphens."""
         return slug(self.name)
 
 
@@ -46,20 +46,20 @@ class SourceConfig:
 class AlarmConfig:
     """When an event is an alarm."""
 
-    sensitivity: str = s.setting(s.sensitivity, "")  # empty: the detector's own threshold, unless there is one here
+    sensitivity: str = s.setting(s.sensitivity, "")  # empty for ``threshold``, or else the detector's own
     threshold: float | None = s.setting(s.number(0.001, 1), None)
     min_seconds: float = s.setting(s.number(0, 60), 0.0)
-    confirm_windows: int = s.setting(s.whole(1, 100), 1)
+    confirm_windows: int = s.setting(s.whole_number(1, 100), 1)
     cooldown_seconds: float = s.setting(s.number(0, 86400), 60.0)
     quiet_hours: tuple[tuple[time, time], ...] = s.setting(s.hours, ())
 
 
 @dataclass(frozen=True)
 class MqttConfig:
-    """The broker, and where on it we are."""
+    """The MQTT broker and the topics on it."""
 
     host: str = s.setting(s.text)
-    port: int | None = s.setting(s.whole(1, 65535), None)
+    port: int | None = s.setting(s.whole_number(1, 65535), None)
     user: str = s.setting(s.text, "")
     password: str = s.setting(s.text, "")
     tls: bool = s.setting(s.switch, False)
@@ -70,7 +70,7 @@ class MqttConfig:
 
 @dataclass(frozen=True)
 class WebhookConfig:
-    """Where events are posted."""
+    """A web address to which alarms are posted."""
 
     url: str = s.setting(s.web_address)
     secret: str = s.setting(s.text, "")
@@ -79,22 +79,22 @@ class WebhookConfig:
 
 @dataclass(frozen=True)
 class CommandConfig:
-    """What is run."""
+    """A program that is run on alarms."""
 
-    run: tuple[str, ...] = s.setting(s.words)
+    run: tuple[str, ...] = s.setting(s.command)
     on: tuple[str, ...] = s.setting(s.phases, ("begin",))
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Where events are written down."""
+    """Where events are logged."""
 
     file: str = s.setting(s.text, "events.jsonl")
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What is kept of the sound of events."""
+    """Which sound of events is recorded, and for how long it is kept."""
 
     folder: str = s.setting(s.text, "recordings")
     before_seconds: float = s.setting(s.number(0, 60), 5.0)
@@ -108,10 +108,10 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class PageConfig:
-    """Where the page is, and who may open it."""
+    """The address of the page, and who may open it."""
 
     host: str = s.setting(s.text, "127.0.0.1")
-    port: int = s.setting(s.whole(1, 65535), 8750)
+    port: int = s.setting(s.whole_number(1, 65535), 8750)
     password: str = s.setting(s.password, "")
     password_file: str = s.setting(s.text, "")
     names: tuple[str, ...] = s.setting(s.host_names, ())
@@ -119,7 +119,7 @@ class PageConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole file. ``categories``: False for one that never alarms, a number for a threshold of its own."""
+    """All settings. ``categories``: False for a category that never alarms, a number for a threshold of its own."""
 
     sources: list[SourceConfig]
     alarm: AlarmConfig
@@ -137,7 +137,7 @@ LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandCon
 
 
 def read_config(path: Path) -> Config:
-    """The checked settings of a file. Raises UserError that names the place and says what to write."""
+    """Read and check a file. Raises UserError that names the place and says what to write."""
     if os.path.exists(path) and (not is_regular_file(path) or os.path.getsize(path) > MAX_CONFIG_BYTES):
         raise UserError(f"{path} is no file of settings, or larger than any")
     try:
@@ -146,18 +146,18 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} is not there: listen.py --init writes an example to begin with") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text: save it as UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter is nested without end
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # RecursionError: nested too deeply
         raise UserError(f"{path} is no TOML: {error}") from error
     try:
-        return _config(data)
+        return _parse_config(data)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _config(data: dict) -> Config:
+def _parse_config(data: dict) -> Config:
     s.refuse_unknown(data, [*TABLES, *LISTS, "categories"], "the file")
     tables = {
-        name: s.read_table(kind, data[name], f"[{name}]") if name in data else None for name, kind in TABLES.items()
+        name: s.read_table(cls, data[name], f"[{name}]") if name in data else None for name, cls in TABLES.items()
     }
     lists = {name: _read_list(name, data.get(name, [])) for name in LISTS}
     sources = lists["source"]
@@ -172,7 +172,7 @@ def _config(data: dict) -> Config:
         raise ValueError("[mqtt]: a password needs a user")
     if mqtt and mqtt.ca_file and not mqtt.tls:
         raise ValueError("[mqtt]: ca_file needs tls = true")
-    categories = _categories(data.get("categories", {}))
+    categories = _parse_categories(data.get("categories", {}))
     return Config(
         sources,
         alarm,
@@ -182,12 +182,12 @@ def _config(data: dict) -> Config:
         lists["command"],
         tables["log"] or LogConfig(),
         tables["record"],
-        _page(tables["page"]),
+        _check_page(tables["page"]),
     )
 
 
-def _page(page: PageConfig | None) -> PageConfig | None:
-    """With the password out of its file. Raises ValueError where others could open it without one."""
+def _check_page(page: PageConfig | None) -> PageConfig | None:
+    """Read the password file. Raises ValueError if other computers could open the page without a password."""
     if page is None:
         return None
     if page.password and page.password_file:
@@ -205,7 +205,7 @@ def _page(page: PageConfig | None) -> PageConfig | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is only this computer's own."""
+    """Return whether a host can only be reached from this computer."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -214,21 +214,21 @@ def is_loopback(host: str) -> bool:
 
 def _check_sources(sources: list[SourceConfig]) -> None:
     for source in sources:
-        kinds = [kind for kind in ("url", "file", "microphone", "stdin") if getattr(source, kind) != ""]
-        if len(kinds) != 1:
-            found = " and ".join(kinds) or "none of them"
+        inputs = [name for name in ("url", "file", "microphone", "stdin") if getattr(source, name) != ""]
+        if len(inputs) != 1:
+            found = " and ".join(inputs) or "none of them"
             raise ValueError(f'[[source]] "{source.name}": give one of url, file, microphone and stdin; it has {found}')
         if not source.slug:
             raise ValueError(f'[[source]] "{source.name}": the name needs a letter from a to z or a digit')
     slugs = [source.slug for source in sources]
-    twice = next((source.name for source in sources if slugs.count(source.slug) > 1), None)
-    if twice is not None:
-        raise ValueError(f'[[source]] "{twice}": another source has that name; accents and capitals make no difference')
+    name = next((source.name for source in sources if slugs.count(source.slug) > 1), None)
+    if name is not None:
+        raise ValueError(f'[[source]] "{name}": another source has that name; accents and capitals make no difference')
     if sum(source.stdin != "" for source in sources) > 1:
         raise ValueError("[[source]]: only one source can read stdin")
 
 
-def _categories(table: Any) -> dict[str, bool | float]:
+def _parse_categories(table: Any) -> dict[str, bool | float]:
     if not isinstance(table, dict):
         raise ValueError("categories must be a table: write [categories] above its lines")
     for name, value in table.items():
@@ -243,22 +243,21 @@ def _categories(table: Any) -> dict[str, bool | float]:
 def _read_list(name: str, tables: Any) -> list:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{name} must stand in double brackets: [[{name}]]")
-    read = []
+    configs = []
     for number, table in enumerate(tables, start=1):
         title = table.get("name")
-        read.append(
-            s.read_table(LISTS[name], table, f'[[{name}]] "{title}"' if title else f"[[{name}]] number {number}")
-        )
-    return read
+        place = f'[[{name}]] "{title}"' if title else f"[[{name}]] number {number}"
+        configs.append(s.read_table(LISTS[name], table, place))
+    return configs
 
 
 def slug(name: str) -> str:
-    """A name of lower-case ASCII letters, digits and hyphens: "Cửa trước" is cua-truoc."""
+    """Return a name as lower-case ASCII letters, digits and hyphens: "Cửa trước" becomes cua-truoc."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("đ", "d"))
     return re.sub(r"[^a-z0-9]+", "-", "".join(c for c in plain if not unicodedata.combining(c))).strip("-")
 
 
 def without_secrets(url: str) -> str:
-    """An address as it may be shown: without user, password and query."""
+    """Return an address without user, password and query, so that it can be shown."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()

@@ -1,4 +1,4 @@
-"""Keeps what a service writes day and night within its limits."""
+"""Limits of the disk space that a continuously running service uses."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def remove_oldest(files: Iterable[Path], max_megabytes: float, max_days: float = math.inf) -> None:
-    """Remove files, the oldest first, until no more than that is left; the newest stays in any case."""
+    """Remove the oldest files until the rest is within both limits; the newest file always stays."""
     oldest_first = sorted((file.stat().st_mtime, file.name, file.stat().st_size, file) for file in files)
     size = sum(entry[2] for entry in oldest_first)
     for modified, _, bytes_, file in oldest_first[:-1]:

@@ -1,4 +1,4 @@
-"""Where a source's sound comes from, open: pieces as they come, and a way to break off a read that waits for ever."""
+"""Open a source: its sound in chunks as they arrive, and a way to interrupt a read that waits forever."""
 
 import contextlib
 import importlib.util
@@ -22,71 +22,73 @@ from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.live.config import SourceConfig, without_secrets
 
-ANALYSE_US = "2000000"  # of a stream that ffmpeg may look at before it gives its sound; nothing of that is lost
+ANALYSE_US = "2000000"  # microseconds of a stream that ffmpeg analyses before its first output; none of it is lost
 
 
 class Feed:
-    """Float32 pieces at 32 kHz, (samples,) or (samples, channels), until they end. Iterating raises AudioError where
-    the sound cannot be read (on)."""
+    """An iterator over float32 chunks at 32 kHz, (samples,) or (samples, channels).
 
-    is_live = False  # whether sound goes on while nobody listens
+    Iterating raises AudioError if the sound cannot be read, or not any further.
+    """
 
-    def __init__(self, pieces: Iterator[np.ndarray]):
-        self._pieces = pieces
+    is_live = False  # whether the sound continues while it is not read
+
+    def __init__(self, chunks: Iterator[np.ndarray]):
+        self._chunks = chunks
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return self._pieces
+        return self._chunks
 
     def close(self) -> None:
-        """End it; from any thread, a read that waits included."""
+        """End the iteration, from any thread, even if a read is waiting."""
 
 
 class FfmpegFeed(Feed):
-    """An address, by ffmpeg. Its sound comes as a WAV stream, so it is decoded as that of any other recording is."""
+    """An address, read by ffmpeg, which outputs a WAV stream."""
 
     is_live = True
 
     def __init__(self, url: str):
         _check_ffmpeg()
         command = [*input_command(url), "-v", "error", "-analyzeduration", ANALYSE_US]
-        # Packets are flushed one by one, or a slow stream's sound would wait in ffmpeg until 32 KB have come.
+        # Flush every packet: otherwise the sound of a slow stream waits in ffmpeg until there are 32 KB.
         command += ["-i", url, "-map", "0:a:0", "-c:a", "pcm_s16le", "-flush_packets", "1", "-f", "wav", "-"]
         self._url = url
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self._words: deque[str] = deque(maxlen=5)
+        self._messages: deque[str] = deque(maxlen=5)  # the newest lines of ffmpeg's stderr
         stdout, stderr = self._process.stdout, self._process.stderr
-        assert stdout is not None and stderr is not None  # both are pipes
-        self._reader = threading.Thread(target=self._read_words, args=(stderr,), daemon=True)
+        assert stdout is not None and stderr is not None
+        self._reader = threading.Thread(target=self._read_messages, args=(stderr,), daemon=True)
         self._reader.start()
         super().__init__(self._read(stdout))
 
     def _read(self, stdout: IO[bytes]) -> Iterator[np.ndarray]:
-        broken = None
+        failure = None
         try:
-            with contextlib.closing(stream_wav(stdout)) as pieces:
-                for number, piece in enumerate(pieces):
+            with contextlib.closing(stream_wav(stdout)) as chunks:
+                for number, chunk in enumerate(chunks):
                     if not number:
-                        self._words.clear()  # a camera refused one of the ways to it, and was reached by another
-                    yield piece
-        except AudioError as error:  # ffmpeg's own words say more
-            broken = error
+                        self._messages.clear()  # from attempts that failed before a camera was reached
+                    yield chunk
+        except AudioError as error:  # ffmpeg's own message says more, if there is one
+            failure = error
         finally:
             self.close()
             self._process.wait()
             self._reader.join(1)
             stdout.close()
-        if self._words or broken:
-            raise AudioError(self._reason() if self._words else str(broken))
+        if self._messages or failure:
+            raise AudioError(self._reason() if self._messages else str(failure))
 
-    def _read_words(self, stderr: IO[bytes]) -> None:
-        with stderr as words:
-            for line in words:
-                self._words.append(line.decode(errors="replace"))
+    def _read_messages(self, stderr: IO[bytes]) -> None:
+        with stderr as lines:
+            for line in lines:
+                self._messages.append(line.decode(errors="replace"))
 
     def _reason(self) -> str:
-        """The last of ffmpeg's messages, without the address and its password."""
-        words = one_line(self._words[-1]).replace(self._url, without_secrets(self._url))
-        return words.rsplit("] ", 1)[-1].removeprefix(f"{without_secrets(self._url)}: ")
+        """Return the last of ffmpeg's messages without the address and its password."""
+        message = one_line(self._messages[-1]).replace(self._url, without_secrets(self._url))
+        return message.rsplit("] ", 1)[-1].removeprefix(f"{without_secrets(self._url)}: ")
 
     def close(self) -> None:
         """End ffmpeg."""
@@ -94,18 +96,18 @@ class FfmpegFeed(Feed):
 
 
 class FileFeed(Feed):
-    """A file, as fast as it is listened to."""
+    """A file, read as fast as it is processed."""
 
     def __init__(self, file: str):
         super().__init__(read_channels(Path(file)))
 
 
 class _Stdin:
-    """Reads stdin without Python's own buffer: a thread that waits in that one keeps Python from ending."""
+    """Reads stdin unbuffered: a thread that waits in Python's own buffer would keep Python from ending."""
 
     @staticmethod
     def read(size: int) -> bytes:
-        """So many bytes; fewer at the end."""
+        """Return ``size`` bytes; fewer at the end of the stream."""
         data = b""
         while len(data) < size and (more := os.read(0, size - len(data))):
             data += more
@@ -113,7 +115,7 @@ class _Stdin:
 
 
 class StdinFeed(Feed):
-    """The stream on stdin. It cannot be broken off: the program ends without it."""
+    """The stream on stdin. A read cannot be interrupted; the program ends without waiting for it."""
 
     is_live = True
 
@@ -127,22 +129,22 @@ class MicrophoneFeed(Feed):
     is_live = True
 
     def __init__(self, device: str | bool):
-        self._heard: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+        self._chunk_queue: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
         super().__init__(self._read(device if isinstance(device, str) else None))
 
     def _read(self, device: str | None) -> Iterator[np.ndarray]:
         try:
-            yield from stream_microphone(device, self._heard)
+            yield from stream_microphone(device, self._chunk_queue)
         except UserError as error:  # it may be plugged in again
             raise AudioError(str(error).removeprefix("--mic: ")) from error
 
     def close(self) -> None:
-        """Let it go."""
-        self._heard.put(None)
+        """Release the device."""
+        self._chunk_queue.put(None)
 
 
 def open_feed(config: SourceConfig) -> Feed:
-    """The source's sound from now on."""
+    """Open a source's sound from now on."""
     if config.url:
         return FfmpegFeed(config.url)
     if config.file:
@@ -151,7 +153,7 @@ def open_feed(config: SourceConfig) -> Feed:
 
 
 def check_can_open(config: SourceConfig) -> None:
-    """Raises UserError for what no new try would mend: a missing program, package or file."""
+    """Raise UserError for a problem that a retry cannot solve: a missing program, package or file."""
     if config.url:
         _check_ffmpeg()
     if config.microphone and importlib.util.find_spec("sounddevice") is None:

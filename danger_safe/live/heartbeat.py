@@ -1,7 +1,7 @@
-"""A sign of life for those who start the service again when it hangs: systemd's watchdog, a container's health check.
+"""Heartbeat for supervisors that restart a hanging service: systemd's watchdog, a container's health check.
 
-NOTIFY_SOCKET is systemd's (Type=notify, WatchdogSec), DANGER_SAFE_HEARTBEAT names a file whose time is set to now.
-Where neither is in the environment, nothing happens.
+The environment variable NOTIFY_SOCKET is systemd's (Type=notify, WatchdogSec); DANGER_SAFE_HEARTBEAT names a file whose
+modification time is updated. Without both, nothing happens.
 """
 
 import contextlib
@@ -10,34 +10,34 @@ import socket
 import time
 from pathlib import Path
 
-BEAT_S = 5.0  # between two signs
+BEAT_S = 5.0  # seconds between two beats
 
 
 class Heartbeat:
-    """Says that the service has begun, lives, and ends."""
+    """Signals that the service is ready, alive and stopping."""
 
     def __init__(self):
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         self._file = os.environ.get("DANGER_SAFE_HEARTBEAT", "")
         self._last = 0.0
 
-    def begin(self) -> None:
-        """Everything is ready."""
+    def start(self) -> None:
+        """Signal that the service is ready."""
         self._notify("READY=1")
         self.beat()
 
     def beat(self) -> None:
-        """Call it as often as you like from the loop whose standstill would mean that nobody listens."""
+        """Signal that the service is alive; may be called often, from the loop that must not hang."""
         if time.monotonic() - self._last < BEAT_S and self._last:
             return
         self._last = time.monotonic()
         self._notify("WATCHDOG=1")
         if self._file:
-            with contextlib.suppress(OSError):  # whoever looks at it sees that it is old
+            with contextlib.suppress(OSError):  # the supervisor sees an old time then
                 Path(self._file).touch()
 
-    def end(self) -> None:
-        """The service is ending, which may take a few seconds."""
+    def stop(self) -> None:
+        """Signal that the service is stopping, which may take a few seconds."""
         self._notify("STOPPING=1")
 
     def _notify(self, message: str) -> None:

@@ -1,19 +1,19 @@
-"""Files of JSON lines that grow: a line is on the disk whole or not at all."""
+"""Append to files of JSON lines so that each line is written completely or not at all."""
 
 import os
 from pathlib import Path
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line, which ends with a line end. Raises OSError where the disk does not take all of it; then nothing
-    is added.
+    """Append one line, which includes its newline, and sync it to the disk.
 
-    The file may have been moved away since the last time (logrotate): it is made anew.
+    If the file was moved away (logrotate), a new one is created. Raises OSError if the line cannot be written
+    completely; then nothing is added.
     """
     with open(path, "ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:
-            if file.write(line) < len(line):  # a full disk takes a part
+            if file.write(line) < len(line):  # a full disk accepts a part of it
                 raise OSError(0, "there is no room for the whole line")
             os.fsync(file.fileno())
         except OSError:
@@ -21,9 +21,11 @@ def append_line(path: Path, line: bytes) -> None:
             raise
 
 
-def cut_torn_line(path: Path) -> None:
-    """Remove what a power cut left of a last line; make the file where it is absent. Raises OSError where it cannot be
-    written."""
+def remove_partial_line(path: Path) -> None:
+    """Remove an incomplete last line, as a power cut leaves it; create the file if it is missing.
+
+    Raises OSError if the file cannot be written.
+    """
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         end, found = size, -1

@@ -1,4 +1,4 @@
-"""What each source hears now, and why there is no alarm: noted by whoever listens, looked at by the page."""
+"""The current state of each source, and why there is no alarm: written by the service, read by the page."""
 
 import time
 from dataclasses import dataclass
@@ -11,75 +11,91 @@ from danger_safe.detection.personal import PersonalDetector
 from danger_safe.live.alarms import LiveEvent, Policy
 from danger_safe.live.sources import Source
 
-LEVEL_S = 0.5  # of sound, the newest, whose level is shown
-LOWEST_DBFS = -100.0  # 16 bits reach to -96
-BEHIND_S = 5.0  # without a window of a source that gives sound: the engine has too much to do
+LEVEL_S = 0.5  # seconds; the newest sound, whose level is shown
+MIN_DBFS = -100.0  # lower levels are shown as this one; 16 bits reach down to -96
+BEHIND_S = 5.0  # seconds without a scored window although there is sound: the engine cannot keep up
 
 
 @dataclass(frozen=True)
-class Now:
-    """A source as its newest window left it."""
+class SourceState:
+    """A source at its newest window."""
 
-    noted: float  # time.monotonic()
-    heard_at: float  # wall-clock time of the window's last sample
+    updated: float  # time.monotonic()
+    heard_at: float  # wall-clock time of the window's last sample, seconds since 1970
     level_dbfs: float  # root mean square of the newest LEVEL_S
     window: ScoredWindow
     threshold: float
-    reason: str  # why there is no alarm, of REASONS; empty where there is one
-    category: str = ""  # of the event that goes on
-    since: float = 0.0  # wall-clock time
-    windows: int = 0  # above the threshold
+    reason: str  # why there is no alarm; empty if there is one
+    category: str = ""  # of the current event
+    since: float = 0.0  # wall-clock time at which the current event started, seconds since 1970
+    windows: int = 0  # of the current event, above its threshold
     seconds_left: float = 0.0  # of the cool-down
-    until: str = ""  # quiet hours, HH:MM
+    until: str = ""  # end of the quiet hours, HH:MM
 
 
 class Monitor:
-    """The newest of each source. One thread writes, others read whole values."""
+    """The newest state of each source. One thread writes, others read complete states."""
 
     def __init__(self) -> None:
-        self._now: dict[str, Now] = {}
-        self.learnt: PersonalDetector | None = None  # the detector, where verdicts have changed it
+        self._states: dict[str, SourceState] = {}
+        self.learnt: PersonalDetector | None = None  # the detector, if it has learnt from verdicts
 
-    def note(
+    def update(
         self, source: str, samples: np.ndarray, window: ScoredWindow, event: LiveEvent | None, policy: Policy, at: float
     ) -> None:
-        """A window, its samples, (samples,) or (samples, channels), and the event that goes on; ``at``: its wall-clock
-        time."""
+        """Update a source's state.
+
+        Args:
+            source: Its name.
+            samples: Samples of its newest window, (samples,) or (samples, channels).
+            window: The window.
+            event: The current event, if there is one.
+            policy: The source's policy.
+            at: Wall-clock time of the window's last sample, seconds since 1970.
+        """
         level, threshold = level_dbfs(samples[-round(LEVEL_S * SAMPLE_RATE) :]), policy.lowest_threshold
         if event is None:
-            reason = _no_event(window, threshold)
-            self._now[source] = Now(time.monotonic(), at, level, window, threshold, reason)
+            reason = _no_event_reason(window, threshold)
+            self._states[source] = SourceState(time.monotonic(), at, level, window, threshold, reason)
             return
-        until = policy.quiet_until(at)
-        self._now[source] = Now(
-            time.monotonic(), at, level, window, event.threshold, "" if event.is_alarm else event.reason,
-            event.category, event.started_at, event.windows, max(0.0, policy.cooldown_left(event, at)),
-            f"{until:%H:%M}" if until else "",
-        )  # fmt: skip
+        until = policy.quiet_hours_end(at)
+        self._states[source] = SourceState(
+            time.monotonic(),
+            at,
+            level,
+            window,
+            event.threshold,
+            reason="" if event.is_alarm else event.reason,
+            category=event.category,
+            since=event.started_at,
+            windows=event.windows,
+            seconds_left=max(0.0, policy.cooldown_left(event, at)),
+            until=f"{until:%H:%M}" if until else "",
+        )
 
-    def forget(self, source: str) -> None:
-        """Its connection has ended."""
-        self._now.pop(source, None)
+    def remove(self, source: str) -> None:
+        """Remove the state of a source whose connection has ended."""
+        self._states.pop(source, None)
 
-    def look(self, source: Source) -> tuple[str, Now | None]:
-        """Why there is no alarm at a source (empty where there is one), and its newest window, if it has one.
+    def read(self, source: Source) -> tuple[str, SourceState | None]:
+        """Return why there is no alarm at a source (empty if there is one), and its state if it has one.
 
-        The reason is a status of the source while it gives no sound, ``starting`` until the first window is full,
-        ``behind`` where windows wait for the engine, or else what the policy says.
+        The reason is the source's status while it has no sound, ``starting`` until the first window is complete,
+        ``behind`` while windows wait for the engine, and otherwise that of the policy.
         """
-        now, status = self._now.get(source.name), source.status
-        if status not in ("listening", "silent") or (status == "silent" and now is None):
+        state, status = self._states.get(source.name), source.status
+        if status not in ("listening", "silent") or (status == "silent" and state is None):
             return status, None
-        if now is None:
+        if state is None:
             return "starting", None
-        if now.reason and time.monotonic() - now.noted > BEHIND_S:
-            return "behind", now
-        return now.reason, now
+        if state.reason and time.monotonic() - state.updated > BEHIND_S:
+            return "behind", state
+        return state.reason, state
 
 
-def _no_event(window: ScoredWindow, threshold: float) -> str:
+def _no_event_reason(window: ScoredWindow, threshold: float) -> str:
     if window.smoothed_score >= threshold:
-        return "too short"  # by now: min_seconds
+        return "too short"  # it has not reached min_seconds yet
     if window.is_silent:
         return "silent"
     if window.similar_false_alarms:
@@ -88,6 +104,6 @@ def _no_event(window: ScoredWindow, threshold: float) -> str:
 
 
 def level_dbfs(samples: np.ndarray) -> float:
-    """Root mean square of the loudest channel, in dB of full scale; never below LOWEST_DBFS."""
+    """Return the root mean square of the loudest channel in dB of full scale, at least MIN_DBFS."""
     power = float(np.square(samples, dtype=np.float64).mean(axis=0).max()) if len(samples) else 0.0
-    return max(LOWEST_DBFS, 10 * float(np.log10(power)) if power else LOWEST_DBFS)
+    return max(MIN_DBFS, 10 * float(np.log10(power)) if power else MIN_DBFS)

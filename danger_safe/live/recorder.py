@@ -1,8 +1,7 @@
-"""The sound of events: some seconds before and after each, kept as FLAC or OGG, the oldest removed when there are too
-many.
+"""Record the sound of events with some seconds before and after, as FLAC or OGG, and remove the oldest recordings.
 
-Sound in which somebody speaks is not kept, unless the settings ask for it: a detector of dangers is no reason to record
-what people say at home. Speech is what the detector takes for speech; it may miss some.
+Sound with speech is not recorded unless the settings ask for it: a detector of dangers is no reason to record what
+people say at home. Speech is what the detector takes for speech; it may miss some.
 """
 
 import queue
@@ -24,129 +23,139 @@ from danger_safe.live.config import RecordConfig
 from danger_safe.live.disk_limit import remove_oldest
 from danger_safe.live.sound_buffer import SoundBuffer
 
-SLACK_S = 16.0  # of sound that is held besides: an end is known seconds late, and the engine may be behind
-SPEECH = "speech"  # the detector's category
+SLACK_S = 16.0  # seconds of sound in the buffer beyond a recording: events are known late, the engine may lag
+SPEECH = "speech"  # category of the detector
 SUFFIXES = (".flac", ".ogg")
-CHUNK = SAMPLE_RATE  # samples written at once: libsndfile's Vorbis encoder overflows on many more
-MAX_WAITING = 20  # sounds that wait for the disk
+WRITE_SIZE = SAMPLE_RATE  # samples written at once: libsndfile's Vorbis encoder overflows on many more
+MAX_WAITING = 20  # sounds in the queue to the disk
 
 
 @dataclass
-class _Ear:
-    """What is known of one source's connection."""
+class _Connection:
+    """One source's connection: its sound, its speech and the events to be recorded."""
 
     sound: SoundBuffer
-    heard_s: float = 0.0  # up to here windows were scored
-    speech: deque[tuple[float, float]] = field(default_factory=deque)  # windows in which somebody speaks
-    ended: list[LiveEvent] = field(default_factory=list)  # whose seconds afterwards are not all there yet
-    written: str = ""  # the id of an event that goes on, whose sound is long enough already
+    speech: deque[tuple[float, float]] = field(default_factory=deque)  # (start, end) in s of windows with speech
+    pending: list[LiveEvent] = field(default_factory=list)  # ended events, until the seconds after them are there
+    recorded_id: str = ""  # of the current event, if its recording has reached the maximum length
 
 
 class Recorder:
-    """Writes events' sounds into a folder, named by the events' ids, in a thread of its own."""
+    """Writes the sound of each event into a file named by its id, in a thread of its own."""
 
     def __init__(self, config: RecordConfig, say: Callable[[str], None]):
-        """Raises UserError where the folder cannot be made."""
+        """Raises UserError if the folder cannot be made."""
         self._config, self._say = config, say
         self._folder = Path(config.folder)
         make_folder(self._folder)
-        self._ears: dict[str, _Ear] = {}
+        self._connections: dict[str, _Connection] = {}
         self._sounds: queue.Queue[tuple[str, np.ndarray] | None] = queue.Queue(MAX_WAITING)
-        self._is_told = False
+        self._has_reported = False  # the problem that lasts
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def new_buffer(self) -> SoundBuffer:
-        """For a new connection of a source."""
+        """Return the sound buffer of a new connection."""
         config = self._config
         return SoundBuffer(config.before_seconds + config.max_seconds + config.after_seconds + SLACK_S)
 
-    def begin(self, event: LiveEvent) -> None:
-        """Its sound is complete later."""
+    def on_alarm_start(self, event: LiveEvent) -> None:
+        """Do nothing: the sound is recorded when the event has ended."""
 
-    def end(self, event: LiveEvent) -> None:
-        """An event has ended: its sound is written when the seconds afterwards are there."""
-        ear = self._ears.get(event.source)
-        if ear is not None and event.id != ear.written:
-            ear.ended.append(event)
+    def on_event_end(self, event: LiveEvent) -> None:
+        """Record the event as soon as the seconds after it are there."""
+        connection = self._connections.get(event.source)
+        if connection is not None and event.id != connection.recorded_id:
+            connection.pending.append(event)
 
-    def follow(
-        self, source: str, sound: SoundBuffer, window: ScoredWindow, names: list[str], going_on: LiveEvent | None
-    ):
-        """The next window of a source, what it sounds like, and the event that goes on there."""
-        ear = self._ears.get(source)
-        if ear is None or ear.sound is not sound:
-            self.flush(source)
-            ear = self._ears[source] = _Ear(sound)
-        ear.heard_s = window.end
+    def on_window(
+        self, source: str, sound: SoundBuffer, window: ScoredWindow, names: list[str], current: LiveEvent | None
+    ) -> None:
+        """Process the next window of a source.
+
+        Args:
+            source: Name of the source.
+            sound: The buffer of its connection.
+            window: The window.
+            names: Its categories, most probable first.
+            current: The event that has not ended, if there is one.
+        """
+        connection = self._connections.get(source)
+        if connection is None or connection.sound is not sound:
+            self.on_disconnect(source)
+            connection = self._connections[source] = _Connection(sound)
+        speech = connection.speech
         if names[:1] == [SPEECH]:
-            ear.speech.append((window.start, window.end))
-        while ear.speech and ear.speech[0][1] < window.end - self._config.max_seconds - SLACK_S - 60:
-            ear.speech.popleft()
-        ready = [event for event in ear.ended if window.end >= self._span(event)[1]]
-        ear.ended = [event for event in ear.ended if event not in ready]
-        for event in ready:
-            self._keep(ear, event)
-        if going_on is not None and going_on.id != ear.written:
-            begin, _ = self._span(going_on)
+            speech.append((window.start, window.end))
+        while speech and speech[0][1] < window.end - self._config.max_seconds - SLACK_S - 60:
+            speech.popleft()
+        complete = [event for event in connection.pending if window.end >= self._span(event)[1]]
+        connection.pending = [event for event in connection.pending if event not in complete]
+        for event in complete:
+            self._record(connection, event)
+        if current is not None and current.id != connection.recorded_id:
+            begin, _ = self._span(current)
             if window.end >= begin + self._config.max_seconds:
-                ear.written = going_on.id
-                self._keep(ear, going_on)
+                connection.recorded_id = current.id
+                self._record(connection, current)
 
-    def flush(self, source: str) -> None:
-        """A connection has ended: what is there of its events' sounds is all that will be."""
-        ear = self._ears.pop(source, None)
-        if ear is not None:
-            for event in ear.ended:
-                self._keep(ear, event)
+    def on_disconnect(self, source: str) -> None:
+        """Record what there is of the pending events: no more sound will come."""
+        connection = self._connections.pop(source, None)
+        if connection is not None:
+            for event in connection.pending:
+                self._record(connection, event)
 
     def close(self) -> None:
-        """Write what waits."""
-        for source in list(self._ears):
-            self.flush(source)
+        """Write all pending events and stop the thread."""
+        for source in list(self._connections):
+            self.on_disconnect(source)
         self._sounds.put(None)
         self._thread.join()
 
     def _span(self, event: LiveEvent) -> tuple[float, float]:
-        """From when to when its sound is kept, in seconds of the connection."""
+        """Return begin and end of an event's recording, in seconds of the connection."""
         begin = max(0.0, event.event.start - self._config.before_seconds)
         return begin, min(event.event.end + self._config.after_seconds, begin + self._config.max_seconds)
 
-    def _keep(self, ear: _Ear, event: LiveEvent) -> None:
+    def _record(self, connection: _Connection, event: LiveEvent) -> None:
+        """Queue an event's sound for the disk, unless it has speech."""
         begin, end = self._span(event)
-        spoken = any(since < end and until > begin for since, until in ear.speech)
-        if not self._config.speech_too and (spoken or SPEECH in dict(event.event.heard)):
+        has_speech = any(speech_start < end and speech_end > begin for speech_start, speech_end in connection.speech)
+        if not self._config.speech_too and (has_speech or SPEECH in dict(event.event.heard)):
             self._say(f"{event.source}: the sound of {event.id} is not kept: somebody speaks in it")
             return
         try:
-            self._sounds.put_nowait((event.id, ear.sound.cut(begin, end)))
+            self._sounds.put_nowait((event.id, connection.sound.cut(begin, end)))
         except queue.Full:
-            self._tell("the disk is too slow")
+            self._report("the disk is too slow")
 
     def _run(self) -> None:
         while (item := self._sounds.get()) is not None:
             try:
                 self._write(*item)
                 self._remove_oldest()
-            except (OSError, RuntimeError, UserError) as error:  # RuntimeError is libsndfile's
-                self._tell(getattr(error, "strerror", None) or str(error))
+            except (OSError, RuntimeError, UserError) as error:  # libsndfile raises RuntimeError
+                self._report(getattr(error, "strerror", None) or str(error))
             else:
-                self._is_told = False
+                self._has_reported = False
 
-    def _write(self, name: str, samples: np.ndarray) -> None:
-        path = self._folder / f"{name}.{self._config.format}"
-        with atomic_path(path) as part, soundfile.SoundFile(
-            part, "w", SAMPLE_RATE, 1, format=self._config.format.upper()
-        ) as file:  # fmt: skip
-            for begin in range(0, len(samples), CHUNK):
-                file.write(samples[begin : begin + CHUNK])
+    def _write(self, event_id: str, samples: np.ndarray) -> None:
+        path = self._folder / f"{event_id}.{self._config.format}"
+        with (
+            atomic_path(path) as part,
+            soundfile.SoundFile(part, "w", SAMPLE_RATE, 1, format=self._config.format.upper()) as file,
+        ):
+            for begin in range(0, len(samples), WRITE_SIZE):
+                file.write(samples[begin : begin + WRITE_SIZE])
 
     def _remove_oldest(self) -> None:
-        """Keep to the limits in days and megabytes; the newest stays in any case."""
+        """Remove the oldest recordings beyond the limits in days and megabytes."""
         files = (file for file in self._folder.iterdir() if file.suffix in SUFFIXES)
         remove_oldest(files, self._config.max_megabytes, self._config.max_days)
 
-    def _tell(self, problem: str) -> None:
-        if not self._is_told:
-            self._is_told = True
+    def _report(self, problem: str) -> None:
+        """Report a problem, once until something could be written again."""
+        if not self._has_reported:
+            self._has_reported = True
             self._say(f"{self._folder}: the sound of an event could not be kept: {problem}")

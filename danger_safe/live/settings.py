@@ -1,4 +1,4 @@
-"""Settings of a TOML table as dataclasses: each field knows which values it takes, and says so of others."""
+"""Settings in a TOML table as dataclasses: each field has a check, whose error says which values are valid."""
 
 import difflib
 import math
@@ -13,32 +13,35 @@ from urllib.parse import urlsplit
 from danger_safe.detection.detector import SENSITIVITIES
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp")
-MAX_NAME = 60  # of a source, in letters
-MIN_PASSWORD = 8  # letters
+MAX_NAME_LENGTH = 60  # letters of a source's name
+MIN_PASSWORD_LENGTH = 8  # letters
 PHASES = ("begin", "end")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def setting(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
-    """A dataclass field whose value ``check`` takes from the file, or refuses with a ValueError that says what it must
-    be."""
+    """Declare a dataclass field.
+
+    ``check`` converts the value from the file, or raises ValueError with what it must be.
+    """
     return field(default=default, metadata={"check": check})
 
 
-def number(least: float, most: float = math.inf) -> Callable[[Any], float]:
+def number(minimum: float, maximum: float = math.inf) -> Callable[[Any], float]:
+    limits = f"from {minimum:g} to {maximum:g}" if maximum < math.inf else f"of {minimum:g} or more"
+
     def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ValueError(f"must be a number from {least:g} to {most:g}" if most < math.inf else
-                             f"must be a number of {least:g} or more")  # fmt: skip
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+            raise ValueError(f"must be a number {limits}")
         return float(value)
 
     return check
 
 
-def whole(least: int, most: int) -> Callable[[Any], int]:
+def whole_number(minimum: int, maximum: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return value
 
     return check
@@ -51,8 +54,8 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    if not text(value).isprintable() or len(value) > MAX_NAME:
-        raise ValueError(f"must be one line of at most {MAX_NAME} letters")
+    if not text(value).isprintable() or len(value) > MAX_NAME_LENGTH:
+        raise ValueError(f"must be one line of at most {MAX_NAME_LENGTH} letters")
     return value
 
 
@@ -76,7 +79,7 @@ def _check_address(value: Any, schemes: tuple[str, ...]) -> None:
     try:
         parts = urlsplit(text(value))
         valid = parts.scheme in schemes and bool(parts.hostname)
-        _ = parts.port  # raises ValueError for one that is no number
+        _ = parts.port  # raises ValueError if the port is no number
     except ValueError:
         valid = False
     if not valid:
@@ -93,13 +96,13 @@ def stdin(value: Any) -> str | int:
     if value == "wav":
         return value
     try:
-        return whole(1_000, 1_000_000)(value)
+        return whole_number(1_000, 1_000_000)(value)
     except ValueError:
         raise ValueError('must be "wav", or the sample rate in Hz of mono 16-bit PCM without a header') from None
 
 
-def words(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
+def command(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
         raise ValueError(
             'must be a list of the program and its arguments, ["/path/to/program", "argument"]: no shell reads it'
         )
@@ -129,8 +132,8 @@ def sensitivity(value: Any) -> str:
 
 
 def password(value: Any) -> str:
-    if not isinstance(value, str) or len(value) < MIN_PASSWORD:
-        raise ValueError(f"must be a text of at least {MIN_PASSWORD} letters")
+    if not isinstance(value, str) or len(value) < MIN_PASSWORD_LENGTH:
+        raise ValueError(f"must be a text of at least {MIN_PASSWORD_LENGTH} letters")
     return value
 
 
@@ -162,26 +165,35 @@ def _is_topic(value: str) -> bool:
     return bool(value) and not re.search(r"[+#\0\s]|^\$|^/|/$|//", value)
 
 
-def read_table(kind: type, table: Any, place: str) -> Any:
-    """A table as a dataclass of ``kind``. Raises ValueError that names ``place`` and what is wrong there."""
+def read_table(cls: type, table: Any, place: str) -> Any:
+    """Convert a table into a dataclass.
+
+    Args:
+        cls: The dataclass, whose fields were declared with ``setting``.
+        table: The table as TOML has it.
+        place: Its name in error messages.
+
+    Raises:
+        ValueError: A setting is missing, unknown or invalid.
+    """
     if not isinstance(table, dict):
         raise ValueError(f"{place} must be a table of settings")
-    known = {f.name: f for f in fields(kind)}
-    refuse_unknown(table, list(known), place)
-    for name, declared in known.items():
+    settings = {f.name: f for f in fields(cls)}
+    refuse_unknown(table, list(settings), place)
+    for name, declared in settings.items():
         if name not in table and declared.default is MISSING:
             raise ValueError(f"{place}: {name} is missing")
     values = {}
     for name, value in table.items():
         try:
-            values[name] = known[name].metadata["check"](_fill(value))
+            values[name] = settings[name].metadata["check"](_expand_variables(value))
         except ValueError as error:
             raise ValueError(f"{place}: {name} {error}") from None
-    return kind(**values)
+    return cls(**values)
 
 
-def _fill(value: Any) -> Any:
-    """A text with each ``${NAME}`` replaced by that environment variable: passwords need not stand in the file."""
+def _expand_variables(value: Any) -> Any:
+    """Replace each ``${NAME}`` in a text by that environment variable, so that passwords need not be in the file."""
     if not isinstance(value, str):
         return value
 
@@ -194,7 +206,7 @@ def _fill(value: Any) -> Any:
 
 
 def refuse_unknown(table: dict, known: list[str], place: str) -> None:
-    """Raises ValueError for a name that is not ``known``, with the nearest that is."""
+    """Raise ValueError for a name in ``table`` that is not in ``known``, with the nearest one that is."""
     for name in table:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)

@@ -21,7 +21,7 @@ from danger_safe.core.atomic import atomic_path, make_folder
 from danger_safe.core.cache import open_arrays, read_array
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_regular_file
-from danger_safe.live.lines import append_line, cut_torn_line
+from danger_safe.live.lines import append_line, remove_partial_line
 
 VERDICTS_FILE, WINDOWS_FOLDER = "verdicts.jsonl", "windows"  # beside events.jsonl
 RIGHT, FALSE_ALARM, NONE = VERDICTS = ("right", "false_alarm", "none")
@@ -70,7 +70,7 @@ def load_windows(path: Path) -> EventWindows:
 def append_verdict(path: Path, verdict: Verdict) -> None:
     """Append a verdict to the file. Raises OSError or UserError if that fails; then nothing is written."""
     make_folder(path.absolute().parent)
-    cut_torn_line(path)
+    remove_partial_line(path)
     append_line(path, json.dumps(asdict(verdict), ensure_ascii=False).encode() + b"\n")
 
 

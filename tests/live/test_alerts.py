@@ -107,14 +107,14 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
         ))  # fmt: skip
         wait_for(lambda: newest().get("danger-safe/status") == "online")
         wait_for(lambda: newest().get("danger-safe/front-door/status") == "online")
-        mqtt.begin(event("1"))
+        mqtt.on_alarm_start(event("1"))
         wait_for(lambda: '"alarm": "ON"' in newest()["danger-safe/front-door/state"])
         wait_for(phases)
     wait_for(lambda: any("it is tried again" in line for line in said))
-    mqtt.end(event("1"))  # while nobody hears it
-    mqtt.begin(event("2"))
-    mqtt.end(event("2"))
-    mqtt.begin(event("3"))
+    mqtt.on_event_end(event("1"))  # while nobody hears it
+    mqtt.on_alarm_start(event("2"))
+    mqtt.on_event_end(event("2"))
+    mqtt.on_alarm_start(event("3"))
     with broker(tmp_path, port, "allow_anonymous true"):
         wait_for(lambda: len(phases()) >= 5)
         assert phases() == [("1", "begin"), ("1", "end"), ("2", "begin"), ("2", "end"), ("3", "begin")]
@@ -222,9 +222,9 @@ def test_a_webhook_is_tried_again_where_that_may_help(monkeypatch):
             hook = alerts.Webhook(
                 WebhookConfig(f"http://127.0.0.1:{server.port}/?key=secret", on=("begin",)), said.append
             )
-            hook.begin(event("1"))
-            hook.begin(event("2"))
-            hook.end(event("2"))  # not asked for
+            hook.on_alarm_start(event("1"))
+            hook.on_alarm_start(event("2"))
+            hook.on_event_end(event("2"))  # not asked for
             hook.close(30)
             assert [json.loads(post.body)["id"] for post in server.posts] == delivered
             assert server.posts[0].signature is None
@@ -232,7 +232,7 @@ def test_a_webhook_is_tried_again_where_that_may_help(monkeypatch):
         assert len(said) == (2 if status == 503 else 1)
     said = []
     hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{free_port()}/"), said.append)
-    hook.begin(event())
+    hook.on_alarm_start(event())
     wait_for(lambda: said)
     hook.close(0)
     assert "refused" in said[0] and "1 messages were not delivered" in said[1]
@@ -245,8 +245,8 @@ def test_a_command_has_the_event_in_its_environment_and_no_shell(tmp_path):
     )
     config = CommandConfig((sys.executable, "-c", code, str(tmp_path / "out"), "$(touch hacked) ; *"))
     command = alerts.Command(config, said.append)
-    command.begin(event())
-    command.end(event())  # not asked for
+    command.on_alarm_start(event())
+    command.on_event_end(event())  # not asked for
     command.close(60)
     text = (tmp_path / "out").read_text(encoding="utf-8")
     assert text.endswith("$(touch hacked) ; *")
@@ -266,12 +266,12 @@ def test_events_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
-        log.end(event("1"))
-        log.end(event("2", is_alarm=False))
+        log.on_event_end(event("1"))
+        log.on_event_end(event("2", is_alarm=False))
         assert path.read_bytes() == b'{"id": "0"}\n'
     log.flush()
     path.rename(tmp_path / "events.jsonl.1")  # as logrotate does
-    log.end(event("3"))
+    log.on_event_end(event("3"))
     log.close()
     lines = [json.loads(line) for name in ("events.jsonl.1", "events.jsonl") for line in (tmp_path / name).open()]
     assert [line["id"] for line in lines] == ["0", "1", "2", "3"]
@@ -292,8 +292,8 @@ def decisions(config, categories, scores, kind=1, begin=1e9):
     told, ended = [], []
 
     class Ears:
-        begin = staticmethod(lambda event: told.append(event.category))
-        end = staticmethod(lambda event: ended.append(event.reason or event.category))
+        on_alarm_start = staticmethod(lambda event: told.append(event.category))
+        on_event_end = staticmethod(lambda event: ended.append(event.reason or event.category))
 
     tracker = Tracker("a", Policy(config, categories, config.threshold or 0.5), Named, 0.5, [Ears])
     for number, score in enumerate(scores):
@@ -345,7 +345,7 @@ def test_one_that_hangs_keeps_nobody_waiting(monkeypatch):
         hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/"), said.append)
         begun = time.monotonic()
         for number in range(alerts.MAX_WAITING + 5):
-            hook.begin(event(str(number)))
+            hook.on_alarm_start(event(str(number)))
         hook.close(0)
         assert time.monotonic() - begun < alerts.TIMEOUT_S
     assert 3 <= sum("one more was dropped" in line for line in said) <= 5

@@ -264,8 +264,8 @@ def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
     told = []
 
     class Ears:
-        begin = staticmethod(lambda event: told.append((event.event.start, now)))
-        end = staticmethod(lambda event: None)
+        on_alarm_start = staticmethod(lambda event: told.append((event.event.start, now)))
+        on_event_end = staticmethod(lambda event: None)
 
     with open_detector(cores=1) as (engine, detector), WindowScorer(engine, detector, WINDOW_S, HOP_S) as scorer:
         policy = Policy(AlarmConfig(cooldown_seconds=0), {}, detector.threshold)

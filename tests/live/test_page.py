@@ -14,7 +14,7 @@ from danger_safe.core.errors import UserError
 from danger_safe.live import event_windows, page_access
 from danger_safe.live.config import AlarmConfig
 from danger_safe.live.page_access import Access
-from danger_safe.live.page_words import ENGLISH, VIETNAMESE, choose
+from danger_safe.live.page_texts import ENGLISH, VIETNAMESE, choose_language
 from danger_safe.live.verdicts import load_windows, read_verdicts
 
 
@@ -58,7 +58,7 @@ def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 0.0)
         assert why() == "The computer is behind: sound waits to be heard."
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)
-        stage.page.flush("front door")
+        stage.page.on_disconnect("front door")
         door.status = "done"
         assert why() == "Heard to its end."
     now = datetime.now()
@@ -80,8 +80,8 @@ def test_words():
         assert named == {part.partition("}")[0] for part in VIETNAMESE[key].split("{")[1:]}, key
     accepted = {"": "en", "vi": "vi", "vi-VN,en;q=0.9": "vi", "en-GB,vi;q=0.9": "en", "de,fr;q=0.9,vi;q=0.1": "vi",
                 "vi;q=0,de": "en", "x;q=,;q=vi,*": "en"}  # fmt: skip
-    assert {header: choose("", header) for header in accepted} == accepted
-    assert choose("vi", "en") == "vi" and choose("../vi", "en") == "en"
+    assert {header: choose_language("", header) for header in accepted} == accepted
+    assert choose_language("vi", "en") == "vi" and choose_language("../vi", "en") == "en"
 
 
 def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
@@ -265,7 +265,7 @@ def test_a_password(tmp_path, monkeypatch):
         status, headers, _ = client.ask("/logout", "POST", f"token={client.token}")
         assert status == 303 and client.ask("/state")[0] == 401
     access = Access(stage.config.page)
-    for number in range(page_access.MAX_WRONG_OF_ALL):  # from everywhere; of IPv6 a network is one computer
+    for number in range(page_access.MAX_WRONG_TOTAL):  # from everywhere; of IPv6 a network is one computer
         assert access.log_in("guess", f"10.0.{number}.1")[1] == 0
     assert access.log_in("guess", "10.1.0.1")[1] > 0
     access = Access(stage.config.page)
@@ -312,7 +312,7 @@ def test_nothing_on_the_page_ends_the_listening(tmp_path, monkeypatch):
             assert b" 400 " in connection.recv(1000)
         for _ in range(2):
             with monkeypatch.context() as patched:
-                patched.setattr(stage.page._keeper, "follow", lambda *_: 1 / 0)
+                patched.setattr(stage.page._store, "on_window", lambda *_: 1 / 0)
                 patched.setattr(stage.page._page._view, "state", lambda *_: 1 / 0)
                 stage.hear("front door", [0.1])
                 assert client.ask("/state")[0] == 500

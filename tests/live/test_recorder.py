@@ -35,10 +35,10 @@ def listen(folder, spans, seconds=60, speech=(), **settings):
         window = ScoredWindow(max(0, end - 3), end, 0.5, 0.5, np.zeros(1))
         names = ["speech" if any(begin <= end <= until for begin, until in speech) else "siren"]
         going_on = next((event for event in events if event.event.start + 1 <= end < event.event.end + 1), None)
-        recorder.follow("a", sound, window, names, going_on)
+        recorder.on_window("a", sound, window, names, going_on)
         for event in events:
             if event.event.end + 1 == end:
-                recorder.end(event)
+                recorder.on_event_end(event)
     recorder.close()
     return said
 

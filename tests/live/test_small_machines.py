@@ -111,9 +111,9 @@ def test_systemd_is_told_that_the_service_lives(tmp_path, monkeypatch):
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         heartbeat = Heartbeat()
-        heartbeat.begin()
+        heartbeat.start()
         heartbeat.beat()  # too soon for another sign
-        heartbeat.end()
+        heartbeat.stop()
         assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 

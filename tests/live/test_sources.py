@@ -13,7 +13,7 @@ from helpers import PATIENCE_S, wait_for
 
 from danger_safe.live import sources
 from danger_safe.live.config import SourceConfig
-from danger_safe.live.sources import Inbox, Source
+from danger_safe.live.sources import Source, WindowQueue
 
 RATE = 16_000
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -61,7 +61,7 @@ def listen(monkeypatch):
     """Starts sources in this process; the windows of each and what was said."""
     monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.2)
     started, said, heard, shown = [], [], [], set()
-    inbox, done = Inbox(), threading.Event()
+    inbox, done = WindowQueue(), threading.Event()
 
     def take():
         while not done.is_set():
@@ -120,27 +120,27 @@ def test_each_trouble_is_said_once_and_the_source_comes_back(listen, monkeypatch
 
 
 def test_every_source_has_its_turn_however_many_there_are():
-    inbox, batches = Inbox(), sources.BATCH_WINDOWS
+    inbox, batches = WindowQueue(), sources.BATCH_WINDOWS
     many = [type("Quick", (), {"is_stopped": False}) for _ in range(2 * batches)]
     for _ in range(3):
         for source in many:
-            inbox.put(sources.Heard(source, 1, window=1), False)
+            inbox.put(sources.QueuedWindow(source, 1, window=1), False)
     assert {item.source for _ in range(2) for item in inbox.take(1)} == set(many)
     assert {item.source for _ in range(2) for item in inbox.take(1)} == set(many)
 
 
 def test_when_the_engine_is_late_an_address_loses_its_oldest_sound_and_a_file_waits():
-    inbox, lost = Inbox(), []
+    inbox, lost = WindowQueue(), []
 
     class Quick:
         is_stopped = False
 
     for number in range(sources.MAX_WAITING + 3):
-        lost.append(not inbox.put(sources.Heard(Quick, number, window=number), False))
+        lost.append(not inbox.put(sources.QueuedWindow(Quick, number, window=number), False))
     assert lost == [False] * sources.MAX_WAITING + [True] * 3
     patient = type("Patient", (), {"is_stopped": False})
     threading.Thread(
-        target=lambda: [inbox.put(sources.Heard(patient, n, window=n), True) for n in range(40)], daemon=True
+        target=lambda: [inbox.put(sources.QueuedWindow(patient, n, window=n), True) for n in range(40)], daemon=True
     ).start()
     taken = []
     while len(taken) < 40 + sources.MAX_WAITING:

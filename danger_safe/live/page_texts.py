@@ -1,4 +1,4 @@
-"""The page's words, in English and Vietnamese, and how each writes numbers and times."""
+"""The page's texts in English and Vietnamese, and the formats of numbers and times."""
 
 from datetime import datetime
 
@@ -18,8 +18,7 @@ ENGLISH = {
     "no tags": "nothing yet",
     "why": "Why no alarm",
     "learnt": "Learnt from your verdicts ({count}): on the shipped evaluation it finds {found} instead of "
-    "{found_before} % of dangers, with {wrong} "
-              "instead of {wrong_before} % false alarms. listen.py --forget goes back.",
+    "{found_before} % of dangers, with {wrong} instead of {wrong_before} % false alarms. listen.py --forget goes back.",
     "last events": "Last events",
     "no events": "No events yet. What is heard as danger appears here, alarm or not.",
     "event": "{category} at {source}, {time}",
@@ -36,8 +35,7 @@ ENGLISH = {
     "no sound": "no sound was kept",
     "picture": "Picture: highest score {score}, alarm from {threshold}",
     "pictures": "In the pictures time runs to the right, and pitch upwards where sound was kept. White: the score; "
-    "dashed: from where it is an "
-                "alarm; orange: the event.",
+    "dashed: from where it is an alarm; orange: the event.",
     "offline": "listen.py does not answer. What is shown here is old.",
     "no script": "This page needs JavaScript.",
     "password": "Password",
@@ -74,7 +72,7 @@ ENGLISH = {
     "reason not confirmed": "not confirmed",
     "reason quiet hours": "quiet hours",
     "reason cool-down": "cool-down",
-}  # fmt: skip
+}
 
 VIETNAMESE = {
     "title": "Lắng nghe nguy hiểm",
@@ -89,8 +87,8 @@ VIETNAMESE = {
     "no tags": "chưa có gì",
     "why": "Vì sao không báo động",
     "learnt": "Đã học từ nhận xét của bạn ({count}): trên bộ đánh giá kèm theo, phát hiện {found} thay vì "
-    "{found_before} % âm thanh nguy hiểm, "
-              "báo động giả {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa về như ban đầu.",
+    "{found_before} % âm thanh nguy hiểm, báo động giả {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa "
+    "về như ban đầu.",
     "last events": "Các sự kiện gần đây",
     "no events": "Chưa có sự kiện nào. Âm thanh nghe như nguy hiểm sẽ hiện ở đây, dù có báo động hay không.",
     "event": "{category} ở {source}, {time}",
@@ -107,8 +105,7 @@ VIETNAMESE = {
     "no sound": "không giữ âm thanh",
     "picture": "Hình: điểm cao nhất {score}, báo động từ {threshold}",
     "pictures": "Trong hình, thời gian chạy sang phải; nơi có giữ âm thanh, cao độ hướng lên trên. Trắng: điểm số; nét "
-    "đứt: ngưỡng báo "
-                "động; cam: sự kiện.",
+    "đứt: ngưỡng báo động; cam: sự kiện.",
     "offline": "listen.py không trả lời. Những gì hiện ở đây đã cũ.",
     "no script": "Trang này cần JavaScript.",
     "password": "Mật khẩu",
@@ -145,32 +142,33 @@ VIETNAMESE = {
     "reason not confirmed": "chưa được xác nhận",
     "reason quiet hours": "giờ yên tĩnh",
     "reason cool-down": "thời gian chờ sau báo động",
-}  # fmt: skip
+}
 
-_WORDS = {"en": ENGLISH, "vi": VIETNAMESE}
+_TEXTS = {"en": ENGLISH, "vi": VIETNAMESE}
 
 
-class Words:
-    """One language's."""
+class Texts:
+    """The texts of one language."""
 
     def __init__(self, language: str):
-        self.language, self._words = language, _WORDS[language]
+        """``language``: a key of LANGUAGES."""
+        self.language, self._texts = language, _TEXTS[language]
 
     def __call__(self, key: str, **values: object) -> str:
-        """The words of a key, filled in."""
-        return self._words[key].format(**values)
+        """Return the text of a key with its placeholders filled in."""
+        return self._texts[key].format(**values)
 
     def reason(self, reason: str) -> str:
-        """Why a logged event was no alarm; a reason that is not known here, as it was logged."""
-        return self._words.get(f"reason {reason}", reason)
+        """Translate why a logged event was no alarm; an unknown reason is returned as it was logged."""
+        return self._texts.get(f"reason {reason}", reason)
 
     def number(self, value: float, digits: int) -> str:
-        """With the language's decimal mark, and a minus that is one."""
+        """Format a number with the language's decimal mark and a real minus sign."""
         text = f"{value:.{digits}f}".replace("-", "−")
         return text.replace(".", ",") if self.language == "vi" else text
 
     def time(self, time: datetime, today: datetime) -> str:
-        """The clock; with the date where it was another day."""
+        """Format the time of day, with the date if it was not today."""
         clock = f"{time:%H:%M:%S}"
         if time.date() == today.date():
             return clock
@@ -178,16 +176,21 @@ class Words:
         return f"{date}, {clock}"
 
 
-def choose(asked: str, accepted: str) -> str:
-    """A language: the one that was chosen before, else what the browser prefers (Accept-Language), else English."""
-    if asked in LANGUAGES:
-        return asked
-    wanted = []
+def choose_language(chosen: str, accepted: str) -> str:
+    """Return a key of LANGUAGES.
+
+    Args:
+        chosen: The language that was chosen before, if any.
+        accepted: The browser's header Accept-Language, which decides otherwise; the default is English.
+    """
+    if chosen in LANGUAGES:
+        return chosen
+    preferred = []
     for part in accepted.split(",")[:20]:
         tag, _, quality = part.strip().partition(";q=")
         try:
             weight = float(quality) if quality else 1.0
         except ValueError:
             continue
-        wanted.append((-weight, len(wanted), tag.split("-")[0].lower()))
-    return next((tag for weight, _, tag in sorted(wanted) if tag in LANGUAGES and weight < 0), "en")
+        preferred.append((-weight, len(preferred), tag.split("-")[0].lower()))
+    return next((tag for weight, _, tag in sorted(preferred) if tag in LANGUAGES and weight < 0), "en")
