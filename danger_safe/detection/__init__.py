@@ -1,1 +1,1 @@
-"""Prediction: a recording's scores, its events and their beginnings, the detector, what is printed."""
+"""Detection: scores of windows, events and their onsets, detectors, model files, output formats."""

@@ -1,1 +1,1 @@
-"""Listening day and night: sources, alarms and whom they are told."""
+"""The listening service: sources, alarms and their recipients, the page."""

@@ -119,7 +119,7 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
         )
         assert client.judge(judged, "false_alarm") == 200
         names = {source["name"]: source["state"] for source in client.state()["sources"]}
-        assert set(names) == {"file", "Ống", "address"} and names["Ống"] == "at its end"
+        assert set(names) == {"file", "Ống", "address"} and names["Ống"] == "finished"
         service.send_signal(signal.SIGTERM)
         out, words = service.communicate(timeout=PATIENCE_S)
     assert service.returncode == 0, words

@@ -56,11 +56,11 @@ def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
         assert client.state()["sources"][1]["name"] == "Bếp <b>"
         assert "Bếp &lt;b&gt;" in client.open()[1] and "<b>" not in client.open()[1]
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 0.0)
-        assert why() == "The computer is behind: sound waits to be heard."
+        assert why() == "The computer is too slow: sound is waiting to be processed."
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)
         stage.page.on_disconnect("front door")
         door.status = "done"
-        assert why() == "Heard to its end."
+        assert why() == "Read to its end."
     now = datetime.now()
     around = (
         (now - timedelta(hours=2)).time().replace(microsecond=0),

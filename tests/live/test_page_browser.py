@@ -114,7 +114,7 @@ def test_players_pictures_and_verdicts_by_mouse_and_keyboard(tmp_path, opened):
         assert page.locator(".source.danger .why").text_content().startswith("There is one: siren since")
         listen_until("document.title === 'Listening for danger'", 0.05)
         assert not opened.problems
-    page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    page.get_by_role("alert").get_by_text("does not respond").wait_for()
 
 
 def test_both_widths_both_languages_light_and_dark(tmp_path, opened):
