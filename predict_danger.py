@@ -8,15 +8,15 @@
     python predict_danger.py --mic
 
 In:   WAV, FLAC, OGG, MP3 of any rate and length, folders of them, a WAV stream on stdin (-), a microphone; videos,
-      other formats and addresses where ffmpeg is installed. Of several channels or tracks, each is heard
+      other formats and addresses if ffmpeg is installed. All channels and tracks are processed
 Out:  on the terminal, a verdict for each file and its events; --format csv: a row per window; json: a line per file;
-      audacity: a label track. Of a stream, events are told as they begin and end. --plot draws waveform, spectrogram,
+      audacity: a label track. Events of a stream are printed as they begin and end. --plot draws waveform, spectrogram,
       score and events
 
-Exit status 0: done; 3: some files could not be read, or not all of them was heard; with --fail-on-danger, 4: danger was
-heard. At the threshold or above is danger. Unknown is what is no danger and sounds like nothing in training, for half
-of the recording or more. The score is a probability where dangers are as frequent as they were among the clips that it
-was calibrated on; in most recordings they are rarer.
+Exit status 0: done; 3: some files could not be read, or not to their end; with --fail-on-danger, 4: danger was found. A
+score at or above the threshold is danger. A recording is unknown if no danger was found and at least half of it sounds
+like nothing in training. The score is a probability if dangers are as frequent as among the clips that it was
+calibrated on; in most recordings they are rarer.
 """
 
 import sys
