@@ -75,6 +75,14 @@ class WindowScorer:
     """Scores the windows of recordings with one engine and one detector."""
 
     def __init__(self, engine: Engine, detector: Detector, window_s: float, hop_s: float):
+        """Start the threads.
+
+        Args:
+            engine: Makes the embeddings.
+            detector: Scores them.
+            window_s: Length of windows in seconds.
+            hop_s: Seconds from one window to the next.
+        """
         self.engine, self.detector, self.window_s, self.hop_s = engine, detector, window_s, hop_s
         self._smoother = Smoother(hop_s)
         self._runner = BatchRunner(engine, engine.max_concurrency)

@@ -39,7 +39,17 @@ class Server:
     """Serves an ASGI application; its failures do not leave its thread."""
 
     def __init__(self, host: str, port: int, app: Callable, say: Callable[[str], None]):
-        """Raises UserError if the port cannot be opened."""
+        """Open the port.
+
+        Args:
+            host: Address to listen on.
+            port: Its port.
+            app: The ASGI application.
+            say: Reports problems.
+
+        Raises:
+            UserError: The port cannot be opened.
+        """
         self._say = say
         self._socket = open_socket(host, port)
         self._server = uvicorn.Server(
