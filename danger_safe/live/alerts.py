@@ -180,5 +180,5 @@ class Command(_Outbox):
             raise Undelivered(error.strerror or str(error), True) from error
         if process.returncode:
             lines = process.stderr.decode(errors="replace").strip().splitlines()
-            message = f" ({one_line(lines[-1])})" if lines else ""
-            raise Undelivered(f"exit status {process.returncode}{message}", True)
+            details = f" ({one_line(lines[-1])})" if lines else ""
+            raise Undelivered(f"exit status {process.returncode}{details}", True)
