@@ -16,6 +16,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 sys.path.insert(0, str(ROOT))
 
 from helpers import REFERENCE, run, tree  # noqa: E402 - found where the line above says
+from warm import WARM_ADDRESS, WarmServer  # noqa: E402 - likewise
 
 # Files whose few tests take long, the longest first: whoever is through with them does the many short ones.
 LONGEST = (
@@ -28,6 +29,14 @@ def pytest_collection_modifyitems(items):
     """Begin with the long files (make test keeps this order), so that no process is left with one at the end."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_configure(config):
+    """Start what scripts are forked from once for all processes, while those collect the tests."""
+    if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
+        server = WarmServer()
+        os.environ[WARM_ADDRESS] = server.address
+        config.add_cleanup(server.close)
 
 
 def pytest_xdist_auto_num_workers():

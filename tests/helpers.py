@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from warm import Warm
+from warm import WARM_ADDRESS, Warm, WarmServer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -51,10 +51,13 @@ def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_proces
 
 @functools.cache
 def warm_process():
-    """The process that scripts are forked from, begun when the first is run; it ends with this one."""
-    process = Warm()
-    atexit.register(process.close)
-    return process
+    """The process that scripts are forked from: that of all of make test's processes (conftest.py), else one of our
+    own."""
+    if WARM_ADDRESS not in os.environ:
+        server = WarmServer()
+        atexit.register(server.close)
+        return Warm(server.address)
+    return Warm(os.environ[WARM_ADDRESS])
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Scripts without the seconds that loading PyTorch, scikit-learn and pandas takes: forks of a process that has them.
 
-``Warm`` starts this file as a process of its own, which imports ``LIBRARIES``, none of the project's modules, and then
-waits. For each script it forks itself. The fork takes over the caller's arguments, working folder, environment and
-streams, and becomes what ``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a
-process's own.
+``WarmServer`` starts this file as a process of its own, which imports ``LIBRARIES``, none of the project's modules, and
+then waits: one process for all of pytest's. For each that connects (``Warm``) it forks a process, which forks itself
+for each script. That fork takes over the caller's arguments, working folder, environment and streams, and becomes what
+``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a process's own.
 
 What it cannot show, real processes must: that a script imports what it uses (here a submodule may be loaded that it
 never asked for), what the environment changes while Python or a library starts, and an order that depends on Python's
@@ -15,6 +15,7 @@ fork, which the thread pools of OpenMP and OpenBLAS would not survive; the serve
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -35,25 +36,44 @@ LIBRARIES = (
     "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch",
     "soundfile", "soxr", "jinja2", "librosa.feature.spectral", "librosa.filters",
 )  # fmt: skip
+WARM_ADDRESS = "WARM_ADDRESS"  # of the server that there is already, in the environment
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
 READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "NUMBA_", "TZ")
 # The one PYTHONPATH that a fork can take over: it has one module, which runs at once.
 NO_NETWORK = ROOT / "tests" / "no_network"
+PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
 FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
 
 
-class Warm:
-    """A process that scripts are forked from, and the connection to it."""
+class WarmServer:
+    """The process that scripts are forked from; it listens at ``address`` from the start."""
 
     def __init__(self):
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._folder = tempfile.TemporaryDirectory()
+        self.address = str(Path(self._folder.name, "warm"))
+        listener = socket.socket(socket.AF_UNIX)
+        with listener:
+            listener.bind(self.address)
+            listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], env=os.environ | ONE_THREAD, cwd=ROOT,
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                [sys.executable, __file__, str(listener.fileno())], env=os.environ | ONE_THREAD, cwd=ROOT,
+                pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        self._socket = ours
+
+    def close(self) -> None:
+        """End the process; what it has forked ends with those who use it."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+class Warm:
+    """A connection to the server at ``address``; scripts run one at a time."""
+
+    def __init__(self, address: str):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(address)
         self._env = dict(os.environ)
         self._lock = threading.Lock()
 
@@ -94,18 +114,25 @@ class Warm:
         with contextlib.suppress(ConnectionError):
             answer = self._socket.recv(8)
         if not answer:
-            raise RuntimeError(f"the warm process ended with status {self._process.wait()}; what it said is on stderr")
+            raise RuntimeError("the warm process has ended; what it said is on stderr")
         return int.from_bytes(answer, "big", signed=True)
-
-    def close(self) -> None:
-        """End the process."""
-        self._socket.close()
-        self._process.wait()
 
 
 def _feed(writing: int, content: bytes) -> None:
     with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:
         pipe.write(content)
+
+
+def wait_for_callers(listener: socket.socket) -> socket.socket:
+    """Fork for everybody who connects; returns the connection in the fork."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these forks
+    while True:
+        connection, _ = listener.accept()
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            return connection
+        connection.close()
 
 
 def serve(connection: socket.socket) -> dict:
@@ -173,6 +200,7 @@ def end(status: int) -> None:
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it does not outlive pytest
     here = socket.socket(fileno=int(sys.argv[1]))
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -183,5 +211,5 @@ if __name__ == "__main__":
         sys.exit(f"a fork would lose all but one of these threads: {', '.join(sorted(threads))}")
     gc.collect()
     gc.freeze()  # the fork's collections leave these pages shared
-    become(serve(here))
+    become(serve(wait_for_callers(here)))
     end(run_main())
