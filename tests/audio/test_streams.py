@@ -90,6 +90,6 @@ def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypat
     assert heard[9:] == [0, 1, 2, 3] and microphone.lost_s == pytest.approx(5000 / RATE)
 
     endless = ReadAhead(itertools.repeat(np.zeros(1000, np.float32)))
-    wait_for(lambda: endless._held)
+    wait_for(lambda: endless._buffer)
     endless.close()
     assert not endless._thread.is_alive()
