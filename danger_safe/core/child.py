@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-# For glibc's malloc: memory in pages of 2 MB where Linux offers them. A large network touches gigabytes for the first
-# time, and half of its conversion's time was measured to go into the system's handing out of 4 kB pages.
+# Environment variable that makes glibc's malloc use pages of 2 MB, if Linux offers them. A large network touches
+# gigabytes of new memory, and half of the time of its conversion was spent on page faults of 4 kB each.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _PR_SET_PDEATHSIG = 1  # prctl option of Linux: the signal that a process receives when its parent dies
 
