@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
     # Waveforms
     sample_rate = HALF_SAMPLE_RATE if model.front_end.supports_half_rate else SAMPLE_RATE
     store = WaveformStore(train_clips, sample_rate)
-    val_store = WaveformStore([clip for clip in val_clips if names[clip] in classes], sample_rate)
+    val_store = WaveformStore([clip for clip in val_clips if names[clip] in classes], sample_rate, "held-out sounds")
     if empty_classes := set(classes) - {names[clip] for clip in store.clips}:
         file, reason = store.failures[0]
         raise UserError(f"no clip of {', '.join(sorted(empty_classes))} could be read to learn from; {file} {reason}")
@@ -139,6 +139,8 @@ def main(arguments: list[str]) -> int:
             bar.set_postfix({label: f"{latest[key]:.3f}" for key, label in labels.items() if key in latest})
 
         network = training.run(after_epoch)
+        bar.total = training.epoch  # 100 %, also if --patience ended the training early
+        bar.refresh()
 
     # Results
     fingerprints |= {fingerprint(clip.path) for clip in store.clips}

@@ -58,11 +58,11 @@ def main(arguments: list[str]) -> int:
 
     written = []
     for file, saved in models:
-        metrics = saved["metrics"]
+        metrics, title = saved["metrics"], cli.one_line(saved["metrics"]["model"])
         folds, _ = table_folds(table, metrics["seed"])
         windows = embed_windows(table, folds, sounds, checkpoint, args.minutes, args.jobs)
         pipeline, rule = uncalibrated(saved["pipeline"]), ThresholdRule(metrics["min_recall"], metrics["max_threshold"])
-        result = evaluate(pipeline, table, rule, metrics["seed"], windows, args.jobs)
+        result = evaluate(pipeline, table, rule, metrics["seed"], windows, args.jobs, title=title)
         hourly = summarise_windows(result)
         novelty = add_left_out_categories(summarise_novelty(result), result, pipeline, table)
         metrics |= hourly.as_json() | {"unknown": novelty.as_json()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from danger_safe.core.cli import one_line
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import uncalibrated
 from danger_safe.evaluation.cross_validation import Evaluation, evaluate
@@ -43,12 +44,12 @@ def evaluate_all(
         for file, saved in models:
             settings = saved["metrics"]
             rule = ThresholdRule(settings["min_recall"], settings["max_threshold"])
-            started = time.perf_counter()
-            result = evaluate(uncalibrated(saved["pipeline"]), embeddings, rule, settings["seed"], jobs=jobs)
-            seconds = time.perf_counter() - started
             title = f"{settings['model']} on {embeddings.checkpoint['name']}" if is_baseline else settings["model"]
             if title in [model.title for model in compared]:
                 title += f" ({file})"
+            pipeline, started = uncalibrated(saved["pipeline"]), time.perf_counter()
+            result = evaluate(pipeline, embeddings, rule, settings["seed"], jobs=jobs, title=one_line(title))
+            seconds = time.perf_counter() - started
             compared.append(
                 ComparedModel(
                     title=title,

@@ -88,6 +88,7 @@ def evaluate(
     windows: WindowTable | None = None,
     jobs: int = 1,
     fit_full: bool = False,
+    title: str = "",
 ) -> Evaluation:
     """Cross-validate ``pipeline`` on a table's clips and, if given, on their windows; choose its threshold.
 
@@ -103,6 +104,7 @@ def evaluate(
         windows: windows of the same clips.
         jobs: number of processor cores.
         fit_full: also fit ``pipeline`` itself on all clips, in parallel with the folds.
+        title: the model's name, for the progress bar.
     """
     sources = sources_of(table)
     folds, splitting = table_folds(table, seed)
@@ -126,7 +128,8 @@ def evaluate(
     is_single_threaded = getattr(pipeline[-1], "n_jobs", None) in (None, 1)  # unlike a forest
     workers = Parallel(jobs if is_single_threaded else 1, backend="threading", return_as="generator_unordered")
     with threadpool_limits(1, user_api="blas"), convergence_warnings() as unconverged:  # BLAS gains nothing here
-        for _ in tqdm(workers(tasks), "Cross-validating", len(tasks), unit="fold", file=sys.stderr):
+        progress = f"Cross-validating {title}".rstrip()
+        for _ in tqdm(workers(tasks), progress, len(tasks), unit="fold", file=sys.stderr):
             pass
     for fold in np.unique(folds):
         val = folds == fold

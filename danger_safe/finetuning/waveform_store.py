@@ -25,13 +25,14 @@ class WaveformStore:
     Clips that cannot be read are left out; ``failures`` lists them with the reason, ``clips`` those that were kept.
     """
 
-    def __init__(self, clips: list[Clip], sample_rate: int = SAMPLE_RATE):
+    def __init__(self, clips: list[Clip], sample_rate: int = SAMPLE_RATE, noun: str = "sounds"):
+        """``noun``: what the progress bar calls the clips."""
         self.sample_rate = sample_rate
         self.clips: list[Clip] = []
         self.failures: list[tuple[str, str]] = []
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
         self._ends = [0]  # in samples
-        for clip in tqdm(clips, desc="Reading sounds", unit="clip", file=sys.stderr):
+        for clip in tqdm(clips, desc=f"Reading {noun}", unit="clip", file=sys.stderr, disable=not clips):
             try:
                 size = self._write(clip)
             except AudioError as error:
