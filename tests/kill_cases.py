@@ -87,7 +87,7 @@ def _few_trees(out: Path) -> None:
 def _save_often(out: Path) -> None:
     from danger_safe.finetuning import trainer
 
-    trainer.SAVING_FRACTION = 1e9
+    trainer.MAX_SAVING_FRACTION = 1e9
 
 
 def _small_esc50(out: Path) -> None:

@@ -1,1 +1,1 @@
-"""finetune_cnn14.py: the training loop, its settings, worse recordings, sounds on disk, held-out score."""
+"""finetune_cnn14.py: the training loop, its settings, augmentation, waveforms on disk, validation."""

@@ -1,4 +1,4 @@
-"""What decides the result of a training, besides its clips and the network that it starts from."""
+"""The settings of a fine-tuning."""
 
 import math
 from dataclasses import dataclass
@@ -6,38 +6,37 @@ from pathlib import Path
 
 import torch
 
-HEAD_LEARNING_RATE = 2e-3  # of the last layer, while it alone learns
+HEAD_LEARNING_RATE = 2e-3  # while the last layer is trained alone
 WARM_UP = 0.04  # fraction of the epochs
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one training; a saved state goes on only with the same."""
+    """The settings of one training; a saved state can only be resumed with the same."""
 
     epochs: int
     seed: int = 0
     batch_size: int = 32
     crop_seconds: float = 2.0
-    long_crop_seconds: float = 4.5  # the last epochs hear nearly whole clips, as extraction will
-    long_fraction: float = 0.1  # of the epochs
-    per_category: int = 32  # clips of one category in an epoch; fewer clips are heard more often, cut differently
-    learning_rate: float = 2e-3  # of AdamW at its highest, after a warm-up; falls to nothing along a cosine
-    head_epochs: int = 0  # first epochs that train the last layer alone, at HEAD_LEARNING_RATE
-    frozen_norms: bool = False  # batch norm keeps the statistics that the checkpoint brings
-    class_weights: bool = (
-        False  # every clip once an epoch, clips of small classes weigh more; else classes drawn evenly
-    )
-    patience: int = 0  # epochs without a better validation score before it stops; 0: never
+    long_crop_seconds: float = 4.5  # in the last epochs: nearly whole clips, as in extraction
+    long_fraction: float = 0.1  # fraction of the epochs with long crops
+    per_category: int = 32  # clips per category and epoch; of smaller categories, clips are used several times
+    learning_rate: float = 2e-3  # peak value for AdamW, after a warm-up and before a cosine decay
+    head_epochs: int = 0  # first epochs, which train the last layer alone at HEAD_LEARNING_RATE
+    frozen_norms: bool = False  # whether batch norm keeps the checkpoint's statistics
+    # True: every clip once per epoch, with larger weights for small classes; False: as many clips of every class
+    class_weights: bool = False
+    patience: int = 0  # epochs without a better validation score before training stops; 0: never
     weight_decay: float = 0.05
-    smoothing: float = 0.1  # of the targets
-    mixup: float = 0.6  # fraction of clips that get another one on top
-    corruption_p: float = 0.5  # how many clips are corrupted (augment.corrupt)
-    danger_weight: float = 0.0  # of taking a danger for a safe sound, beside taking one class for another
-    average: float = 0.998  # memory of the running average of the weights, in steps
-    precision: str = "float32"  # or bfloat16: half the time on processors that have it
+    smoothing: float = 0.1  # label smoothing
+    mixup: float = 0.6  # probability that a clip is mixed with another
+    corruption_p: float = 0.5  # probability that a clip is corrupted (augment.corrupt)
+    danger_weight: float = 0.0  # weight of the loss of Danger against Safe, besides that of the classes
+    average: float = 0.998  # decay of the running average of the weights, per step
+    precision: str = "float32"  # or bfloat16, twice as fast on processors that support it
 
     def learning_rate_at(self, epoch: float) -> float:
-        """HEAD_LEARNING_RATE while the last layer learns alone; then a warm-up, and down along a cosine."""
+        """Return the learning rate: HEAD_LEARNING_RATE in head epochs, then a warm-up and a cosine decay."""
         if epoch < self.head_epochs:
             return HEAD_LEARNING_RATE
         epochs, epoch = self.epochs - self.head_epochs, epoch - self.head_epochs
@@ -46,16 +45,16 @@ class Settings:
 
 
 def best_precision(device: str) -> str:
-    """bfloat16 where the processor computes with it, else float32."""
+    """Return bfloat16 if the processor has instructions for it, else float32."""
     if device == "cuda":
-        fast = torch.cuda.is_bf16_supported()
+        has_bfloat16 = torch.cuda.is_bf16_supported()
     else:
-        fast = "amx_bf16" in (flags := _cpu_flags()) or "avx512_bf16" in flags
-    return "bfloat16" if fast else "float32"
+        has_bfloat16 = "amx_bf16" in (flags := _cpu_flags()) or "avx512_bf16" in flags
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def _cpu_flags() -> str:
-    """The processor's features, where the system tells (Linux); elsewhere float32 is the safe choice."""
+    """Return the processor's features as Linux lists them; on other systems nothing, so that float32 is used."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

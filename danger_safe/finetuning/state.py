@@ -1,5 +1,4 @@
-"""What every training of a network keeps: its state on the disk, to go on from, and the running average of its
-weights."""
+"""The saved state of a training, to resume it from, and the running average of a network's weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from danger_safe.core.ownership import MADE_BY
 
 
 def save_state(path: Path, identity: dict, progress: dict) -> None:
-    """Write a state, whole or not at all. ``identity``: what must be the same for a training to go on from it."""
+    """Write a state atomically. ``identity``: what must be the same for a training to be resumed from it."""
     with atomic_path(path) as part:
         torch.save(MADE_BY | {"identity": identity, "progress": progress}, part)
 
@@ -22,7 +21,13 @@ def save_state(path: Path, identity: dict, progress: dict) -> None:
 def resume(path: Path, identity: dict, device: str, restore: Callable[[dict], None]) -> None:
     """Call ``restore`` with the progress of a saved state, if there is one.
 
-    Raises UserError where the state is damaged, or of a training with another ``identity``.
+    Raises UserError if the state is damaged, or belongs to a training with another ``identity``.
+
+    Args:
+        path: the file of ``save_state``.
+        identity: of this training.
+        device: where the tensors are loaded to.
+        restore: takes the progress.
     """
     if not path.is_file():
         return
@@ -43,18 +48,18 @@ def resume(path: Path, identity: dict, device: str, restore: Callable[[dict], No
 
 
 def running_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights and batch-norm statistics, after ``update_parameters``.
+    """Return an exponential moving average of a model's weights and buffers; ``update_parameters`` updates it.
 
-    ``decay`` is how much of the average each step keeps. In the first steps it is less, so that the initial weights are
-    soon forgotten.
+    ``decay`` is the fraction of the average that a step keeps. It is smaller in the first steps, so that the initial
+    weights are soon forgotten.
     """
 
-    def update(mean: torch.Tensor, now: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
-        if not mean.is_floating_point():  # batch norm counts its batches
+    def update(mean: torch.Tensor, current: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
+        if not mean.is_floating_point():  # batch norm's counter of batches
             return mean
         step = int(updates) - 1
-        return mean.lerp(now, 1 - min(decay, (1 + step) / (10 + step)))
+        return mean.lerp(current, 1 - min(decay, (1 + step) / (10 + step)))
 
     average = AveragedModel(model, avg_fn=update, use_buffers=True)
-    average.n_averaged.fill_(1)  # the initial weights count as the first ones
+    average.n_averaged.fill_(1)  # the initial weights are the first value of the average
     return average.eval()

@@ -1,9 +1,8 @@
-"""The training loop behind finetune_cnn14.py: clips in, the weights of a network out.
+"""The training loop of finetune_cnn14.py.
 
-Files and rules. The state of a training lives beside its output, in ``OUTPUT.training``, written whole at the end of
-the first epoch and then as often as costs little time; it holds the settings, the weights, their running average, the
-optimiser and the epoch. All randomness of an epoch comes from (seed, epoch), so a training that was killed goes on from
-its state to the same result, up to the rounding of parallel sums.
+The state of a training (settings, weights, their running average, optimiser, epoch) is saved beside its output as
+``OUTPUT.training``: atomically, after the first epoch and then as often as costs little time. All randomness of an
+epoch comes from (seed, epoch), so a resumed training ends with the same result, up to the rounding of parallel sums.
 """
 
 import copy
@@ -28,15 +27,15 @@ from danger_safe.finetuning.waveform_store import WaveformStore
 from models.architectures import COMPUTED
 from models.network import SoundNetwork, channels_last
 
-SAVING_FRACTION = 0.05  # of the time may go into saving the state
-CLIPPING_PER_CORRUPTION = 0.4  # peaks are cut off with this times the probability of a corruption
-MAX_GAIN_DB = 12.0  # that a crop may be softer than full scale
-MAX_GAIN_WITH_LEVEL_DB = 40.0  # for networks that hear how loud a recording is
-MAX_GRAD_NORM = 5.0  # longer gradients are shortened to this
+MAX_SAVING_FRACTION = 0.05  # of the training time may go into saving the state
+CLIPPING_PER_CORRUPTION = 0.4  # probability of clipping, as a multiple of that of a corruption
+MAX_GAIN_DB = 12.0  # attenuation of crops
+MAX_GAIN_WITH_LEVEL_DB = 40.0  # the same for networks whose input is not normalised
+MAX_GRAD_NORM = 5.0  # gradients are clipped to this norm
 
 
 class Training:
-    """One training, at the epoch where its saved state left it: ``run()`` does the epochs that are left."""
+    """A training, at the epoch of its saved state if there is one; ``run()`` does the remaining epochs."""
 
     def __init__(
         self,
@@ -49,13 +48,21 @@ class Training:
         val: ValidationSet | None = None,
         dangers: np.ndarray | None = None,
     ):
-        """``targets`` holds one class number a clip of ``sounds``; ``model`` has that many classes, of which
-        ``dangers`` (a mask) are dangerous.
+        """Prepare a training, or resume it from ``state_file``.
 
-        With ``val`` clips the network of the best epoch is the result, else that of the last.
-        Raises UserError when the saved state is of a training with other settings or clips.
+        Raises UserError if the saved state belongs to a training with other settings or clips.
+
+        Args:
+            model: the network, with one output per class.
+            sounds: the training clips.
+            targets: (clips,), the class of each clip.
+            settings: all settings.
+            state_file: where the state is saved.
+            device: ``cpu`` or ``cuda``.
+            val: held-out clips, by which the best epoch is chosen; without them the last epoch is the result.
+            dangers: (classes,) bool, the dangerous classes; needed if ``settings.danger_weight`` is not 0.
         """
-        self.front_end = sounds.front_end(model)  # on the CPU, whatever learns from it
+        self.front_end = sounds.front_end(model)  # runs on the CPU
         self.model = channels_last(model.to(device))
         self.average = running_average(self.model, settings.average)
         self.sounds, self.targets, self.settings = sounds, targets, settings
@@ -71,9 +78,8 @@ class Training:
         resume(state_file, self._identity(), device, self._restore)
 
     def run(self, after_epoch: Callable[["Training"], None]) -> SoundNetwork:
-        """Do the epochs that are left; returns the averaged network, of the best epoch where there are ``val``
-        clips."""
-        next_saving = 0.0
+        """Do the remaining epochs; return the averaged network of the best epoch or, without ``val``, of the last."""
+        next_save = 0.0
         while self.epoch < self.settings.epochs and not self.stopped:
             started = time.monotonic()
             loss = self._train_epoch()
@@ -83,10 +89,10 @@ class Training:
                 self._validate(self.val)
             self.history[-1]["seconds"] = round(time.monotonic() - started, 2)
             after_epoch(self)
-            if time.monotonic() >= next_saving or self.epoch == self.settings.epochs or self.stopped:
-                begun = time.monotonic()
+            if time.monotonic() >= next_save or self.epoch == self.settings.epochs or self.stopped:
+                started = time.monotonic()
                 self._save()
-                next_saving = time.monotonic() + (time.monotonic() - begun) / SAVING_FRACTION
+                next_save = time.monotonic() + (time.monotonic() - started) / MAX_SAVING_FRACTION
         if self.val:
             self._averaged.load_state_dict(self.best)
         return self._averaged
@@ -99,45 +105,45 @@ class Training:
     def _validate(self, val: ValidationSet) -> None:
         """Score the averaged network; keep it if no epoch was better.
 
-        Of epochs with the same answers, the surer is better: few clips are soon all right.
+        Of epochs with equal accuracy the one with the lower loss is better: with few clips, accuracy is soon perfect.
         """
         score = val.score(self._averaged, self.device, self.settings.precision)
         self.history[-1] |= {"held_out_" + name: value for name, value in asdict(score).items()}
-        goodness = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
-        if goodness[-1] > max(goodness[:-1], default=(-1.0, 0.0)):
+        ranks = [(h["held_out_balanced_accuracy"], -h["held_out_loss"]) for h in self.history]
+        if ranks[-1] > max(ranks[:-1], default=(-1.0, 0.0)):
             self.best_epoch, self.best = self.epoch, copy.deepcopy(self._averaged.state_dict())
 
     def describe(self) -> dict:
-        """What a checkpoint tells of its training."""
+        """Return what a checkpoint records about its training."""
         return {"settings": asdict(self.settings), "history": self.history, "best_epoch": self.best_epoch}
 
     def _train_epoch(self) -> float:
-        """Every category once, at most ``per_category`` clips of each; returns the mean loss."""
+        """Train one epoch; return the mean loss."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
-        long = self.epoch >= settings.epochs * (1 - settings.long_fraction)
-        samples = int((settings.long_crop_seconds if long else settings.crop_seconds) * self.sounds.sample_rate)
+        is_long = self.epoch >= settings.epochs * (1 - settings.long_fraction)
+        samples = int((settings.long_crop_seconds if is_long else settings.crop_seconds) * self.sounds.sample_rate)
         order = self._sample_epoch(rng)
         size = settings.batch_size
         batches = [order[i : i + size] for i in range(0, len(order), size)]
-        batches = [batch for batch in batches if len(batch) > 1]  # batch norm cannot do with one clip
+        batches = [batch for batch in batches if len(batch) > 1]  # batch norm needs two clips
         seeds = rng.integers(2**31, size=len(batches))
         losses = []
         self._prepare_epoch()
-        with ThreadPoolExecutor(1) as ahead:  # makes the next batch while the network learns from this one
-            waiting = ahead.submit(self._batch, batches[0], samples, seeds[0])
+        with ThreadPoolExecutor(1) as pool:  # prepares the next batch meanwhile
+            next_batch = pool.submit(self._batch, batches[0], samples, seeds[0])
             for step in range(len(batches)):
-                logmel, target = waiting.result()
+                logmel, target = next_batch.result()
                 if step + 1 < len(batches):
-                    waiting = ahead.submit(self._batch, batches[step + 1], samples, seeds[step + 1])
+                    next_batch = pool.submit(self._batch, batches[step + 1], samples, seeds[step + 1])
                 self._set_learning_rate(self.epoch + step / len(batches))
-                losses.append(self._one_step(logmel.to(self.device), target.to(self.device)))
+                losses.append(self._train_step(logmel.to(self.device), target.to(self.device)))
                 self.average.update_parameters(self.model)
         return float(np.mean(losses))
 
     def _batch(self, batch: np.ndarray, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops of clips, mixed, many corrupted, as log-mels (batch, 1, frames, 64); targets (batch, classes)."""
+        """Return augmented crops as log-mels, (batch, 1, frames, mel bins), and their targets, (batch, classes)."""
         settings, rng = self.settings, np.random.default_rng(seed)
         target = torch.from_numpy(np.eye(self.model.settings["classes"], dtype=np.float32)[self.targets[batch]])
         waveform, target = augment.mix(self._crops(batch, samples, rng), target, settings.mixup, rng)
@@ -150,10 +156,11 @@ class Training:
         logmel = torch.from_numpy(self.front_end.from_power(power))[:, None]
         return augment.mask(logmel, rng), target
 
-    def _one_step(self, logmel: torch.Tensor, target: torch.Tensor) -> float:
+    def _train_step(self, logmel: torch.Tensor, target: torch.Tensor) -> float:
+        """Update the weights from one batch; return the loss. Raises UserError if it is not finite."""
         settings = self.settings
-        lower = settings.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=lower):
+        use_bfloat16 = settings.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=use_bfloat16):
             logits = self.model.logits(self.model.embed(logmel)).float()
         loss = F.cross_entropy(logits, target, weight=self.weights, label_smoothing=settings.smoothing)
         if settings.danger_weight:
@@ -167,15 +174,15 @@ class Training:
         return loss.item()
 
     def _danger_loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of danger, whose probability is the sum of the dangerous classes'."""
-        assert self.dangers is not None  # a weight of danger comes with the mask
+        """Return the cross-entropy of Danger, whose probability is the sum over the dangerous classes."""
+        assert self.dangers is not None  # required with a danger_weight
         logit = logits[:, self.dangers].logsumexp(dim=1) - logits[:, ~self.dangers].logsumexp(dim=1)
         danger = target[:, self.dangers].sum(dim=1)
         smoothing = self.settings.smoothing
         return F.binary_cross_entropy_with_logits(logit, danger * (1 - smoothing) + smoothing / 2)
 
     def _crops(self, batch: np.ndarray, samples: int, rng: np.random.Generator) -> torch.Tensor:
-        """One crop of each clip, half of them at another speed: (batch, samples)."""
+        """Crop each clip at random, and change the speed of half of them: (batch, samples)."""
         crops = []
         for index in batch:
             if rng.random() < 0.5:
@@ -187,19 +194,19 @@ class Training:
         return torch.from_numpy(np.stack(crops))
 
     def _sample_epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """``per_category`` clips of every category, or every clip once, in random order."""
+        """Return the clips of an epoch in random order: ``per_category`` of every category, or every clip once."""
         if self.settings.class_weights:
             return rng.permutation(len(self.targets))
-        chosen = []
+        sampled = []
         for category in np.unique(self.targets):
             members = np.flatnonzero(self.targets == category)
             rounds = -(-self.settings.per_category // len(members))
             shuffled = np.concatenate([rng.permutation(members) for _ in range(rounds)])
-            chosen.append(shuffled[: self.settings.per_category])
-        return rng.permutation(np.concatenate(chosen))
+            sampled.append(shuffled[: self.settings.per_category])
+        return rng.permutation(np.concatenate(sampled))
 
     def _prepare_epoch(self) -> None:
-        """Which layers learn in this epoch, and which statistics move."""
+        """Freeze the layers and batch-norm statistics that this epoch does not train."""
         head_only = self.epoch < self.settings.head_epochs
         self.model.train()
         for name, parameter in self.model.named_parameters():
@@ -215,7 +222,7 @@ class Training:
             group["lr"] = self.settings.learning_rate_at(epoch)
 
     def _class_weights(self) -> torch.Tensor | None:
-        """One weight a class, their mean 1 over the clips of an epoch."""
+        """Return one weight per class, with a mean of 1 over the clips; None without ``class_weights``."""
         if not self.settings.class_weights:
             return None
         counts = np.bincount(self.targets, minlength=self.model.settings["classes"]).clip(1)
@@ -228,7 +235,7 @@ class Training:
         return cast(SoundNetwork, self.average.module)
 
     def _identity(self) -> dict:
-        """What must be the same for a saved state to go on."""
+        """Return what must be the same for a saved state to be resumed."""
         return {
             "settings": asdict(self.settings),
             "network": self.model.settings,

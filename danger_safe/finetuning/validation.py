@@ -1,4 +1,4 @@
-"""How well a training does on its validation clips."""
+"""Validation of a network during fine-tuning."""
 
 from dataclasses import dataclass
 
@@ -14,38 +14,38 @@ from models.network import SoundNetwork
 
 @dataclass(frozen=True)
 class Score:
-    """How a network does on validation clips."""
+    """The metrics of a network on validation clips."""
 
     loss: float  # mean cross-entropy, without smoothing or class weights
-    accuracy: float  # fraction of the clips that are right
-    balanced_accuracy: float  # mean over the classes: what the best epoch is chosen by
+    accuracy: float
+    balanced_accuracy: float  # mean recall of the classes; the best epoch is chosen by it
 
 
 class ValidationSet:
-    """Clips that a training does not learn from."""
+    """Clips that a network is not trained on."""
 
     def __init__(self, sounds: WaveformStore, targets: np.ndarray):
-        """``targets`` holds one class number a clip of ``sounds``."""
+        """``targets``: (clips,), the class of each clip of ``sounds``."""
         self.sounds, self.targets = sounds, targets
 
     def score(self, model: SoundNetwork, device: str, precision: str) -> Score:
-        """Each clip is heard whole, by the network as it is; a long recording in pieces, whose answers are averaged."""
-        front_end, logits = self.sounds.front_end(model), []
+        """Evaluate the network on whole clips; the logits of a long recording are averaged over its windows."""
+        front_end, clip_logits = self.sounds.front_end(model), []
         size = round(WINDOW_S * self.sounds.sample_rate)
-        lower = precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lower):
+        use_bfloat16 = precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=use_bfloat16):
             for samples in self.sounds:
-                # The last piece is of half a window to one and a half.
-                pieces = np.split(samples, range(size, len(samples) - size // 2, size))
-                answers = []
-                for piece in pieces:
-                    logmel = torch.from_numpy(front_end(piece.astype(np.float32) / 32_768.0))[None, None].to(device)
-                    answers.append(model.logits(model.embed(logmel)).float().cpu())
-                logits.append(torch.stack(answers).mean(dim=0))
-        answers, targets = torch.cat(logits), torch.from_numpy(self.targets)
-        predicted = answers.argmax(dim=1).numpy()
+                # The last window has half to one and a half times the usual length.
+                windows = np.split(samples, range(size, len(samples) - size // 2, size))
+                window_logits = []
+                for window in windows:
+                    logmel = torch.from_numpy(front_end(window.astype(np.float32) / 32_768.0))[None, None].to(device)
+                    window_logits.append(model.logits(model.embed(logmel)).float().cpu())
+                clip_logits.append(torch.stack(window_logits).mean(dim=0))
+        logits, targets = torch.cat(clip_logits), torch.from_numpy(self.targets)
+        predicted = logits.argmax(dim=1).numpy()
         return Score(
-            F.cross_entropy(answers, targets).item(),
+            F.cross_entropy(logits, targets).item(),
             float((predicted == self.targets).mean()),
             float(balanced_accuracy_score(self.targets, predicted)),
         )

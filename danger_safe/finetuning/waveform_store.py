@@ -1,4 +1,4 @@
-"""Decoded clips for training, kept in a temporary file: epochs read them again and again, memory holds none."""
+"""Decoded clips in a temporary file, for epochs that read them again and again without holding them in memory."""
 
 import sys
 import tempfile
@@ -15,14 +15,13 @@ from models.kaldimel import KaldiMel
 from models.logmel import LogMel
 from models.network import SoundNetwork
 
-BLOCK_S = 60.0  # of a recording in memory at once
+BLOCK_S = 60.0  # sound of one recording in memory at once
 
 
 class WaveformStore:
-    """``store[i]`` is clip i as int16 at ``sample_rate`` Hz, scaled to a peak of 32,767; ``store.names[i]`` its file
-    name.
+    """Clips as int16 waveforms: ``store[i]`` is clip i at ``sample_rate`` Hz, normalised to a peak of 32,767.
 
-    Clips that cannot be read are left out; ``failures`` lists them with the reason, ``clips`` those that were kept.
+    ``clips`` lists the clips in it, ``failures`` those that could not be read, as (file, reason).
     """
 
     def __init__(self, clips: list[Clip], sample_rate: int = SAMPLE_RATE, noun: str = "sounds"):
@@ -37,7 +36,7 @@ class WaveformStore:
                 size = self._write(clip)
             except AudioError as error:
                 self.failures.append((clip.file, str(error)))
-                self._file.seek(2 * self._ends[-1])  # the next one is written over what there is of it
+                self._file.seek(2 * self._ends[-1])  # the next clip overwrites its beginning
                 continue
             self._ends.append(self._ends[-1] + size)
             self.clips.append(clip)
@@ -45,7 +44,7 @@ class WaveformStore:
         self._samples = np.memmap(self._file, np.int16, "r") if self.clips else np.empty(0, np.int16)
 
     def _write(self, clip: Clip) -> int:
-        """Append a clip, a block at a time; returns how many samples it has. Raises AudioError."""
+        """Append a clip block by block; return its number of samples. Raises AudioError."""
         blocks = list(islice(read_blocks(clip.path, BLOCK_S), 2))
         if len(blocks) == 1:
             return self._append(soxr.resample(blocks[0], SAMPLE_RATE, self.sample_rate), float(np.abs(blocks[0]).max()))
@@ -56,15 +55,15 @@ class WaveformStore:
 
     def _append(self, samples: np.ndarray, peak: float) -> int:
         scaled = np.round(samples * (32_767 / max(peak, 1e-4)))
-        self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling overshoots a little
+        self._file.write(np.clip(scaled, -32_767, 32_767).astype(np.int16).tobytes())  # resampling can overshoot
         return len(samples)
 
     def front_end(self, model: SoundNetwork) -> LogMel | KaldiMel:
-        """The network's front end, for sounds at the store's rate."""
+        """Return the network's front end for the store's sample rate."""
         front_end = model.front_end
         if self.sample_rate == SAMPLE_RATE:
             return front_end
-        assert isinstance(front_end, LogMel)  # a network that hears Kaldi's log-mels is taught at the full rate
+        assert isinstance(front_end, LogMel)  # networks with Kaldi's log-mels are trained at the full rate
         return front_end.at_half_rate()
 
     def __len__(self) -> int:
@@ -78,4 +77,5 @@ class WaveformStore:
 
     @property
     def names(self) -> list[str]:
+        """The file name of each clip."""
         return [clip.file for clip in self.clips]

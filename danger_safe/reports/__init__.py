@@ -1,7 +1,7 @@
-"""Pictures and the page of mistakes."""
+"""Figures, and the page of mistakes."""
 
 import os
 
-# Every picture is a file, made without a screen. An MPLBACKEND that a notebook has set, or an impossible one, would end
-# a script as soon as matplotlib is imported, and this package is imported before it.
+# All figures are files. An MPLBACKEND set by a notebook, or an invalid one, would end a script as soon as it imports
+# matplotlib, which happens after this package is imported.
 os.environ.pop("MPLBACKEND", None)

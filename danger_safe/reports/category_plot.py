@@ -1,4 +1,4 @@
-"""The picture of recall per category: which dangers are missed, and which safe sounds raise false alarms."""
+"""The figure of recall per category: which dangers are missed, and which safe sounds raise false alarms."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,42 +13,46 @@ from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import Estimate, fraction_with_interval
 from danger_safe.reports.canvas import BLUE, VERMILION, frame, new_figure, save, styled, text_width, tint
 
-MAX_BARS = 30  # of each label; those without mistakes are left out first
-BAR_IN, HEADING_IN = 0.3, 0.95  # height of a bar, and of a panel's heading, ticks and axis name
-MAX_NAME_IN = 2.6  # longer names are cut
-NAMED = 3  # categories in the answer to the title
+MAX_BARS = 30  # of each label; categories with the fewest mistakes are left out
+BAR_IN, HEADING_IN = 0.3, 0.95  # inches; height of a bar, and of a panel's heading, ticks and axis label together
+MAX_NAME_IN = 2.6  # inches; longer names are shortened
+MAX_LISTED = 3  # categories in the line under the title
 
 
 @dataclass(frozen=True)
 class CategoryMistakes:
-    """What becomes of one category's clips at the chosen threshold."""
+    """The mistakes on one category's clips at the chosen threshold."""
 
     name: str
     clips: int
     wrong: int  # dangers that are missed, or safe clips with a false alarm
-    alarms: Estimate  # the fraction that is called Danger, with its interval
+    alarms: Estimate  # fraction of the clips called Danger
 
 
 @styled
 def draw_category_recall(path: Path, title: str, data: str, result: Evaluation) -> None:
-    """A bar for each dangerous category (clips found) and each safe one (false alarms), those with most mistakes
-    first."""
-    found, alarms = category_mistakes(result, DANGER), category_mistakes(result, SAFE)
-    panels = [
-        (label, all_bars[:MAX_BARS], len(all_bars)) for label, all_bars in ((DANGER, found), (SAFE, alarms)) if all_bars
-    ]
+    """Draw a bar for each dangerous category (recall) and each safe one (false alarms), worst first.
+
+    Args:
+        path: the PNG.
+        title: the model's name.
+        data: description of the clips.
+        result: the evaluation.
+    """
+    missed, alarms = category_mistakes(result, DANGER), category_mistakes(result, SAFE)
+    panels = [(label, rows[:MAX_BARS], len(rows)) for label, rows in ((DANGER, missed), (SAFE, alarms)) if rows]
     heights = [BAR_IN * len(bars) + HEADING_IN for _, bars, _ in panels]
     figure = new_figure(sum(heights))
     frame(
         figure,
         f"{title}: which dangers are missed?",
         [
-            answer("Missed most often", found, "No danger is missed"),
-            answer("False alarms come most often from", alarms, "No safe clip raises a false alarm"),
+            worst_categories("Missed most often", missed, "No danger is missed"),
+            worst_categories("False alarms come most often from", alarms, "No safe clip raises a false alarm"),
         ],
         [
-            f"{data}. Every clip is scored by a model that had not learnt from its recording, and judged at the "
-            f"chosen threshold {result.threshold:.3f}.",
+            f"{data}. Every clip is scored by a model that was not trained on its recording, at the chosen threshold "
+            f"{result.threshold:.3f}.",
             "Blue: dangers found; vermilion: mistakes. Whiskers: 95 % intervals over recordings; categories whose "
             "intervals overlap may differ by chance.",
         ],
@@ -63,23 +67,23 @@ def draw_category_recall(path: Path, title: str, data: str, result: Evaluation) 
 
 
 def category_mistakes(result: Evaluation, label: int) -> list[CategoryMistakes]:
-    """The categories of a label at the chosen threshold, that with the largest fraction of mistakes first."""
+    """Count the mistakes on each category of a label, the one with the largest fraction of mistakes first."""
     if result.categories is None:
-        return []  # nothing says what the clips are
+        return []
     called_danger = result.scores >= result.threshold
     rows = []
     for category in np.unique(result.categories[result.labels == label]):
-        here = (result.labels == label) & (result.categories == category)
-        wrong = int((called_danger[here] != (label == DANGER)).sum())
-        alarms = fraction_with_interval(called_danger[here], result.sources[here])
-        rows.append(CategoryMistakes(_short(str(category)), int(here.sum()), wrong, alarms))
+        mask = (result.labels == label) & (result.categories == category)
+        wrong = int((called_danger[mask] != (label == DANGER)).sum())
+        alarms = fraction_with_interval(called_danger[mask], result.sources[mask])
+        rows.append(CategoryMistakes(_short(str(category)), int(mask.sum()), wrong, alarms))
     return sorted(rows, key=lambda row: (-row.wrong / row.clips, row.name))
 
 
-def answer(words: str, rows: list[CategoryMistakes], none: str) -> str:
-    """The categories with most mistakes, in a sentence."""
-    worst = [f"{row.name} ({row.wrong} of {row.clips})" for row in rows[:NAMED] if row.wrong]
-    return f"{words}: {', '.join(worst)}." if worst else f"{none}."
+def worst_categories(heading: str, rows: list[CategoryMistakes], otherwise: str) -> str:
+    """Return a sentence that lists the categories with the most mistakes, or ``otherwise`` if there are none."""
+    worst = [f"{row.name} ({row.wrong} of {row.clips})" for row in rows[:MAX_LISTED] if row.wrong]
+    return f"{heading}: {', '.join(worst)}." if worst else f"{otherwise}."
 
 
 def _draw_bars(axis: Axes, label: int, rows: list[CategoryMistakes]) -> None:
@@ -108,6 +112,7 @@ def _draw_bars(axis: Axes, label: int, rows: list[CategoryMistakes]) -> None:
 
 
 def _short(category: str) -> str:
+    """Return a category's name, shortened to MAX_NAME_IN."""
     name = one_line(category).replace("_", " ")
     if text_width(name, 11) <= MAX_NAME_IN:
         return name

@@ -1,4 +1,4 @@
-"""The comparison's pictures: all models' curves in one, all their confusion matrices in another."""
+"""The figures of compare_models.py: all models' curves, and all their confusion matrices."""
 
 from pathlib import Path
 
@@ -11,49 +11,49 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.metrics import confusion
 from danger_safe.reports.canvas import COLOURS, GREY, WIDTH, frame, new_figure, percent, save, styled, wrap
-from danger_safe.reports.plots import draw_matrix, in_words
+from danger_safe.reports.plots import draw_matrix, matrix_summary
 
-LINES, MARKERS = ("-", "--", "-.", ":"), "osD^vP"  # so that neither colour nor line is needed to tell models apart
-COLUMNS = 3  # matrices beside each other
+LINES, MARKERS = ("-", "--", "-.", ":"), "osD^vP"  # tell models apart without colour
+COLUMNS = 3  # matrices in a row
 Box = tuple[float, float, float, float]
-INSET: Box = (0.36, 0.1, 0.58, 0.6)  # of an axis: left, bottom, width, height
-EDGE = 0.04  # of an axis, between a curve and the inset
+INSET: Box = (0.36, 0.1, 0.58, 0.6)  # left, bottom, width, height, as fractions of the axis
+MIN_GAP = 0.04  # between a curve and the inset, as a fraction of the axis
 
 
 @styled
 def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> None:
-    """ROC and precision–recall curves of several models, by title, with a zoom into the corner that matters."""
-    names = {title: _numbers(title, result) for title, result in results.items()}
+    """Draw ROC and precision–recall curves of several models, by title, with the best corner enlarged."""
+    names = {title: _legend_entry(title, result) for title, result in results.items()}
     legend_in = 0.22 * (2 + sum(name.count("\n") + 1 for name in names.values()))
     figure = new_figure(5.4 + legend_in)
     frame(
         figure,
         "Which model tells Danger from Safe best?",
         ["The nearer a curve comes to the star, the better. The mark on it is the model's chosen threshold."],
-        [f"{data}. Scores are out of fold: by models that had not learnt from the clip's recording."],
+        [f"{data}. Scores are out of fold: by models that were not trained on the clip's recording."],
     )
     axes = figure.subplot_mosaic([["roc", "pr"], ["names", "names"]], height_ratios=(5.4, legend_in))
     roc, pr = axes["roc"], axes["pr"]
     curves: dict[Axes, list[tuple[np.ndarray, np.ndarray, dict]]] = {roc: [], pr: []}
     for number, (title, result) in enumerate(results.items()):
         labels, scores = result.labels, result.scores
-        look = {
+        style = {
             "color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)], "linewidth": 2,
             "marker": MARKERS[number % len(MARKERS)], "markersize": 10, "markeredgecolor": "black",
             "label": names[title],
         }  # fmt: skip
         x, y, thresholds = roc_curve(labels, scores, drop_intermediate=False)
-        look["markevery"] = [int(np.flatnonzero(thresholds >= result.threshold)[-1])]
-        curves[roc].append((x, y, look))
+        style["markevery"] = [int(np.flatnonzero(thresholds >= result.threshold)[-1])]
+        curves[roc].append((x, y, style))
         y, x, thresholds = precision_recall_curve(labels, scores)
-        curves[pr].append((x, y, look | {"markevery": [int(np.searchsorted(thresholds, result.threshold))]}))
+        curves[pr].append((x, y, style | {"markevery": [int(np.searchsorted(thresholds, result.threshold))]}))
     prevalence = float(next(iter(results.values())).labels.mean())
     guessing = {"color": GREY, "linewidth": 1.5, "zorder": 1.6, "linestyle": (0, (1, 2)), "label": "guessing"}
     roc.plot((0, 1), (0, 1), **guessing)
     pr.axhline(prevalence, **guessing)
     for axis, corner in ((roc, (0, 1)), (pr, (1, 1))):
-        for x, y, look in curves[axis]:
-            axis.plot(x, y, **look)
+        for x, y, style in curves[axis]:
+            axis.plot(x, y, **style)
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axis.plot(*corner, marker="*", markersize=17, color="white", mec="black", zorder=3, clip_on=False)
         for direction in (axis.xaxis, axis.yaxis):
@@ -70,52 +70,51 @@ def draw_comparison(path: Path, data: str, results: dict[str, Evaluation]) -> No
 
 
 def _zoom(axis: Axes, curves: list[tuple[np.ndarray, np.ndarray, dict]], inset: Box) -> None:
-    """The corner again, larger, where no curve passes through the place for it: there the curves lie in the corner."""
+    """Enlarge the best corner in an inset, unless a curve passes through the inset's area."""
     left, bottom, width, height = inset
-    marks = np.array([(x[look["markevery"][0]], y[look["markevery"][0]]) for x, y, look in curves])
-    top_left = left > 0.25  # of ROC: the corner is at x = 0; of precision–recall at x = 1
+    marks = np.array([(x[style["markevery"][0]], y[style["markevery"][0]]) for x, y, style in curves])
+    is_roc = left > 0.25  # the best corner is at x = 0 for ROC, at x = 1 for precision–recall
     for x, y, _ in curves:
-        there = np.interp(
-            np.linspace(left - EDGE, left + width + EDGE, 200), *((x, y) if top_left else (x[::-1], y[::-1]))
-        )
-        if there.min() < bottom + height + EDGE:
+        inset_x = np.linspace(left - MIN_GAP, left + width + MIN_GAP, 200)
+        curve_y = np.interp(inset_x, *((x, y) if is_roc else (x[::-1], y[::-1])))
+        if curve_y.min() < bottom + height + MIN_GAP:
             return
-    away = np.abs(marks[:, 0] - (0 if top_left else 1)).max()
-    wide = float(np.clip(np.ceil(1.5 * away / 0.05) * 0.05, 0.05, 0.5))
-    deep = float(np.clip(np.ceil(1.5 * (1 - marks[:, 1].min()) / 0.05) * 0.05, 0.05, 0.5))
-    edge = 0.03
-    xlim = (-edge * wide, wide) if top_left else (1 - wide, 1 + edge * wide)
-    room = Rectangle((left - 0.14, bottom - 0.08), width + 0.17, height + 0.08, transform=axis.transAxes,
-                     facecolor="white", linewidth=0, zorder=1.8)  # fmt: skip
-    axis.add_patch(room)  # neither grid nor guessing is behind the numbers; the curves are above it
-    small = axis.inset_axes(inset, xlim=xlim, ylim=(1 - deep, 1 + edge * deep))
-    for x, y, look in curves:
-        small.plot(x, y, **look)
-    small.grid()
-    for direction in (small.xaxis, small.yaxis):
+    furthest = np.abs(marks[:, 0] - (0 if is_roc else 1)).max()
+    x_span = float(np.clip(np.ceil(1.5 * furthest / 0.05) * 0.05, 0.05, 0.5))
+    y_span = float(np.clip(np.ceil(1.5 * (1 - marks[:, 1].min()) / 0.05) * 0.05, 0.05, 0.5))
+    margin = 0.03
+    xlim = (-margin * x_span, x_span) if is_roc else (1 - x_span, 1 + margin * x_span)
+    background = Rectangle((left - 0.14, bottom - 0.08), width + 0.17, height + 0.08, transform=axis.transAxes,
+                           facecolor="white", linewidth=0, zorder=1.8)  # fmt: skip
+    axis.add_patch(background)  # hides the grid and the line of guessing behind the inset, but not the curves
+    zoomed = axis.inset_axes(inset, xlim=xlim, ylim=(1 - y_span, 1 + margin * y_span))
+    for x, y, style in curves:
+        zoomed.plot(x, y, **style)
+    zoomed.grid()
+    for direction in (zoomed.xaxis, zoomed.yaxis):
         direction.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
         direction.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
-    small.tick_params(labelsize=10)
-    small.spines[:].set_visible(True)
-    heading = small.set_title("the corner, enlarged", fontsize=10)
-    heading.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # the line of guessing is behind it
-    axis.indicate_inset_zoom(small, edgecolor="black", alpha=0.6)
+    zoomed.tick_params(labelsize=10)
+    zoomed.spines[:].set_visible(True)
+    heading = zoomed.set_title("the corner, enlarged", fontsize=10)
+    heading.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # hides the line of guessing
+    axis.indicate_inset_zoom(zoomed, edgecolor="black", alpha=0.6)
 
 
-def _numbers(title: str, result: Evaluation) -> str:
-    """A model's line of the legend."""
-    found = (result.scores >= result.threshold)[result.labels == 1].mean()
+def _legend_entry(title: str, result: Evaluation) -> str:
+    """Return a model's name and metrics for the legend."""
+    recall = (result.scores >= result.threshold)[result.labels == 1].mean()
     line = (
         f"{title}: ROC-AUC {roc_auc_score(result.labels, result.scores):.3f}, "
         f"average precision (AP) {average_precision_score(result.labels, result.scores):.3f}; "
-        f"at its threshold {result.threshold:.3f} it finds {percent(found)}"
+        f"at its threshold {result.threshold:.3f} it finds {percent(recall)}"
     )
     return "\n".join(wrap(line, 10.5, WIDTH - 1))
 
 
 @styled
 def draw_confusions(path: Path, data: str, results: dict[str, Evaluation]) -> None:
-    """Every model's confusion matrix at its chosen threshold, side by side."""
+    """Draw every model's confusion matrix at its chosen threshold, side by side."""
     columns = min(COLUMNS, max(len(results), 2))
     rows = -(-len(results) // columns)
     figure = new_figure((WIDTH / columns + 0.85) * rows)
@@ -123,15 +122,18 @@ def draw_confusions(path: Path, data: str, results: dict[str, Evaluation]) -> No
         title: confusion(result.labels, (result.scores >= result.threshold).astype(int))
         for title, result in results.items()
     }
-    fewest = min(int(matrix[1, 0]) for matrix in counts.values())
+    min_missed = min(int(matrix[1, 0]) for matrix in counts.values())
     dangers = int(next(iter(counts.values()))[1].sum())
     frame(
         figure,
         "What does each model get wrong?",
-        [f"Missed dangers are the worst mistake: the fewest are {fewest} of {dangers}. Each at its chosen threshold."],
+        [
+            f"Missed dangers are the worst mistake: the fewest are {min_missed} of {dangers}. "
+            "Each at its chosen threshold."
+        ],
         [
             f"{data}. Percentages are of the row: of all that are Safe, of all that are Danger.",
-            "Scores are out of fold: by models that had not learnt from the clip's recording.",
+            "Scores are out of fold: by models that were not trained on the clip's recording.",
         ],
     )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -139,7 +141,8 @@ def draw_confusions(path: Path, data: str, results: dict[str, Evaluation]) -> No
         draw_matrix(axis, counts[title], 0.85 if columns == COLUMNS else 1.0)
         heading = "\n".join([*wrap(title, 12, WIDTH / columns - 0.6, "bold"), f"threshold {result.threshold:.3f}"])
         axis.set_title(heading, fontsize=12, weight="bold", pad=34)
-        axis.text(0.5, 1.02, in_words(counts[title]), transform=axis.transAxes, ha="center", va="bottom", fontsize=10)
+        summary = matrix_summary(counts[title])
+        axis.text(0.5, 1.02, summary, transform=axis.transAxes, ha="center", va="bottom", fontsize=10)
     for axis in axes[len(results) :]:
         axis.remove()
     save(figure, path)

@@ -1,7 +1,7 @@
-"""The embeddings in two dimensions: clips that the network hears alike lie near each other. PNG, CSV, and for the page.
+"""The embedding map: all clips in two dimensions, similar embeddings near each other. As PNG, CSV and in the page.
 
-Standardised embeddings go through PCA to 50 dimensions, then t-SNE (PCA alone for few clips). Distances between far
-groups mean nothing; who is whose neighbour does. The same table gives the same map.
+Standardised embeddings go through PCA to 50 dimensions, then t-SNE (PCA alone for few clips). Neighbourhoods are
+meaningful, distances between far groups are not. The same table gives the same map.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.reports.canvas import frame, new_figure, percent, save, styled
 from danger_safe.reports.map_names import Name, place_names
 
-MIN_TSNE_CLIPS = 10  # below, t-SNE has nothing to arrange
-MAX_POINTS = 4_000  # of one map: more can neither be told apart nor drawn by a browser
+MIN_TSNE_CLIPS = 10  # with fewer, PCA alone
+MAX_POINTS = 4_000  # more can neither be told apart nor drawn smoothly by a browser
 PCA_DIMENSIONS = 50
-PERPLEXITY = 30.0  # how many neighbours a clip minds; scikit-learn's default
-WIDTH, HEIGHT = 1000, 700  # of the map, in the page's units
-MAX_NAMES = 60  # categories that are named on the map
-RING = 1.6  # of a point's radius: that of the ring around a mistake
+PERPLEXITY = 30.0  # scikit-learn's default
+WIDTH, HEIGHT = 1000, 700  # map units, as in the page's SVG
+MAX_NAMES = 60  # categories whose names are shown
+RING = 1.6  # radius of the ring around a mistake, in radii of a point
 
-# Dangers are warm and pointed, safe sounds cool and blunt: whether the two lie apart is seen at once, also by the
-# colour-blind. Shades and shapes tell the categories of a side apart. All shades have a contrast of 3:1 on white; the
-# second of each pair is for a dark page.
+# Dangers have warm colours and pointed marks, safe sounds cool colours and blunt marks, so that the two are told apart
+# at once, also by the colour-blind. Shades and shapes tell the categories of a label apart. All shades have a contrast
+# of at least 3:1 on white; the second of each pair is for a dark page.
 WARM = (
     ("#C14400", "#FF9A5C"),
     ("#6E1A00", "#FFC9B0"),
@@ -39,8 +39,7 @@ COOL = (
     ("#5E6B7A", "#B4C0CE"), ("#3D8FCB", "#8CCBFF"),
 )  # fmt: skip
 SHADES = (COOL, WARM)  # by label
-# matplotlib's marker and the page's path of each
-SHAPES = {
+SHAPES = {  # matplotlib's marker: path in the page's SVG
     "^": "M0-6.5 5.8 4.5H-5.8z",
     "v": "M0 6.5 5.8-4.5H-5.8z",
     "D": "M0-6 6 0 0 6-6 0z",
@@ -56,96 +55,105 @@ BLUNT, POINTED = tuple("oshPp"), tuple("^vD*")
 
 @dataclass(frozen=True)
 class Group:
-    """The clips of one category and label, and how they look."""
+    """The clips of one category and label, with their symbol."""
 
     label: int
     category: str
-    rows: np.ndarray
-    shade: int  # of SHADES[label]
-    shape: str  # a key of SHAPES
-    name: Name | None  # where its name stands; None: not named
+    rows: np.ndarray  # of the table
+    shade: int  # index in SHADES[label]
+    shape: str  # key of SHAPES
+    name: Name | None  # the name's position; None if it is not shown
 
     @property
     def colour(self) -> str:
-        """On white."""
+        """The colour on white."""
         return SHADES[self.label][self.shade][0]
 
 
 @dataclass(frozen=True)
 class MapPlan:
-    """Where everything lies."""
+    """The layout of a map."""
 
-    rows: np.ndarray  # (points,) rows of the table that are on the map
-    places: np.ndarray  # (points, 2) in the page's units: 0 to WIDTH, 0 to HEIGHT, downwards
+    rows: np.ndarray  # (points,), rows of the table that are on the map
+    positions: np.ndarray  # (points, 2), map units: 0 to WIDTH, 0 to HEIGHT, y downwards
     groups: list[Group]
-    mistaken: set[int]  # rows to be ringed
-    clips: int  # in the table
-    seen: int  # of them, in the training of the network that the embeddings are of
+    mistaken: set[int]  # rows that get a ring
+    clips: int  # number of clips in the table
+    seen: int  # number of clips that the network was trained on
     same_side: float  # fraction of clips whose nearest clip of another recording has their label
-    method: str
+    method: str  # t-SNE or PCA
 
     @property
     def radius(self) -> float:
-        """Of a point, in the page's units."""
+        """Radius of a point, in map units."""
         return radius_of(len(self.rows))
 
 
 def radius_of(points: int) -> float:
-    """Few points are large, thousands small."""
+    """Return the radius of a point, in map units, for a number of points."""
     return float(np.clip(70 / np.sqrt(points), 2.6, 7.5))
 
 
 def plan_map(
     features: np.ndarray, labels: np.ndarray, categories: list[str], mistakes: np.ndarray, same_side: float, seen: int
 ) -> MapPlan:
-    """The map of standardised ``features``, (clips, dimensions).
+    """Lay out the map.
 
-    ``mistakes``: rows, worst first. ``same_side`` and ``seen``: see MapPlan.
+    Args:
+        features: standardised embeddings, (clips, dimensions).
+        labels: (clips,) 0 Safe, 1 Danger.
+        categories: of each clip.
+        mistakes: rows of misclassified clips, worst first.
+        same_side: see MapPlan.
+        seen: see MapPlan.
     """
-    rows = _choose(len(features), mistakes)
+    rows = _choose_rows(len(features), mistakes)
     with tqdm(total=1, desc="Embedding map", unit="map") as bar:  # t-SNE does not say how far it is
-        raw, method = _two_dimensions(features[rows])
+        raw, method = _reduce(features[rows])
         bar.update()
     spread = np.maximum(raw.max(axis=0) - raw.min(axis=0), 1e-9)
     fractions = (raw - raw.min(axis=0)) / spread
-    places = np.round(25 + fractions * (WIDTH - 50, HEIGHT - 50), 1)
-    groups = _groups(rows, places, labels, categories)
-    return MapPlan(rows, places, groups, set(mistakes.tolist()), len(features), seen, same_side, method)
+    positions = np.round(25 + fractions * (WIDTH - 50, HEIGHT - 50), 1)
+    groups = _groups(rows, positions, labels, categories)
+    return MapPlan(rows, positions, groups, set(mistakes.tolist()), len(features), seen, same_side, method)
 
 
-def _choose(clips: int, mistakes: np.ndarray) -> np.ndarray:
-    """All rows; of more than a map can hold, the worst mistakes for half of it, and others at even distances."""
+def _choose_rows(clips: int, mistakes: np.ndarray) -> np.ndarray:
+    """Return the rows to show: all or, of more than MAX_POINTS, the worst mistakes and evenly spaced others."""
     if clips <= MAX_POINTS:
         return np.arange(clips)
     worst = mistakes[: MAX_POINTS // 2]
     others = np.setdiff1d(np.arange(clips), worst)
-    even = others[np.linspace(0, len(others) - 1, MAX_POINTS - len(worst)).astype(int)]
-    return np.sort(np.concatenate([worst, even]))
+    evenly_spaced = others[np.linspace(0, len(others) - 1, MAX_POINTS - len(worst)).astype(int)]
+    return np.sort(np.concatenate([worst, evenly_spaced]))
 
 
-def _two_dimensions(features: np.ndarray) -> tuple[np.ndarray, str]:
+def _reduce(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Reduce features to two dimensions: (points, 2), and the name of the method."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    few = len(features) < MIN_TSNE_CLIPS
-    dimensions = min(2 if few else PCA_DIMENSIONS, *features.shape)
+    has_few = len(features) < MIN_TSNE_CLIPS
+    dimensions = min(2 if has_few else PCA_DIMENSIONS, *features.shape)
     reduced = PCA(dimensions, random_state=0).fit_transform(features)
     if dimensions < 2:
         return np.pad(reduced, [(0, 0), (0, 2 - reduced.shape[1])]), "PCA"
-    if few:
+    if has_few:
         return reduced, "PCA"
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced), "t-SNE"
 
 
-def _groups(rows: np.ndarray, places: np.ndarray, labels: np.ndarray, categories: list[str]) -> list[Group]:
+def _groups(rows: np.ndarray, positions: np.ndarray, labels: np.ndarray, categories: list[str]) -> list[Group]:
+    """Group the points by label and category, and give each group a symbol and, if there is space, a name."""
     members: dict[tuple[int, str], list[int]] = {}
     for point, row in enumerate(rows):
         members.setdefault((int(labels[row]), categories[row]), []).append(point)
     keys = sorted(members)
     common = sorted(keys, key=lambda key: -len(members[key]))[:MAX_NAMES]
     named = [(category.replace("_", " "), label == DANGER, members[label, category]) for label, category in common]
-    names = dict(zip(common, place_names(named, places, RING * radius_of(len(rows)), (WIDTH, HEIGHT)), strict=True))
+    placed = place_names(named, positions, RING * radius_of(len(rows)), (WIDTH, HEIGHT))
+    names = dict(zip(common, placed, strict=True))
     groups, counts = [], [0, 0]
     for label, category in keys:
         shapes, shades, number = (POINTED if label == DANGER else BLUNT), SHADES[label], counts[label]
@@ -160,39 +168,39 @@ def _groups(rows: np.ndarray, places: np.ndarray, labels: np.ndarray, categories
 
 
 def write_map(picture: Path, listing: Path, files: list[str], plan: MapPlan) -> None:
-    """embedding_map.png and embedding_map.csv (x to the right, y upwards, both 0 to 1)."""
-    of_row = {int(row): group for group in plan.groups for row in group.rows}
+    """Write embedding_map.png and embedding_map.csv (x to the right, y upwards, both 0 to 1)."""
+    group_of = {int(row): group for group in plan.groups for row in group.rows}
     lines = []
-    for row, (x, y) in zip(plan.rows.tolist(), plan.places, strict=True):
-        group = of_row[row]
-        place = (f"{x / WIDTH:.4f}", f"{1 - y / HEIGHT:.4f}")
-        lines.append((files[row], *place, group.label, group.category, int(row in plan.mistaken)))
+    for row, (x, y) in zip(plan.rows.tolist(), plan.positions, strict=True):
+        group = group_of[row]
+        position = (f"{x / WIDTH:.4f}", f"{1 - y / HEIGHT:.4f}")
+        lines.append((files[row], *position, group.label, group.category, int(row in plan.mistaken)))
     write_csv(listing, ("file", "x", "y", "label", "category", "mistake"), lines)
     draw_map(picture, plan)
 
 
 @styled
 def draw_map(path: Path, plan: MapPlan) -> None:
-    """The map as a PNG."""
+    """Draw the map as a PNG."""
     figure = new_figure(HEIGHT / 100)
     counts = [sum(len(group.rows) for group in plan.groups if group.label == label) for label in (0, 1)]
-    where = dict(zip(plan.rows.tolist(), plan.places, strict=True))
-    ringed = np.array([where[row] for row in sorted(plan.mistaken & set(where))]).reshape(-1, 2)
+    position_of = dict(zip(plan.rows.tolist(), plan.positions, strict=True))
+    ringed = np.array([position_of[row] for row in sorted(plan.mistaken & set(position_of))]).reshape(-1, 2)
     frame(
         figure,
-        "Embedding map: does the network hear Danger apart from Safe?",
-        [answer(plan)],
+        "Embedding map: does the network separate Danger from Safe?",
+        [describe_separation(plan)],
         [
             f"{counts[DANGER]} {LABEL_NAMES[DANGER]}: warm colours, pointed marks, bold names. "
             f"{counts[0]} {LABEL_NAMES[0]}: cool colours, blunt marks. "
             + (f"{len(ringed)} ringed: a model gets them wrong." if len(ringed) else "No mistakes."),
-            f"{plan.method}. {in_words(plan)}",
+            f"{plan.method}. {map_caption(plan)}",
         ],
     )
     axis = figure.subplots()
-    size = (plan.radius * 0.72 * 2) ** 2  # points: a unit of the map is 0.72 of them
+    size = (plan.radius * 0.72 * 2) ** 2  # in square points; a map unit is 0.72 points
     for group in plan.groups:
-        x, y = np.array([where[row] for row in group.rows.tolist()]).T
+        x, y = np.array([position_of[row] for row in group.rows.tolist()]).T
         axis.scatter(x, y, s=size, c=group.colour, marker=group.shape, linewidths=0.5, edgecolors="white", alpha=0.85)
     axis.scatter(*ringed.T, s=RING**2 * size, facecolors="none", edgecolors="black", linewidths=1.1)
     for group in plan.groups:
@@ -210,19 +218,19 @@ def draw_map(path: Path, plan: MapPlan) -> None:
     save(figure, path)
 
 
-def answer(plan: MapPlan) -> str:
-    """Whether Danger and Safe lie apart, in the embeddings themselves and not only on the map."""
-    return f"For {percent(plan.same_side, 0)} of the clips, the nearest clip of another recording is on the same side."
+def describe_separation(plan: MapPlan) -> str:
+    """Say how well Danger and Safe are separated, in the embeddings themselves rather than on the map."""
+    return f"For {percent(plan.same_side, 0)} of the clips, the nearest clip of another recording has the same label."
 
 
-def in_words(plan: MapPlan) -> str:
-    """What may be read from the map."""
-    words = "Clips that the network hears alike lie near each other; distances between far groups mean nothing."
+def map_caption(plan: MapPlan) -> str:
+    """Say how to read the map."""
+    caption = "Clips with similar embeddings lie near each other; distances between far groups mean nothing."
     if plan.seen:
-        known = f"{plan.seen:,} of the {plan.clips:,} clips"
-        words += f" The network was trained on {known}: groups of new sounds are less tidy."
+        seen = f"{plan.seen:,} of the {plan.clips:,} clips"
+        caption += f" The network was trained on {seen}: groups of new sounds are less tidy."
     else:
-        words += " None of the clips is marked as learnt by the network (column seen)."
+        caption += " None of the clips is marked as used in the network's training (column seen)."
     if len(plan.rows) < plan.clips:
-        words += f" {len(plan.rows):,} of {plan.clips:,} clips: the worst mistakes, and others at even distances."
-    return words
+        caption += f" {len(plan.rows):,} of {plan.clips:,} clips: the worst mistakes, and others evenly spaced."
+    return caption

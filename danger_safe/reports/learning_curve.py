@@ -1,4 +1,4 @@
-"""The picture of a fine-tuning: held-out score and loss, epoch by epoch."""
+"""The figure of a fine-tuning: validation score and loss by epoch."""
 
 from pathlib import Path
 
@@ -9,7 +9,14 @@ from danger_safe.reports.canvas import BLUE, GREY, VERMILION, frame, new_figure,
 
 @styled
 def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int, classes: int) -> None:
-    """``history`` is Training.history; ``best_epoch`` is marked if clips were held out (0: none were)."""
+    """Draw validation score and loss by epoch.
+
+    Args:
+        path: the PNG.
+        history: Training.history.
+        best_epoch: the epoch that was kept; 0 if no clips were held out.
+        classes: number of classes.
+    """
     epochs = [entry["epoch"] for entry in history]
     dots = {"marker": "o", "markersize": 4} if len(epochs) < 40 else {}
     figure = new_figure(6.0 if best_epoch else 3.6)
@@ -18,16 +25,15 @@ def draw_learning(path: Path, history: list[dict[str, float]], best_epoch: int, 
         best = scores[best_epoch - 1]
         answer = (
             f"Kept: epoch {best_epoch} of {len(epochs)}, with a balanced accuracy of {percent(best)} on recordings "
-            f"that it "
-            f"had not learnt from (guessing: {percent(1 / classes)})."
+            f"that it was not trained on (guessing: {percent(1 / classes)})."
         )
     else:
-        answer = "No recordings were held out: how well it hears new ones is not known."
-    frame(figure, "Learning curve: did the network learn?", [answer], [
-        "Training loss counts sounds that were mixed and made worse on purpose, so it may stay above the held-out "
-        "loss. "
-        "A held-out loss that rises again means that the network learns its clips by heart.",
-    ])  # fmt: skip
+        answer = "No recordings were held out: how well it does on new ones is not known."
+    note = (
+        "Training loss is on sounds that were mixed and made worse on purpose, so it may stay above the held-out loss. "
+        "A held-out loss that rises again means overfitting: the network learns its clips by heart."
+    )
+    frame(figure, "Learning curve: did the network learn?", [answer], [note])
     *above, loss = figure.subplots(2 if best_epoch else 1, 1, sharex=True, squeeze=False)[:, 0]
     for axis in above:
         axis.plot(epochs, scores, color=BLUE, linewidth=2, **dots)

@@ -1,8 +1,8 @@
-"""Which clips the models get wrong, worst first, and which clips are nearest to them; mistakes.csv.
+"""Find the clips that models get wrong, worst first, with their nearest neighbours; write mistakes.csv.
 
-wrong = find_mistakes(results, own)
-wrong.rows                              # rows of the table, worst first
-nearest_neighbours(features, sources, wrong.rows)  # three clips of other recordings for each
+mistakes = find_mistakes(results, models)
+mistakes.rows                                         # rows of the table, worst first
+nearest_neighbours(features, sources, mistakes.rows)  # three clips of other recordings for each
 """
 
 from dataclasses import dataclass
@@ -16,53 +16,57 @@ from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.cross_validation import Evaluation
 
 NEIGHBOURS = 3
-KINDS = ("false alarm", "missed danger")  # by label
-_BLOCK = 256  # clips whose neighbours are looked for at once
+KINDS = ("false alarm", "missed danger")  # name of a mistake, by true label
+_BLOCK_SIZE = 256  # clips whose similarities to all others are in memory at once
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What is wrong where. Arrays over models are in the order of ``titles``, those over clips in the table's."""
+    """The mistakes of several models. Arrays follow the order of ``titles`` and of the table."""
 
     titles: list[str]  # of the models; baselines last
-    baselines: set[str]  # titles that are there to be compared with: their mistakes are shown, but do not count
+    baselines: set[str]  # titles of baselines, whose mistakes are shown but do not add clips to ``rows``
     labels: np.ndarray  # (clips,) 0 Safe, 1 Danger
     thresholds: np.ndarray  # (models,)
     scores: np.ndarray  # (models, clips)
-    wrong: np.ndarray  # (models, clips) bool: on the wrong side of the model's own threshold
-    far: np.ndarray  # (models, clips) how far on the wrong side: 0 at the threshold, 1 at the end of the scale
-    rows: np.ndarray  # the clips that an own model gets wrong, worst first
+    wrong: np.ndarray  # (models, clips) bool: on the wrong side of the model's threshold
+    severity: np.ndarray  # (models, clips), 0 at the threshold or if right, 1 at the far end of the scale
+    rows: np.ndarray  # clips that a model, not only a baseline, gets wrong, worst first
 
 
-def find_mistakes(results: dict[str, Evaluation], own: list[str]) -> Mistakes:
-    """The mistakes of the models called ``own`` in ``results`` (by title; the others are baselines).
+def find_mistakes(results: dict[str, Evaluation], models: list[str]) -> Mistakes:
+    """Find the mistakes of ``models``, titles in ``results``; the other results are baselines.
 
-    The distance is a fraction of the way from the threshold to the wrong end, not a difference of scores: a threshold
-    of 0.1 would put every missed danger below false alarms. Of two clips as far off, the missed danger comes first.
+    A mistake's severity is the fraction of the way from the threshold to the wrong end of the scale. A difference of
+    scores would not do: with a threshold of 0.1, every missed danger would rank below false alarms. Of two clips with
+    equal severity the missed danger comes first.
     """
-    titles = own + [title for title in results if title not in own]
-    chosen = [results[title] for title in titles]
-    labels, scores = chosen[0].labels, np.array([result.scores for result in chosen])
-    thresholds = np.array([result.threshold for result in chosen])
+    titles = models + [title for title in results if title not in models]
+    evaluations = [results[title] for title in titles]
+    labels, scores = evaluations[0].labels, np.array([result.scores for result in evaluations])
+    thresholds = np.array([result.threshold for result in evaluations])
     at = thresholds[:, None]
     wrong = (scores >= at) != (labels == DANGER)
-    way = np.where(labels == DANGER, (at - scores) / np.maximum(at, 1e-12), (scores - at) / np.maximum(1 - at, 1e-12))
-    far = np.where(wrong, way, 0.0)
-    worst, mean = far[: len(own)].max(axis=0), far[: len(own)].mean(axis=0)
+    below, above = (at - scores) / np.maximum(at, 1e-12), (scores - at) / np.maximum(1 - at, 1e-12)
+    severity = np.where(wrong, np.where(labels == DANGER, below, above), 0.0)
+    worst, mean = severity[: len(models)].max(axis=0), severity[: len(models)].mean(axis=0)
     order = np.lexsort((-mean, -labels, -worst))  # the last key counts most; ties stay in the table's order
-    rows = order[wrong[: len(own)].any(axis=0)[order]]
-    return Mistakes(titles, set(titles[len(own) :]), labels, thresholds, scores, wrong, far, rows)
+    rows = order[wrong[: len(models)].any(axis=0)[order]]
+    return Mistakes(titles, set(titles[len(models) :]), labels, thresholds, scores, wrong, severity, rows)
 
 
 def nearest_neighbours(features: np.ndarray, sources: np.ndarray, rows: np.ndarray) -> list[list[tuple[int, float]]]:
-    """For each of ``rows``, up to three (row, cosine similarity) of clips of other recordings, nearest first.
+    """Return up to NEIGHBOURS clips of other recordings for each of ``rows``: (row, cosine similarity), nearest first.
 
-    ``features``: standardised embeddings, (clips, dimensions).
+    Args:
+        features: standardised embeddings, (clips, dimensions).
+        sources: (clips,), the recording of each clip.
+        rows: the clips whose neighbours are wanted.
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     found = []
-    for begin in range(0, len(rows), _BLOCK):
-        block = rows[begin : begin + _BLOCK]
+    for start in range(0, len(rows), _BLOCK_SIZE):
+        block = rows[start : start + _BLOCK_SIZE]
         similarity = unit[block] @ unit.T
         similarity[sources[block][:, None] == sources] = -np.inf
         count = min(NEIGHBOURS, len(unit))
@@ -74,44 +78,50 @@ def nearest_neighbours(features: np.ndarray, sources: np.ndarray, rows: np.ndarr
 
 
 def same_side(features: np.ndarray, sources: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of clips whose nearest clip of another recording has their label; ``features`` as in ``nearest``."""
-    everything = np.arange(len(features))
-    same = [
-        labels[near[0][0]] == labels[row]
-        for row, near in zip(everything, nearest_neighbours(features, sources, everything), strict=True)
-        if near
+    """Return the fraction of clips whose nearest clip of another recording has the same label.
+
+    Arguments as in ``nearest_neighbours``; ``labels``: (clips,).
+    """
+    rows = np.arange(len(features))
+    is_same = [
+        labels[neighbours[0][0]] == labels[row]
+        for row, neighbours in zip(rows, nearest_neighbours(features, sources, rows), strict=True)
+        if neighbours
     ]
-    return float(np.mean(same)) if same else 0.0
+    return float(np.mean(is_same)) if is_same else 0.0
 
 
 def column_title(mistakes: Mistakes, title: str) -> str:
-    """A model's title as columns have it."""
+    """Return a model's title for column headings."""
     return f"{title} (baseline)" if title in mistakes.baselines else title
 
 
 def write_list(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours: list) -> None:
-    """mistakes.csv: a row a mistake, worst first."""
+    """Write mistakes.csv: one row per mistake, worst first.
+
+    ``neighbours``: as returned by ``nearest_neighbours`` for ``mistakes.rows``.
+    """
     columns = ["file", "label", "category", "mistake", "worst"]
     for title in mistakes.titles:
-        columns += [f"{column_title(mistakes, title)}: {what}" for what in ("score", "wrong")]
+        columns += [f"{column_title(mistakes, title)}: {suffix}" for suffix in ("score", "wrong")]
     for number in range(1, NEIGHBOURS + 1):
-        columns += [f"neighbour_{number}{what}" for what in ("", "_label", "_category", "_similarity")]
+        columns += [f"neighbour_{number}{suffix}" for suffix in ("", "_label", "_category", "_similarity")]
     files, categories = names_of(table)
-    own = len(mistakes.titles) - len(mistakes.baselines)
+    n_models = len(mistakes.titles) - len(mistakes.baselines)
     lines = []
-    for row, near in zip(mistakes.rows, neighbours, strict=True):
+    for row, of_row in zip(mistakes.rows, neighbours, strict=True):
         label = mistakes.labels[row]
-        line = [files[row], label, categories[row], KINDS[label], f"{mistakes.far[:own, row].max():.4f}"]
+        line = [files[row], label, categories[row], KINDS[label], f"{mistakes.severity[:n_models, row].max():.4f}"]
         for score, wrong in zip(mistakes.scores[:, row], mistakes.wrong[:, row], strict=True):
             line += [f"{score:.4f}", int(wrong)]
-        for other, similarity in near:
-            line += [files[other], mistakes.labels[other], categories[other], f"{similarity:.4f}"]
+        for neighbour, similarity in of_row:
+            line += [files[neighbour], mistakes.labels[neighbour], categories[neighbour], f"{similarity:.4f}"]
         lines.append(line + [""] * (len(columns) - len(line)))
     write_csv(path, columns, lines)
 
 
 def names_of(table: EmbeddingTable) -> tuple[list[str], list[str]]:
-    """File and category of each clip as text; clips without a category have their label's name."""
+    """Return file and category of each clip; clips without a category get their label's name."""
     label_names = table.clips["label"].map(dict(enumerate(LABEL_NAMES)))
     categories = table.clips["category"]
     return table.clips["file"].tolist(), categories.where(categories != "", label_names).tolist()

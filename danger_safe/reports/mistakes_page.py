@@ -1,8 +1,7 @@
-"""mistakes.html: the models side by side, every misclassified clip, and the embedding map, in one file that needs
-nothing.
+"""mistakes.html: models, misclassified clips and the embedding map in one self-contained file.
 
-The template beside this file has the words, the looks and the behaviour; here its tables and points are made.
-Whatever comes from the data is escaped; the page's policy lets only its own script run, and nothing go online.
+The template beside this file has the text, style and script; this module prepares its data. Everything from the data is
+escaped, and the page's Content-Security-Policy allows its own script alone and no network access.
 """
 
 import base64
@@ -23,7 +22,15 @@ from danger_safe.data.clips import DANGER, LABEL_NAMES
 from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.embeddings.table_sounds import find_sounds
 from danger_safe.evaluation.cross_validation import Evaluation
-from danger_safe.reports.embedding_map import RING, SHAPES, MapPlan, answer, in_words, plan_map, write_map
+from danger_safe.reports.embedding_map import (
+    RING,
+    SHAPES,
+    MapPlan,
+    describe_separation,
+    map_caption,
+    plan_map,
+    write_map,
+)
 from danger_safe.reports.mistakes import (
     KINDS,
     Mistakes,
@@ -36,47 +43,54 @@ from danger_safe.reports.mistakes import (
 )
 from danger_safe.reports.page_media import PLAYED_SECONDS, draw_logmels, encode_sounds
 
-MAX_BYTES = 20_000_000  # of the page
-MAX_ROWS = 2_000  # mistakes in its list; mistakes.csv has them all
+MAX_BYTES = 20_000_000  # size of the page
+MAX_ROWS = 2_000  # mistakes in the page's list; mistakes.csv has all
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
 class _Page:
-    """All that the page shows. Dictionaries are by row of the table."""
+    """The data of the page. Dictionaries are keyed by row of the table."""
 
     table: EmbeddingTable
     mistakes: Mistakes
-    neighbours: list[list[tuple[int, float]]]  # of mistakes.rows
+    neighbours: list[list[tuple[int, float]]]  # (row, similarity), for each of mistakes.rows
     plan: MapPlan
     files: list[str]
     categories: list[str]
-    pictures: dict[int, tuple[str, float]]  # PNG in base64, seconds
+    logmels: dict[int, tuple[str, float]]  # (PNG in base64, seconds)
 
 
 def write_mistakes(
-    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], own: list[str], dataset: PathOrUrl | None
+    folder: Path, table: EmbeddingTable, results: dict[str, Evaluation], models: list[str], dataset: PathOrUrl | None
 ) -> list[Path]:
-    """Write mistakes.html, mistakes.csv, embedding_map.png and embedding_map.csv into ``folder``; their paths.
+    """Write mistakes.html, mistakes.csv, embedding_map.png and embedding_map.csv; return their paths.
 
-    ``own``: titles of the models whose mistakes count. Where the sounds are not found (``find_sounds``) the page has
-    neither players nor log-mels, and a warning says so.
+    If the sounds are not found, the page has neither players nor log-mels, and a warning says so.
+
+    Args:
+        folder: where to write.
+        table: the clips.
+        results: evaluations by title.
+        models: titles of the models whose mistakes are listed; the others are baselines.
+        dataset: folder of the sounds; None: the one that the table was made of.
     """
-    mistakes = find_mistakes(results, own)
+    mistakes = find_mistakes(results, models)
+    sources = results[models[0]].sources
     standardised = StandardScaler().fit_transform(table.features)
-    neighbours = nearest_neighbours(standardised, results[own[0]].sources, mistakes.rows)
+    neighbours = nearest_neighbours(standardised, sources, mistakes.rows)
     try:
         sounds = find_sounds(table, dataset)
     except (UserError, OSError) as error:
         cli.warn(f"mistakes.html has no players and no log-mel pictures: {error}")
         sounds = None
     paths = [folder / name for name in ("mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv")]
-    page, listing, picture, places = paths
-    write_list(listing, table, mistakes, neighbours)
-    seen = int(table.clips["seen"].sum())
-    same = same_side(standardised, results[own[0]].sources, mistakes.labels)
-    plan = plan_map(standardised, mistakes.labels, names_of(table)[1], mistakes.rows, same, seen)
-    write_map(picture, places, names_of(table)[0], plan)
+    page, mistakes_csv, map_png, map_csv = paths
+    write_list(mistakes_csv, table, mistakes, neighbours)
+    files, categories = names_of(table)
+    same = same_side(standardised, sources, mistakes.labels)
+    plan = plan_map(standardised, mistakes.labels, categories, mistakes.rows, same, int(table.clips["seen"].sum()))
+    write_map(map_png, map_csv, files, plan)
     for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
         cli.warn(problem)
     return paths
@@ -90,19 +104,28 @@ def write_page(
     plan: MapPlan,
     sounds: list[PathOrUrl] | None,
 ) -> list[str]:
-    """Write the page. ``sounds``: the file of each of the table's rows, or None. Returns what is missing, in words."""
+    """Write the page; return warnings about what is missing in it.
+
+    Args:
+        path: the HTML file.
+        table: the clips.
+        mistakes: the mistakes of all models.
+        neighbours: as returned by ``nearest_neighbours`` for ``mistakes.rows``.
+        plan: the map.
+        sounds: the file of each row of the table; None if they were not found.
+    """
     files, categories = names_of(table)
     listed = mistakes.rows[:MAX_ROWS].tolist()
-    important = listed + [row for near in neighbours[:MAX_ROWS] for row, _ in near] + plan.rows.tolist()
-    important = list(dict.fromkeys(important))  # each once, in this order
-    pictures = draw_logmels({row: sounds[row] for row in listed}) if sounds and listed else {}
-    page = _Page(table, mistakes, neighbours, plan, files, categories, pictures)
+    rows = listed + [row for of_row in neighbours[:MAX_ROWS] for row, _ in of_row] + plan.rows.tolist()
+    rows = list(dict.fromkeys(rows))  # without duplicates, most important first
+    logmels = draw_logmels({row: sounds[row] for row in listed}) if sounds and listed else {}
+    page = _Page(table, mistakes, neighbours, plan, files, categories, logmels)
     if sounds is None:
         notes = ["The sounds were not found: no players, no log-mel pictures."]
         atomic_write_text(path, _render(page, {}, notes))
-        return []  # said before
-    room = MAX_BYTES - len(_render(page, dict.fromkeys(important, ""), []).encode()) - 2_000
-    encoded, failed, left_out = encode_sounds({row: sounds[row] for row in important}, set(listed), room)
+        return []  # write_mistakes has warned already
+    max_chars = MAX_BYTES - len(_render(page, dict.fromkeys(rows, ""), []).encode()) - 2_000
+    encoded, failed, left_out = encode_sounds({row: sounds[row] for row in rows}, set(listed), max_chars)
     notes = []
     if failed:
         first = next(iter(failed))
@@ -116,6 +139,7 @@ def write_page(
 
 
 def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
+    """Return the page's HTML. ``sounds``: Ogg in base64, by row."""
     mistakes, table = page.mistakes, page.table
     if seen := int(table.seen.sum()):
         notes = [f"Too good to be true: the network was trained on {seen} of these clips (column seen).", *notes]
@@ -133,8 +157,8 @@ def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
         notes=notes,
         models=_models(mistakes),
         rows=[_row(page, sounds, rank) for rank in range(min(len(mistakes.rows), MAX_ROWS))],
-        map_answer=answer(page.plan),
-        map_words=in_words(page.plan),
+        map_answer=describe_separation(page.plan),
+        map_caption=map_caption(page.plan),
         seconds=f"{PLAYED_SECONDS:.0f}",
         sounds={str(row): sound for row, sound in sounds.items()},
         **_map(page, sounds),
@@ -142,7 +166,7 @@ def _render(page: _Page, sounds: dict[int, str], notes: list[str]) -> str:
 
 
 def _clean(value: object) -> object:
-    """Whatever a template shows: characters that HTML cannot hold become a question mark, line ends a space."""
+    """Replace characters that HTML does not allow by U+FFFD, and line ends by spaces, in a value of the template."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", value).replace("\n", " ")
     return value
@@ -155,13 +179,14 @@ _ENVIRONMENT = Environment(
 
 
 def _hash(template: str, tag: str) -> str:
-    """How the policy names the template's own script or style: no other runs. Nothing is filled into either."""
-    found = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
-    assert found is not None, tag  # the template is our own
-    return base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+    """Return the hash of the template's script or style for the page's policy; neither holds any placeholder."""
+    match = re.search(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
+    assert match is not None, tag
+    return base64.b64encode(hashlib.sha256(match[1].encode()).digest()).decode()
 
 
 def _models(mistakes: Mistakes) -> list[dict]:
+    """Return the rows of the table of models."""
     dangers = mistakes.labels == DANGER
     return [
         {
@@ -173,7 +198,7 @@ def _models(mistakes: Mistakes) -> list[dict]:
 
 
 def _row(page: _Page, sounds: dict[int, str], rank: int) -> dict:
-    """A line of the list of mistakes."""
+    """Return an entry of the list of mistakes."""
     mistakes, row = page.mistakes, int(page.mistakes.rows[rank])
     label = int(mistakes.labels[row])
 
@@ -182,38 +207,39 @@ def _row(page: _Page, sounds: dict[int, str], rank: int) -> dict:
 
     return {
         "clip": clip(row), "label": label, "kind": KINDS[label], "category": page.categories[row],
-        "side": LABEL_NAMES[label], "picture": page.pictures.get(row),
+        "side": LABEL_NAMES[label], "logmel": page.logmels.get(row),
         "wrong": " ".join(map(str, np.flatnonzero(mistakes.wrong[:, row]))),
-        "far": " ".join(f"{value:.4f}" for value in mistakes.far[:, row]),
+        "severity": " ".join(f"{value:.4f}" for value in mistakes.severity[:, row]),
         "scores": list(zip(mistakes.scores[:, row], mistakes.wrong[:, row], strict=True)),
         "neighbours": [
             {
-                "clip": clip(other), "similarity": similarity,
-                "words": f"{page.categories[other]} ({LABEL_NAMES[mistakes.labels[other]]})",
+                "clip": clip(neighbour), "similarity": similarity,
+                "text": f"{page.categories[neighbour]} ({LABEL_NAMES[mistakes.labels[neighbour]]})",
             }
-            for other, similarity in page.neighbours[rank]
+            for neighbour, similarity in page.neighbours[rank]
         ],
     }  # fmt: skip
 
 
 def _map(page: _Page, sounds: dict[int, str]) -> dict:
-    """The map's rings, points and names. Rings are drawn first, so that none covers a point."""
+    """Return the map's rings, points and names. Rings are drawn first, so that none covers a point."""
     plan = page.plan
-    where = dict(zip(plan.rows.tolist(), plan.places.tolist(), strict=True))
+    position_of = dict(zip(plan.rows.tolist(), plan.positions.tolist(), strict=True))
     points, names = [], []
     for group in plan.groups:
         shade = f"{'sd'[group.label]}{group.shade}"
         for row in group.rows.tolist():
             mistake = f", mistake: {KINDS[group.label]}" if row in plan.mistaken else ""
-            words = f"{group.category}, {LABEL_NAMES[group.label]}{mistake}, {page.files[row]}"
-            words += "" if row in sounds else ", no player"
-            (x, y), shape = where[row], SHAPES[group.shape]
-            points.append({"row": row, "x": x, "y": y, "shape": shape, "shade": shade, "words": words})
+            text = f"{group.category}, {LABEL_NAMES[group.label]}{mistake}, {page.files[row]}"
+            text += "" if row in sounds else ", no player"
+            (x, y), shape = position_of[row], SHAPES[group.shape]
+            points.append({"row": row, "x": x, "y": y, "shape": shape, "shade": shade, "text": text})
         if group.name:
             (x, y), danger = group.name.at, group.label == DANGER
             line = group.name.line_to
             names.append({"text": group.name.text, "x": x, "y": y, "line": line, "shade": shade, "danger": danger})
     return {
-        "points": points, "names": names, "rings": [where[row] for row in where if row in plan.mistaken],
+        "points": points, "names": names,
+        "rings": [position for row, position in position_of.items() if row in plan.mistaken],
         "scale": f"{plan.radius / 6:.2f}", "ring": f"{RING * plan.radius:.1f}",
     }  # fmt: skip

@@ -168,7 +168,7 @@ def test_no_recording_is_on_both_sides():
 
 
 def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "SAVING_FRACTION", 1e9)  # after every pass
+    monkeypatch.setattr(trainer, "MAX_SAVING_FRACTION", 1e9)  # after every pass
     whole = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):

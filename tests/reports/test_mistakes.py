@@ -113,7 +113,7 @@ def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
     features = np.random.default_rng(0).standard_normal((clips, dimensions)).astype(np.float32)
     plan = plan_map(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]), 0.5, 0)
     assert plan.method == ("t-SNE" if clips > 10 else "PCA")
-    assert (plan.places >= 0).all() and (plan.places <= (1000, 700)).all()
+    assert (plan.positions >= 0).all() and (plan.positions <= (1000, 700)).all()
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
 
 
@@ -182,7 +182,7 @@ def test_page_in_a_browser(compared, browser):
     assert 0 < shown.count() < page.locator("#list tbody tr").count()
     assert set(shown.evaluate_all("rows => rows.map(row => row.dataset.kind)")) == {"1"}
     page.locator("#model").select_option("1")
-    far = shown.evaluate_all("rows => rows.map(row => Number(row.dataset.far.split(' ')[1]))")
+    far = shown.evaluate_all("rows => rows.map(row => Number(row.dataset.severity.split(' ')[1]))")
     assert far == sorted(far, reverse=True) and str(len(far)) in page.locator("#count").text_content()
 
     page.locator("#list tr:visible img").first.scroll_into_view_if_needed()

@@ -25,7 +25,7 @@ from danger_safe.reports.category_plot import draw_category_recall
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
 from danger_safe.reports.embedding_map import COOL, WARM, plan_map, write_map
 from danger_safe.reports.learning_curve import draw_learning
-from danger_safe.reports.plots import draw_confusion, draw_operating_points, draw_reliability, groups_of
+from danger_safe.reports.plots import draw_confusion, draw_operating_points, draw_reliability, group_by_score
 from danger_safe.reports.timeline import Overview, draw_timeline, place_event_names
 
 DATA = "24 clips (12 Danger, 12 Safe), compact, 21 scored through networks that never heard them"
@@ -169,8 +169,8 @@ def test_reliability_has_intervals_and_an_answer(drawn, tmp_path, clips):
     assert_readable(drawn[0])
     words = words_of(drawn[0])
     assert ("Yes, as far as" in words or "Not quite" in words) and "made them worse here" in words
-    assert all(len(group) >= 5 for group in groups_of(result.scores))
-    assert sorted(np.concatenate(groups_of(result.scores)).tolist()) == list(range(clips))
+    assert all(len(group) >= 5 for group in group_by_score(result.scores))
+    assert sorted(np.concatenate(group_by_score(result.scores)).tolist()) == list(range(clips))
 
 
 @pytest.mark.parametrize("apart", [0.0, 2.0, 99.0])
@@ -219,14 +219,14 @@ def test_map_keeps_the_sides_and_the_names_apart(drawn, tmp_path, clips, categor
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
     assert_readable(drawn[0])
     assert sum(group.name is not None for group in plan.groups) >= 0.8 * categories
-    assert f"trained on {clips:,} of the {clips:,}" in words_of(drawn[0])
+    assert f"trained on {clips:,} of the {clips:,}" in words_of(drawn[0]).replace("\n", " ")
     looks = [(group.colour, group.shape) for group in plan.groups]
     assert all(looks.count(look) <= 1 + (categories > 30) for look in looks)
     assert all((group.colour in {light for light, _ in WARM}) == (group.label == 1) for group in plan.groups)
     assert not {light for light, _ in WARM} & {light for light, _ in COOL}
     if clips == 24:
         for group in plan.groups:
-            away = np.abs(plan.places - group.name.at)
+            away = np.abs(plan.positions - group.name.at)
             assert not ((away[:, 0] < 4 * len(group.name.text)) & (away[:, 1] < 8)).any()  # names beside the points
 
 
