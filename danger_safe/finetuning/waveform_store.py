@@ -31,7 +31,7 @@ class WaveformStore:
         self.failures: list[tuple[str, str]] = []
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the store
         self._ends = [0]  # in samples
-        for clip in tqdm(clips, desc=f"Reading {noun}", unit="clip", file=sys.stderr, disable=not clips):
+        for clip in tqdm(clips, desc=f"Reading {noun}", unit="clip", file=sys.stderr) if clips else ():
             try:
                 size = self._write(clip)
             except AudioError as error:
