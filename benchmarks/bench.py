@@ -1,12 +1,12 @@
-"""make bench: extraction against panns-inference, side by side in one run, and where the time goes.
+"""Compare the speed of extraction with panns-inference, and measure its parts. `make bench` runs this.
 
     python benchmarks/bench.py --dataset dataset
 
-In:   a folder of step 1 with real clips; Cnn14's stand-in and mn04 from ../shared, or random weights of their shapes
-Out:  benchmarks/results.md, benchmarks/results.png
+Input: a folder of step 1 with real clips; stand-in weights of Cnn14 and mn04 in ../shared, otherwise random weights of
+the same shapes. Output: benchmarks/results.md and benchmarks/results.png.
 
-Whole processes are timed: start, loading and writing included. Runs take turns, A B A B, and the ratio is that of the
-medians, because machines are noisy. Memory is that of the process and its children together.
+Whole processes are timed, including start, loading and writing. Runs alternate and medians are compared, because
+machines are noisy. Memory is that of the process and its children together.
 """
 
 import argparse
@@ -26,68 +26,68 @@ from parts import PARTS, measure_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-SIZES = (36, 144, 500, 2_000)  # clips, for how time and memory grow
+SIZES = (36, 144, 500, 2_000)  # numbers of clips, to measure how time and memory grow
 
 
 def main() -> None:
     args = parse()
     manifest = (args.dataset / "manifest.csv").read_text(encoding="utf-8").splitlines()
     clips = len(manifest) - 1
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         os.environ["DANGER_SAFE_CACHE"] = str(folder / "cache")
         checkpoint, mn04 = make_checkpoint(folder), find_mn04(folder)
         environment = panns_home(folder)
         panns = [sys.executable, ROOT / "benchmarks/panns_loop.py", args.dataset, checkpoint, folder / "panns.csv"]
-        print("Preparing the checkpoints (once for a computer; not part of the runs)")
-        ours = {"ours": checkpoint, "mn04": mn04, "compact": "compact"}
-        prepared = {name: time_run(extraction(args.dataset, name, folder))[0] for name in ours.values()}
+        print("Converting the checkpoints (once per computer; not part of the runs)")
+        networks = {"cnn14": checkpoint, "mn04": mn04, "compact": "compact"}
+        first_run_s = {name: time_run(extraction(args.dataset, name, folder))[0] for name in networks.values()}
 
-        runs: dict[str, list[tuple[float, float, float]]] = {"panns-inference": [], **{name: [] for name in ours}}
+        runs: dict[str, list[tuple[float, float, float]]] = {"panns-inference": [], **{name: [] for name in networks}}
         for number in range(args.runs):
-            print(f"Round {number + 1} of {args.runs}: panns-inference, ours with Cnn14, mn04 and compact")
+            print(f"Round {number + 1} of {args.runs}: panns-inference, Cnn14, mn04 and compact")
             runs["panns-inference"].append(time_run(panns, environment))
-            for name, network in ours.items():
+            for name, network in networks.items():
                 runs[name].append(time_run(extraction(args.dataset, network, folder)))
         print("Parts")
         parts = measure_parts(args.dataset, checkpoint, mn04)
         print("Growth: " + ", ".join(map(str, SIZES)) + " clips; 1 and 2 cores")
         growth = {n: time_run(extraction(repeat(args.dataset, n, folder), "compact", folder)) for n in SIZES}
         cores = {n: time_run([*extraction(args.dataset, "compact", folder), "--jobs", str(n)]) for n in (1, 2)}
-    write_report(args.output, clips, runs, parts, growth, cores, prepared[checkpoint])
+    write_report(args.output, clips, runs, parts, growth, cores, first_run_s[checkpoint])
     draw(args.output.with_suffix(".png"), clips, runs, parts, growth)
     print(args.output.read_text(encoding="utf-8"))
 
 
 def extraction(dataset: Path, checkpoint: object, folder: Path) -> list:
-    """The command of a whole extraction that finds nothing done."""
+    """Return the command of an extraction into a new table."""
     output = Path(tempfile.mkdtemp(dir=folder)) / "table.csv"
     script = ROOT / "extractEmbeddingCnn14.py"
     return [sys.executable, script, "--dataset", dataset, "--checkpoint", checkpoint, "--output", output]
 
 
 def time_run(command: list, environment: dict | None = None) -> tuple[float, float, float]:
-    """Seconds, peak memory in MB of the process with its children, and processor use (1.0: one core)."""
+    """Run a command; return seconds, peak memory in MB (children included), and processor use (1.0: one core)."""
     started = time.monotonic()
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: a progress bar would fill it, and wait for ever
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a progress bar would fill a pipe and block
     process = subprocess.Popen(
-        [str(part) for part in command], env=os.environ | (environment or {}), stdout=subprocess.DEVNULL, stderr=said
+        [str(part) for part in command], env=os.environ | (environment or {}), stdout=subprocess.DEVNULL, stderr=stderr
     )
-    watched, peak, used = psutil.Process(process.pid), 0, {}
+    root, peak, cpu_s = psutil.Process(process.pid), 0, {}
     while process.poll() is None:
         total = 0
-        for member in [watched, *_children(watched)]:
+        for member in [root, *_children(root)]:
             try:
                 total += member.memory_info().rss
-                used[member.pid] = sum(member.cpu_times()[:2])
+                cpu_s[member.pid] = sum(member.cpu_times()[:2])
             except psutil.Error:
                 continue
         peak = max(peak, total)
-        time.sleep(0.25)  # looking costs time too
+        time.sleep(0.25)  # polling costs processor time, too
     seconds = time.monotonic() - started
     if process.returncode:
-        sys.exit(f"{command[1]} failed:\n{said.seek(0) or said.read().decode(errors='replace')[-2000:]}")
-    return seconds, peak / 2**20, sum(used.values()) / seconds
+        sys.exit(f"{command[1]} failed:\n{stderr.seek(0) or stderr.read().decode(errors='replace')[-2000:]}")
+    return seconds, peak / 2**20, sum(cpu_s.values()) / seconds
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -98,7 +98,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def make_checkpoint(folder: Path) -> Path:
-    """A Cnn14 file that panns-inference can load: the stand-in's weights, else random ones of the same shapes."""
+    """Write a Cnn14 checkpoint that panns-inference can load: stand-in weights, otherwise random ones."""
     import torch
 
     path, whole = folder / "Cnn14.pth", folder / "whole.pth"
@@ -120,7 +120,7 @@ def make_checkpoint(folder: Path) -> Path:
 
 
 def find_mn04(folder: Path) -> Path:
-    """mn04's weights, else random ones of the same shapes: the time is the same."""
+    """Return a checkpoint of mn04: the official one, otherwise random weights, which take the same time."""
     official = SHARED / "mn04" / "mn04_as_mAP_432.pt"
     if official.is_file():
         return official
@@ -133,20 +133,20 @@ def find_mn04(folder: Path) -> Path:
 
 
 def panns_home(folder: Path) -> dict[str, str]:
-    """A home folder with the label file, which panns-inference would otherwise fetch with wget."""
+    """Return the environment of a home folder with the label file, which panns-inference would download with wget."""
     labels = SHARED / "audioset" / "class_labels_indices.csv"
     home = folder / "home" / "panns_data"
     home.mkdir(parents=True)
     if labels.is_file():
         text = labels.read_text(encoding="utf-8")
-    else:  # the names do not matter for the time
+    else:  # the names do not affect the time
         text = "index,mid,display_name\n" + "".join(f'{n},/m/{n},"class {n}"\n' for n in range(527))
     (home / labels.name).write_text(text, encoding="utf-8")
     return {"HOME": str(home.parent), "USERPROFILE": str(home.parent)}
 
 
 def repeat(dataset: Path, clips: int, folder: Path) -> Path:
-    """A dataset of so many clips: links to the given ones, again and again."""
+    """Make a dataset of ``clips`` links to the given clips, which are repeated as needed."""
     target = folder / f"clips-{clips}"
     (target / "Danger").mkdir(parents=True)
     (target / "Safe").mkdir()
@@ -158,20 +158,31 @@ def repeat(dataset: Path, clips: int, folder: Path) -> Path:
     return target
 
 
-def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared: float) -> None:
+def write_report(output: Path, clips: int, runs, parts, growth, cores, first_run_s: float) -> None:
+    """Write the tables of results.md.
+
+    Args:
+        output: the Markdown file.
+        clips: number of clips of the whole processes.
+        runs: by name, results of ``time_run`` for each round.
+        parts: milliseconds by key of PARTS.
+        growth: result of ``time_run`` by number of clips.
+        cores: result of ``time_run`` by number of cores.
+        first_run_s: seconds of the first run with Cnn14, which converts it.
+    """
     median = {name: statistics.median(run[0] for run in timed) for name, timed in runs.items()}
     lines = [
         "# Speed", "",
         f"Written by `make bench` on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
-        f"{clips} real clips of five seconds, {len(runs['ours'])} rounds. Whole processes, loading and writing "
-        f"included.", "",
-        "| whole process | seconds (each round) | clips a second | against panns-inference (each round) | peak memory "
-        "| processor use |",
+        f"{clips} real clips of five seconds, {len(runs['cnn14'])} rounds. Whole processes, "
+        f"including loading and writing.", "",
+        "| whole process | seconds (each round) | clips per second | against panns-inference (each round) "
+        "| peak memory | processor use |",
         "| --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     names = {
-        "panns-inference": "`panns-inference` 0.1.1, one clip at a time", "ours": "ours, Cnn14",
-        "mn04": "ours, mn04", "compact": "ours, compact checkpoint",
+        "panns-inference": "`panns-inference` 0.1.1, one clip at a time", "cnn14": "this project, Cnn14",
+        "mn04": "this project, mn04", "compact": "this project, compact",
     }  # fmt: skip
     pairs = {
         name: [f"{a[0] / b[0]:.1f}" for a, b in zip(runs["panns-inference"], timed, strict=True)]
@@ -185,30 +196,31 @@ def write_report(output: Path, clips: int, runs, parts, growth, cores, prepared:
             f"| {statistics.median(run[2] for run in timed):.0%} |"
         )
     lines += [
-        "", f"The first run with a Cnn14 checkpoint took {prepared:.0f} s: the network is converted once.", "",
+        "", f"The first run with a Cnn14 checkpoint took {first_run_s:.0f} s, including the conversion.", "",
         "| part, one clip, median | ms |", "| --- | --- |",
     ]  # fmt: skip
     lines += [f"| {PARTS[name]} | {milliseconds:.1f} |" for name, milliseconds in parts.items()]
-    lines += ["", "| compact checkpoint, clips | seconds | clips a second | peak memory |", "| --- | --- | --- | --- |"]
+    lines += ["", "| compact, clips | seconds | clips per second | peak memory |", "| --- | --- | --- | --- |"]
     lines += [f"| {n} | {run[0]:.1f} | {n / run[0]:.1f} | {run[1]:.0f} MB |" for n, run in growth.items()]
-    lines += ["", "| compact checkpoint, `--jobs` | seconds |", "| --- | --- |"]
+    lines += ["", "| compact, `--jobs` | seconds |", "| --- | --- |"]
     lines += [f"| {n} | {run[0]:.1f} |" for n, run in cores.items()]
     output.write_text("\n".join(lines) + "\n\n![Speed](results.png)\n", encoding="utf-8")
 
 
 def draw(output: Path, clips: int, runs, parts, growth) -> None:
+    """Draw the same numbers; arguments as in ``write_report``."""
     figure = Figure(figsize=(15, 4.2), layout="constrained")  # not pyplot, which needs a backend
     left, middle, right = figure.subplots(1, 3)
     names = {
         "panns-inference": "panns-inference",
-        "ours": "ours, Cnn14",
-        "mn04": "ours, mn04",
-        "compact": "ours, compact",
+        "cnn14": "this project, Cnn14",
+        "mn04": "this project, mn04",
+        "compact": "this project, compact",
     }
     speeds = [clips / statistics.median(run[0] for run in timed) for timed in runs.values()]
     bars = left.barh([names[name] for name in runs], speeds, color=["#9a9a9a", "#1f6fb2", "#8a5fb2", "#2a9d5c"])
     left.bar_label(bars, [f"{speed:.1f}" for speed in speeds], padding=3)
-    left.set(title=f"{clips} clips, whole process", xlabel="clips a second")
+    left.set(title=f"{clips} clips, whole process", xlabel="clips per second")
     left.margins(x=0.2)
     left.invert_yaxis()
     bars = middle.barh([PARTS[name] for name in parts], list(parts.values()), color="#1f6fb2")

@@ -1,9 +1,9 @@
-"""Networks side by side on ESC-50's own folds: all 50 categories, and Danger or Safe by both mappings.
+"""Compare networks on ESC-50's own folds: all 50 categories, and Danger or Safe in both mappings.
 
     python benchmarks/esc50_folds.py --esc50 dataset/ESC-50-master --checkpoints mn04 compact mfcc
 
-Every clip is scored once, by a classifier that learnt from the other folds, on the embeddings of whole clips. The
-networks must not have heard ESC-50: clips that one was trained on are counted. Prints a Markdown table.
+Every clip is scored once, by a classifier that was trained on the other folds, on embeddings of whole clips. Prints a
+Markdown table, and a warning if a network was trained on some of the clips.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from models.engine import open_engine
 ROOT = Path(__file__).resolve().parent.parent
 MAPPINGS = {"default": "categories.toml", "wide": "categories_all.toml"}
 CLASSIFIERS = {"Logistic Regression": train_logreg_model, "Random Forest": train_rf_model, "MLP": train_mlp_model}
-C = 0.01  # of the regression that tells 50 categories apart: chosen on mn04's features, before this was written
+C = 0.01  # inverse regularisation of the regression for 50 categories; fixed beforehand on mn04's features
 
 
 def main() -> None:
@@ -66,11 +66,11 @@ def show(*cells) -> None:
 
 
 def embed(checkpoint: str, clips: list[Clip]) -> np.ndarray:
-    """(clips, dimensions)"""
+    """Return the embeddings of clips, (clips, dimensions)."""
     jobs = os.cpu_count() or 1
     with open_engine(checkpoint, "auto", jobs) as engine:
         if seen := sum(seen_clips(clips, engine.info.fingerprints, jobs)):
-            print(f"warning: {checkpoint} was trained on {seen} of these clips: its scores are too good")
+            print(f"warning: {checkpoint} was trained on {seen} of these clips: its scores are too high")
         with Extractor(engine, jobs, batch := engine.network.batch_size) as extractor:
             tasks = plan_extraction(clips, {}, jobs).tasks
             results = {result.file: result for part in extractor.results(group(tasks, batch)) for result in part}
@@ -78,17 +78,17 @@ def embed(checkpoint: str, clips: list[Clip]) -> np.ndarray:
 
 
 def out_of_fold(features: np.ndarray, categories: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The category that a Logistic Regression gives each clip, which learnt from the other folds."""
+    """Return each clip's category as predicted by a Logistic Regression that was trained on the other folds."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2_000, class_weight="balanced"))
-    answers = np.empty_like(categories)
+    predicted = np.empty_like(categories)
     for fold in np.unique(folds):
-        out = folds == fold
-        answers[out] = clone(model).fit(features[~out], categories[~out]).predict(features[out])
-    return answers
+        val = folds == fold
+        predicted[val] = clone(model).fit(features[~val], categories[~val]).predict(features[val])
+    return predicted
 
 
 def as_table(clips: list[Clip], labels: dict[str, int], features: np.ndarray) -> EmbeddingTable:
-    """What ``evaluate`` takes."""
+    """Return the embeddings as a table for ``evaluate``."""
     rows = [(c.file, labels[c.category], c.category, c.fold, c.source, False) for c in clips]
     columns = ["file", "label", "category", "fold", "source", "seen"]
     return EmbeddingTable(pd.DataFrame(rows, columns=columns), features, {}, Path())

@@ -1,10 +1,10 @@
-"""How good are the train scripts' estimates for new recordings? Each fold of ESC-50 in turn is held out of everything.
+"""Compare the train scripts' estimates for new recordings with the results on held-out folds of ESC-50.
 
     python benchmarks/estimates.py --esc50 dataset/ESC-50-master --checkpoint mn04 --output estimates
 
-The network must not have been trained on ESC-50. The scripts are run unchanged on the other folds; models and stored
-thresholds are then applied to the held-out fold. Prints estimates and observed values, with 95 % intervals over
-recordings.
+Each fold is held out in turn: the scripts run on the other folds, and their models and thresholds are applied to the
+held-out fold. Prints estimated and observed values, with 95 % intervals over recordings. The network must not have been
+trained on ESC-50.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def embed(args: argparse.Namespace, folder: Path, rows: pd.DataFrame) -> None:
-    """Steps 1 and 2 on some of ESC-50's clips: the table is in ``folder``."""
+    """Run steps 1 and 2 on some of ESC-50's clips; write the table into ``folder``."""
     (folder / "esc50" / "meta").mkdir(parents=True, exist_ok=True)
     (folder / "esc50" / "audio").mkdir(exist_ok=True)
     rows.to_csv(folder / "esc50" / "meta" / "esc50.csv", index=False)
@@ -61,7 +61,7 @@ def run(script: str, *arguments) -> None:
 
 
 def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
-    """Print a line for each model: estimates, observed values, and whether these are inside the 95 % intervals."""
+    """Print one line per model: estimated and observed values, and whether the latter are in the 95 % intervals."""
     labels, sources = table.labels, table.clips["source"].to_numpy()
     for name in MODELS:
         saved = joblib.load(folder / f"{name}_model.joblib")
@@ -82,6 +82,7 @@ def report(fold: int, folder: Path, table: EmbeddingTable) -> None:
 
 
 def fraction(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list[float]:
+    """Return the fraction of ``clips`` with an alarm, and its 95 % interval."""
     return fraction_with_interval(alarms[clips], sources[clips]).as_list()
 
 

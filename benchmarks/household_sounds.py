@@ -1,7 +1,7 @@
-"""Sounds of a household and of dangers, synthesised: for benchmarks/household_week.py where no recordings are at hand.
+"""Synthesise sounds of a household and of dangers, for benchmarks/household_week.py.
 
-Each function returns one take, mono float32 at 32 kHz, (samples,). ``voice`` decides what takes of one source share:
-the kettle, the siren; ``take`` what differs from day to day.
+Each function returns one take, mono at 32 kHz, (samples,). ``voice`` is the generator for what all takes of one source
+have in common (this kettle), ``take`` the one for what differs from take to take.
 """
 
 from collections.abc import Callable
@@ -19,25 +19,25 @@ def _times(seconds: float) -> np.ndarray:
 
 
 def _band(noise: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Band-pass from ``low`` to ``high`` Hz."""
+    """Band-pass filter ``noise`` from ``low`` to ``high`` Hz."""
     return sosfilt(butter(2, [low, high], "bandpass", fs=SAMPLE_RATE, output="sos"), noise)
 
 
 def _slow(take: Random, size: int, rate_hz: float) -> np.ndarray:
-    """A random walk that changes about ``rate_hz`` times a second, of standard deviation 1."""
+    """Return slow noise with a standard deviation of 1 that changes about ``rate_hz`` times per second."""
     points = take.standard_normal(max(4, int(size / SAMPLE_RATE * rate_hz) + 3))
     return np.interp(np.linspace(0, len(points) - 1, size), np.arange(len(points)), points)
 
 
 def _tone(frequency: np.ndarray, partials: int, tilt: float) -> np.ndarray:
-    """An oscillator that follows ``frequency`` (Hz, one a sample), with partials that weaken by the power ``tilt``."""
+    """Return an oscillator with the given frequency in Hz, (samples,); partial k has amplitude 1 / k**tilt."""
     phase = 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
     highest = frequency.max()
     return sum(np.sin(k * phase) / k**tilt for k in range(1, partials + 1) if k * highest < SAMPLE_RATE / 2)
 
 
 def _kettle(voice: Random, take: Random) -> np.ndarray:
-    """A whistle that climbs while the steam grows, then stays, trembling a little; and the steam."""
+    """A whistle that rises with the steam and then stays, with a slight vibrato, and the noise of the steam."""
     pitch, climb, breath = voice.uniform(900, 2_600), voice.uniform(0.05, 0.4), voice.uniform(0.05, 0.25)
     second, wobble = voice.uniform(1.1, 1.5), voice.uniform(4, 9)
     t = _times(take.uniform(4.5, 6))
@@ -51,7 +51,7 @@ def _kettle(voice: Random, take: Random) -> np.ndarray:
 
 
 def _struck(voice: Random, t: np.ndarray, pitch: float, decay_s: float) -> np.ndarray:
-    """A bell's or a bar's partials, dying away."""
+    """The decaying partials of a bell or a bar."""
     ratios = np.array([1, 2.76, 5.4, 8.9]) * (1 + 0.02 * voice.standard_normal(4))
     return sum(
         np.sin(2 * np.pi * pitch * r * t) * np.exp(-t * r**0.5 / decay_s) / (n + 1) for n, r in enumerate(ratios)
@@ -59,16 +59,17 @@ def _struck(voice: Random, t: np.ndarray, pitch: float, decay_s: float) -> np.nd
 
 
 def _repeated(sound: np.ndarray, starts: list[float], seconds: float) -> np.ndarray:
+    """Return ``seconds`` of silence with ``sound`` added at each of ``starts`` (seconds)."""
     whole = np.zeros(round(seconds * SAMPLE_RATE))
     for start in starts:
         first = round(start * SAMPLE_RATE)
-        piece = sound[: max(0, len(whole) - first)]
-        whole[first : first + len(piece)] += piece
+        repetition = sound[: max(0, len(whole) - first)]
+        whole[first : first + len(repetition)] += repetition
     return whole
 
 
 def _doorbell(voice: Random, take: Random) -> np.ndarray:
-    """Ding, dong; twice or three times."""
+    """A two-tone chime, two or three times."""
     high, low, t = voice.uniform(600, 900), voice.uniform(0.7, 0.85), _times(1.6)
     ding, dong = _struck(voice, t, high, 0.5), _struck(voice, t, high * low, 0.7)
     gap, starts, sound = voice.uniform(0.4, 0.6), [0.0, 1.7, 3.4][: take.integers(2, 4)], 0.0
@@ -77,7 +78,7 @@ def _doorbell(voice: Random, take: Random) -> np.ndarray:
 
 
 def _squeaky_door(voice: Random, take: Random) -> np.ndarray:
-    """A hinge that sticks and slips, its pitch wandering up and down; twice."""
+    """A hinge that sticks and slips with a rising and falling pitch, three times."""
     low, high, parts = voice.uniform(400, 700), voice.uniform(1_000, 1_800), []
     for _ in range(3):
         t = _times(take.uniform(0.8, 1.3))
@@ -91,7 +92,7 @@ def _squeaky_door(voice: Random, take: Random) -> np.ndarray:
 
 
 def _motor(voice: Random, take: Random, seconds: float, start_s: float) -> np.ndarray:
-    """An electric motor that runs up in ``start_s`` seconds: its hum, its whine and its air."""
+    """The whine and air noise of an electric motor that starts within about ``start_s`` seconds."""
     t = _times(seconds)
     speed = (1 - np.exp(-t / start_s)) * (1 + 0.01 * _slow(take, len(t), 3))
     whine = _tone(voice.uniform(180, 320) * speed + 20, 20, 0.8)
@@ -104,7 +105,7 @@ def _vacuum(voice: Random, take: Random) -> np.ndarray:
 
 
 def _grinder(voice: Random, take: Random) -> np.ndarray:
-    """A motor, and beans that crack in it."""
+    """A motor and cracking beans."""
     sound = _motor(voice, take, 5, 0.2)
     beans = np.zeros(len(sound))
     count = int(voice.uniform(300, 900))
@@ -113,7 +114,7 @@ def _grinder(voice: Random, take: Random) -> np.ndarray:
 
 
 def _toy(voice: Random, take: Random) -> np.ndarray:
-    """A child's toy car: a small loudspeaker that plays a siren of three square tones."""
+    """A toy car: a small loudspeaker that plays a siren of three square-wave tones."""
     notes, length = voice.uniform(700, 1_800, 3), voice.uniform(0.12, 0.3)
     frequency = np.repeat(np.tile(notes, 12), round(length * SAMPLE_RATE))[: 5 * SAMPLE_RATE]
     frequency = frequency * (1 + 0.003 * take.standard_normal())
@@ -121,7 +122,7 @@ def _toy(voice: Random, take: Random) -> np.ndarray:
 
 
 def _microwave(voice: Random, take: Random) -> np.ndarray:
-    """Three to five beeps."""
+    """Three or four beeps."""
     t = _times(voice.uniform(0.3, 0.7))
     beep = _tone(np.full(len(t), voice.uniform(1_800, 2_400)), 3, 1.2) * np.minimum(1, 40 * np.minimum(t, t[-1] - t))
     pause = voice.uniform(0.4, 0.7)
@@ -130,26 +131,26 @@ def _microwave(voice: Random, take: Random) -> np.ndarray:
 
 
 def _wail(voice: Random, take: Random) -> np.ndarray:
-    """A siren that climbs and falls slowly, as a mechanical horn does."""
+    """A siren that rises and falls slowly."""
     low, high, rate = voice.uniform(500, 700), voice.uniform(1_100, 1_600), voice.uniform(0.2, 0.5)
     t = _times(5)
     return _tone(low + (high - low) * (0.5 - 0.5 * np.cos(2 * np.pi * (rate * t + take.random()))), 8, 1.0)
 
 
 def _yelp(voice: Random, take: Random) -> np.ndarray:
-    """A siren that climbs and falls three or four times a second."""
+    """A siren that rises and falls about three times per second."""
     t, rate = _times(5), voice.uniform(2.5, 4)
     return _tone(voice.uniform(600, 800) * 2 ** (0.5 - 0.5 * np.cos(2 * np.pi * (rate * t + take.random()))), 8, 1.0)
 
 
 def _two_tone(voice: Random, take: Random) -> np.ndarray:
-    """A fire engine's horns: two tones in turn."""
+    """A fire engine's two-tone horn."""
     low, t = voice.uniform(380, 480), _times(5)
     return _tone(np.where((t / voice.uniform(0.5, 0.8) + take.random()) % 2 < 1, low, low * 1.33), 14, 0.7)
 
 
 def _smoke_alarm(voice: Random, take: Random) -> np.ndarray:
-    """Three long beeps of a piezo at 3 kHz and a pause, again and again."""
+    """A repeated pattern of three half-second beeps at 3 kHz and a pause."""
     t, pitch = _times(5), voice.uniform(2_900, 3_300)
     phase = (t + take.uniform(0, 4)) % 4
     on = (phase < 3) & (phase % 1 < 0.5)
@@ -157,7 +158,7 @@ def _smoke_alarm(voice: Random, take: Random) -> np.ndarray:
 
 
 def _scream(voice: Random, take: Random) -> np.ndarray:
-    """A rough, high voice, once or twice."""
+    """A rough, high voice, twice."""
     pitch, parts = voice.uniform(700, 1_100), []
     for _ in range(2):
         t = _times(take.uniform(1.2, 2))
@@ -180,7 +181,7 @@ DANGERS: dict[str, Callable[[Random, Random], np.ndarray]] = {
 
 
 def synthesise(name: str, source: int, take: int) -> np.ndarray:
-    """One take of a household sound or a danger, its peak at 1."""
+    """Return one take of a household sound or a danger with a peak of 1, float32, (samples,)."""
     make = (HOUSEHOLD | DANGERS)[name]
     number = [*HOUSEHOLD, *DANGERS].index(name)
     sound = make(np.random.default_rng([7, number, source]), np.random.default_rng([7, number, source, take + 1]))

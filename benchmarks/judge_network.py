@@ -1,12 +1,10 @@
-"""How well a network hears: Logistic Regression on its embeddings, tried on an ESC-50 fold that it never heard.
+"""Evaluate a network: Logistic Regression on its embeddings, tested on a held-out fold of ESC-50.
 
     python benchmarks/judge_network.py --checkpoint my_cnn14.pth --esc50 dataset/ESC-50-master --holdout-fold 5
 
-Out:  50-category accuracy; Danger/Safe by the default and the wide mapping (ROC-AUC, Danger recall and false alarms at
-      0.5); the same for the held-out clips recorded badly (danger_safe/audio/corruptions.py)
-
-The classifiers learn from the other folds, clean, as a user's would. The network must not have heard the held-out
-fold: its training sounds' fingerprints are compared.
+Prints the accuracy for 50 categories, and ROC-AUC, Danger recall and false alarms at 0.5 for the default and the wide
+mapping, on clean and on corrupted clips (danger_safe/audio/corruptions.py). The classifiers are trained on clean clips
+of the other folds. A warning counts held-out clips that the network was trained on, recognised by fingerprints.
 """
 
 import argparse
@@ -43,30 +41,30 @@ def main() -> None:
     held_out = np.array([clip.fold == args.holdout_fold for clip in clips])
     categories = np.array([clip.category for clip in clips])
     with open_engine(args.checkpoint, "cpu", os.cpu_count() or 1) as engine:
-        asked = [clip for clip, out in zip(clips, held_out, strict=True) if out]
-        seen = sum(seen_clips(asked, engine.info.fingerprints, os.cpu_count() or 1))
+        test_clips = [clip for clip, is_test in zip(clips, held_out, strict=True) if is_test]
+        seen = sum(seen_clips(test_clips, engine.info.fingerprints, os.cpu_count() or 1))
         if seen:
-            print(f"warning: the network was trained on {seen} of the held-out clips: these scores are too good")
-        learn = embed(engine, [clip.path for clip, out in zip(clips, held_out, strict=True) if not out])
-        paths = [clip.path for clip, out in zip(clips, held_out, strict=True) if out]
+            print(f"warning: the network was trained on {seen} of the held-out clips: these scores are too high")
+        train = embed(engine, [clip.path for clip, is_test in zip(clips, held_out, strict=True) if not is_test])
+        paths = [clip.path for clip in test_clips]
         tests = {"clean": embed(engine, paths)} | {name: embed(engine, paths, name) for name in CORRUPTIONS}
-    known, asked = categories[~held_out], categories[held_out]
-    report = {"checkpoint": args.checkpoint, "held-out clips": len(asked), "conditions": {}}
-    all_categories = classifier().fit(learn, known)
-    mappings = {}  # by name: what is danger, and what is in the mapping at all
+    train_categories, test_categories = categories[~held_out], categories[held_out]
+    report = {"checkpoint": args.checkpoint, "held-out clips": len(test_categories), "conditions": {}}
+    all_categories = classifier().fit(train, train_categories)
+    mappings = {}  # name -> (dangerous categories, all categories of the mapping)
     for name, file in MAPPINGS.items():
         labels = read_categories(ROOT / "dataset" / file, set(categories))
         mappings[name] = ([category for category, label in labels.items() if label], list(labels))
-    danger_models = {
-        name: classifier().fit(learn[np.isin(known, used)], np.isin(known[np.isin(known, used)], danger))
-        for name, (danger, used) in mappings.items()
-    }
+    danger_models = {}
+    for name, (danger, used) in mappings.items():
+        is_used = np.isin(train_categories, used)
+        danger_models[name] = classifier().fit(train[is_used], np.isin(train_categories[is_used], danger))
     for condition, features in tests.items():
-        scores = {"accuracy": float((all_categories.predict(features) == asked).mean())}
+        scores = {"accuracy": float((all_categories.predict(features) == test_categories).mean())}
         for name, (danger, used) in mappings.items():
-            among = np.isin(asked, used)
-            truth = np.isin(asked[among], danger)
-            danger_score = danger_models[name].predict_proba(features[among])[:, 1]
+            is_used = np.isin(test_categories, used)
+            truth = np.isin(test_categories[is_used], danger)
+            danger_score = danger_models[name].predict_proba(features[is_used])[:, 1]
             scores[name] = {
                 "auc": float(roc_auc_score(truth, danger_score)),
                 "recall": float((danger_score[truth] >= 0.5).mean()),
@@ -82,19 +80,19 @@ def classifier():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2_000, class_weight="balanced"))
 
 
-def embed(engine: Engine, paths: list[Path], degradation: str | None = None) -> np.ndarray:
-    """(clips, dimensions), each clip recorded badly if asked."""
+def embed(engine: Engine, paths: list[Path], corruption: str | None = None) -> np.ndarray:
+    """Return embeddings, (clips, dimensions), of clips with the given corruption."""
 
     def transform(numbered: tuple[int, Path]) -> np.ndarray:
         number, path = numbered
         samples = read_clip(path)
-        if degradation:
-            samples = corrupt(degradation, samples, np.random.default_rng(number))
+        if corruption:
+            samples = corrupt(corruption, samples, np.random.default_rng(number))
         return engine.front_end(samples)
 
     with ThreadPoolExecutor(max(1, engine.max_concurrency)) as pool:
-        logmels = list(tqdm(pool.map(transform, enumerate(paths)), degradation or "clean", len(paths), leave=False))
-        order = sorted(range(len(paths)), key=lambda i: len(logmels[i]))  # a batch is of one length
+        logmels = list(tqdm(pool.map(transform, enumerate(paths)), corruption or "clean", len(paths), leave=False))
+        order = sorted(range(len(paths)), key=lambda i: len(logmels[i]))  # all clips of a batch have the same length
         batches = []
         for _, same in groupby(order, key=lambda i: len(logmels[i])):
             same = list(same)
@@ -125,7 +123,7 @@ def parse():
     parser.add_argument("--checkpoint", required=True, help="compact, cnn14 or a file")
     parser.add_argument("--esc50", type=Path, default=Path("dataset/ESC-50-master"))
     parser.add_argument("--holdout-fold", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=None, help="the numbers as JSON")
+    parser.add_argument("--output", type=Path, default=None, help="file for the numbers as JSON")
     return parser.parse_args()
 
 

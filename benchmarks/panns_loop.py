@@ -1,4 +1,4 @@
-"""What users of panns-inference run today: librosa, then the network, one clip at a time. Timed by bench.py.
+"""Embed clips one at a time with librosa and panns-inference, as in its documentation. bench.py times this.
 
 python benchmarks/panns_loop.py DATASET CHECKPOINT OUTPUT.csv
 """

@@ -1,4 +1,4 @@
-"""Where the time of one clip goes: decoding, log-mel, network; ours and the reference's. Used by bench.py."""
+"""Measure the parts of extraction (decoding, log-mel, network) and of the reference implementation, for bench.py."""
 
 import os
 import statistics
@@ -35,7 +35,7 @@ PARTS = {
 
 
 def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, float]:
-    """Milliseconds for one clip of five seconds, by the names of PARTS."""
+    """Return the milliseconds that each of PARTS takes for one clip of five seconds."""
     cores = os.cpu_count() or 1
     files = sorted((dataset / "Danger").rglob("*.wav"))[:BATCH]
     clips = [read_clip(file) for file in files]
@@ -54,9 +54,9 @@ def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, floa
         elif prefix == "mn04 ":
             milliseconds["mn04 logmel"] = _median(lambda c=converted: c.front_end(clips[0]), 20)
         mnn = MnnNetwork(converted.file, cores, converted.winograd)
-        with ThreadPoolExecutor(mnn.max_concurrency) as lanes:
-            together = _median(lambda n=mnn, x=logmel: list(lanes.map(n.embed, [x] * n.max_concurrency)), 5)
-        milliseconds[prefix + "mnn"] = together / BATCH / mnn.max_concurrency
+        with ThreadPoolExecutor(mnn.max_concurrency) as pool:
+            all_batches = _median(lambda n=mnn, x=logmel: list(pool.map(n.embed, [x] * n.max_concurrency)), 5)
+        milliseconds[prefix + "mnn"] = all_batches / BATCH / mnn.max_concurrency
         mnn.close()
         pytorch = TorchNetwork(model, "cpu", cores)
         milliseconds[prefix + "pytorch"] = _median(lambda n=pytorch, x=logmel: n.embed(x), 5) / BATCH
@@ -64,10 +64,11 @@ def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, floa
 
 
 def _median(run: Callable[[], object], times: int) -> float:
-    run()  # the first prepares
-    taken = []
+    """Return the median time of ``run`` in milliseconds."""
+    run()  # warm-up
+    seconds = []
     for _ in range(times):
         started = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - started)
-    return 1_000 * statistics.median(taken)
+        seconds.append(time.perf_counter() - started)
+    return 1_000 * statistics.median(seconds)
