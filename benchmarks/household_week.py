@@ -8,10 +8,9 @@ In:   recordings of household sounds, folders of takes of one, or synthesised on
 Out:  Markdown: a row a sound, and what verdicts change in all, also where three sounds are learnt at once
 
 Each sound is heard on seven mornings: other takes, from elsewhere in the room, at another level, over other noise. The
-first three alarms (with sensitivity high) are called false alarms, one after the other; the mornings after those are
-what is counted. Dangers are planted in the same room, alone and over the sound. No shipped danger protects a planted
-one that may be of the same collection. A danger among the household sounds is called a false alarm wrongly: it is not
-planted.
+first three alarms (with sensitivity high) are called false alarms; the mornings after those are counted. Dangers are
+planted in the same room, alone and over the sound. No shipped danger protects a planted one that may be of its
+collection. A danger among the household sounds is not planted: it is called a false alarm wrongly.
 """
 
 import sys
@@ -120,10 +119,8 @@ def live_through(
     name: str, takes: list[np.ndarray], near: frozenset[int], dangers: list[Danger], number: int, scorer: WindowScorer,
     builtin: BuiltinDetector
 ) -> Week | None:  # fmt: skip
-    """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted.
-
-    None where no later morning than those of the verdicts has an alarm.
-    """
+    """A week of ``takes`` (samples each, played in turn) in room ``number``, with ``dangers`` planted. None where no
+    later morning than those of the verdicts has an alarm."""
     room, rng, least = Room(number), np.random.default_rng([SEED, number, 1]), builtin.threshold_of("high")
     mornings = embed((room.record(takes[d % len(takes)], rng, rng.uniform(-18, -4)) for d in range(MORNINGS)), scorer)
     days = [day for day, heard in enumerate(mornings) if score(heard, builtin) >= least]
@@ -212,18 +209,13 @@ def _mixed(sound: np.ndarray, danger: np.ndarray, rng: np.random.Generator) -> n
 def counts(outcomes: list[Outcome], threshold: float) -> str:
     """The columns of both tables: mornings that are quiet now, dangers that are lost, of those above the threshold."""
 
-    def below(scores: Iterable[Scores]) -> str:
-        before, after = np.concatenate(list(scores)).T
+    def below(scores: list[Scores]) -> str:
+        before, after = np.concatenate(scores).T
         return f"{int(((before >= threshold) & (after < threshold)).sum())} of {int((before >= threshold).sum())}"
 
-    columns = [
-        below(outcome.later for outcome in outcomes),
-        below(outcome.alone for outcome in outcomes),
-        below(outcome.over[outcome.sirens] for outcome in outcomes),
-        below(outcome.over[~outcome.sirens] for outcome in outcomes),
-        str(max(outcome.shipped_lost for outcome in outcomes)),
-    ]
-    return " | ".join(columns) + " |"
+    over = ([o.over[o.sirens] for o in outcomes], [o.over[~o.sirens] for o in outcomes])
+    columns = map(below, ([o.later for o in outcomes], [o.alone for o in outcomes], *over))
+    return " | ".join([*columns, str(max(o.shipped_lost for o in outcomes))]) + " |"
 
 
 def main(arguments: list[str]) -> int:
@@ -235,44 +227,45 @@ def main(arguments: list[str]) -> int:
         WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer,
     ):
         assert isinstance(builtin, BuiltinDetector)  # no model was asked for
-        made = [
-            (f"{n} {s + 1}", [synthesise(n, s, take) for take in range(MORNINGS)])
-            for n in HOUSEHOLD
-            for s in range(args.sources)
-        ]
+        kinds = [(name, source) for name in HOUSEHOLD for source in range(args.sources)]
+        made = [(f"{n} {s + 1}", [synthesise(n, s, take) for take in range(MORNINGS)]) for n, s in kinds]
         real = [(path, [read_clip(file) for file in recordings([path])]) for path in args.household]
         files = recordings(args.dangers)
         planted = [(f"{file.parent.name}/{file.name}", read_clip(file)) for file in files]
         if not files:
             planted = [(f"{name} {source + 1}", synthesise(name, source, 0)) for name in DANGERS for source in range(2)]
         dangers = [Danger(name, samples, near_collections(samples, scorer, builtin)) for name, samples in planted]
-        weeks = []
-        for number, (name, takes) in enumerate(tqdm([*made, *real], disable=args.quiet or None)):
-            wrong = [n for n, file in enumerate(files) if file == name]
-            near = dangers[wrong[0]].near if wrong else frozenset()
-            others = [danger for n, danger in enumerate(dangers) if n not in wrong]
-            title = name.stem if isinstance(name, Path) else name
-            week = live_through(title, takes, near, others, number, scorer, builtin)
-            if week is None:
-                print(f"| {title} | too few alarms | | | | | | |", flush=True)
-                continue
-            weeks.append(week)
-            outcome = judge([week], VERDICTS, builtin)[0]
-            mean = " → ".join(f"{scores:.2f}" for scores in outcome.later.mean(axis=0))
-            print(f"| {title} | {week.category} | {mean} | {counts([outcome], builtin.threshold)}", flush=True)
-        print(f"\n| sensitivity | sounds × verdicts | {heads}\n{'| --- ' * 7}|")
-        order = np.random.default_rng(SEED).permutation(len(weeks))
-        houses = [
-            [weeks[n] for n in house] for house in order[: len(order) // TOGETHER * TOGETHER].reshape(-1, TOGETHER)
-        ]
-        tries = [(f"1 × {count}", [[week] for week in weeks], count) for count in range(1, VERDICTS + 1)]
-        for title, some, count in [*tries, (f"{TOGETHER} × {VERDICTS}", houses, VERDICTS)]:
-            if some:
-                outcomes = list(chain.from_iterable(judge(one, count, builtin) for one in some))
-                for sensitivity in ("normal", "high"):
-                    row = counts(outcomes, builtin.threshold_of(sensitivity))
-                    print(f"| {sensitivity} | {title} | {row}", flush=True)
+        weeks: list[Week] = []
+        try:
+            for number, (name, takes) in enumerate(tqdm([*made, *real], disable=args.quiet or None)):
+                wrong = [n for n, file in enumerate(files) if file == name]
+                near = dangers[wrong[0]].near if wrong else frozenset()
+                others = [danger for n, danger in enumerate(dangers) if n not in wrong]
+                title = name.stem if isinstance(name, Path) else name
+                week = live_through(title, takes, near, others, number, scorer, builtin)
+                if week is None:
+                    print(f"| {title} | too few alarms | | | | | | |", flush=True)
+                    continue
+                weeks.append(week)
+                outcome = judge([week], VERDICTS, builtin)[0]
+                mean = " → ".join(f"{scores:.2f}" for scores in outcome.later.mean(axis=0))
+                print(f"| {title} | {week.category} | {mean} | {counts([outcome], builtin.threshold)}", flush=True)
+        finally:  # of what was heard until somebody stopped it
+            print(f"\n| sensitivity | sounds × verdicts | {heads}\n{'| --- ' * 7}|")
+            print_totals(weeks, builtin)
     return cli.DONE
+
+
+def print_totals(weeks: list[Week], builtin: BuiltinDetector) -> None:
+    """The second table: each sound in a household of its own, and TOGETHER of them in one."""
+    order = np.random.default_rng(SEED).permutation(len(weeks)).tolist()
+    starts = range(0, len(weeks) - TOGETHER + 1, TOGETHER)
+    houses = [[weeks[n] for n in order[start : start + TOGETHER]] for start in starts]
+    tries = [(f"1 × {count}", [[week] for week in weeks], count) for count in range(1, VERDICTS + 1)]
+    for title, some, count in [*tries, (f"{TOGETHER} × {VERDICTS}", houses, VERDICTS)]:
+        outcomes = list(chain.from_iterable(judge(one, count, builtin) for one in some))
+        for sensitivity in ("normal", "high") if outcomes else ():
+            print(f"| {sensitivity} | {title} | {counts(outcomes, builtin.threshold_of(sensitivity))}", flush=True)
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
@@ -289,7 +282,7 @@ def parse(arguments: list[str]):
         nargs="+",
         default=[],
         metavar="PATH",
-        help="recordings, or folders of takes, of one sound each",
+        help="recordings or folders of takes, a sound each",
     )
     add(
         "--dangers",
@@ -297,7 +290,7 @@ def parse(arguments: list[str]):
         nargs="+",
         default=[],
         metavar="PATH",
-        help="recordings, or folders of them (default: synthesised)",
+        help="recordings or folders (default: synthesised)",
     )
     add("--sources", type=cli.whole_number(0), default=2, metavar="N", help="of each synthesised household sound")
     return parser.parse_args(arguments)
