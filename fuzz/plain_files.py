@@ -1,4 +1,4 @@
-"""The kinds of file that are bytes and text as they are: sounds, a folder's tables and mappings, embedding tables."""
+"""Fuzz targets whose input is the file itself: sounds, manifests and mappings, embedding tables."""
 
 import atexit
 import contextlib
@@ -35,30 +35,38 @@ Mutate = Callable[[bytes, int], bytes]
 
 
 class Target:
-    """One kind of file. ``check`` raises what should not be raised."""
+    """One kind of file."""
 
     def seeds(self) -> Iterator[bytes]:
-        """Inputs to begin with."""
+        """Yield the initial inputs."""
         raise NotImplementedError
 
     def check(self, data: bytes) -> None:
-        """Use a file; a refusal is no error."""
+        """Use a file. UserError and AudioError are accepted; any other exception is a finding."""
         try:
             self.use(data)
-        except (UserError, AudioError) as refusal:
-            if not str(refusal).strip():
-                raise AssertionError("refused without a word") from refusal
+        except (UserError, AudioError) as error:
+            if not str(error).strip():
+                raise AssertionError("refused without a message") from error
 
     def use(self, data: bytes) -> None:
+        """Read a file as the scripts do."""
         raise NotImplementedError
 
-    def mutate(self, data: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
-        """Another input; libFuzzer's own ``mutate`` changes bytes."""
-        return mutate(data, longest)
+    def mutate(self, data: bytes, max_size: int, seed: int, mutate: Mutate) -> bytes:
+        """Return a mutated input.
+
+        Args:
+            data: the input.
+            max_size: in bytes, of the result.
+            seed: of the random choices.
+            mutate: libFuzzer's own mutation, which changes bytes.
+        """
+        return mutate(data, max_size)
 
 
 class Audio(Target):
-    """Sound files of every kind, as a file and as a stream."""
+    """Sound files of every format, read as a file and as a stream."""
 
     def seeds(self) -> Iterator[bytes]:
         sound = 0.3 * np.sin(np.arange(600))
@@ -79,31 +87,31 @@ class Audio(Target):
         path.write_bytes(data)
         try:
             read_header(path)
-            _some(read_blocks(path, 30))
+            _read_up_to_an_hour(read_blocks(path, 30))
         finally:
-            _some(stream_wav(io.BytesIO(data)))
+            _read_up_to_an_hour(stream_wav(io.BytesIO(data)))
 
 
-def _some(pieces: Iterator[np.ndarray]) -> None:
-    """An hour of sound at most: a small file may be a day of silence, and rightly."""
+def _read_up_to_an_hour(chunks: Iterator[np.ndarray]) -> None:
+    """Read at most an hour of sound: a small file may validly be a day of silence."""
     samples = 0
-    for piece in pieces:
-        assert piece.dtype == np.float32 and piece.ndim in (1, 2), (piece.dtype, piece.shape)
-        assert np.isfinite(piece).all(), "NaN or infinite"
-        samples += len(piece)
+    for chunk in chunks:
+        assert chunk.dtype == np.float32 and chunk.ndim in (1, 2), (chunk.dtype, chunk.shape)
+        assert np.isfinite(chunk).all(), "NaN or infinite"
+        samples += len(chunk)
         if samples > 3_600 * 32_000:
             return
 
 
 class Text(Target):
-    """Files of text: half the time a whole cell, line or number is put in the place of another."""
+    """Text files: half of the mutations replace a whole cell, line or number."""
 
     separators = ",\n"
 
-    def mutate(self, data: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
+    def mutate(self, data: bytes, max_size: int, seed: int, mutate: Mutate) -> bytes:
         rng = random.Random(seed)
         if rng.random() < 0.5 or len(data) < 2:
-            return mutate(data, longest)
+            return mutate(data, max_size)
         kind, text = data[:1], data[1:].decode("utf-8", "surrogateescape")
         ends = [n for n, letter in enumerate(text) if letter in self.separators]
         starts = [0, *(n + 1 for n in ends)]
@@ -111,11 +119,11 @@ class Text(Target):
         end = ends[which] if which < len(ends) else len(text)
         cell = rng.choice([*HOSTILE, text[starts[which] : end] * 2])
         text = text[: starts[which]] + cell + text[end:]
-        return (kind + text.encode("utf-8", "surrogateescape"))[:longest]
+        return (kind + text.encode("utf-8", "surrogateescape"))[:max_size]
 
 
 class Manifest(Text):
-    """The tables of a folder of sounds, and the mappings."""
+    """Manifests, ESC-50's table, clips.csv and the mappings; the first byte says which."""
 
     separators = ',\n=[]"'
 
@@ -151,35 +159,35 @@ class Manifest(Text):
 
 
 class Table(Text):
-    """An embedding table (first byte 0) or the .json beside a good one (1)."""
+    """An embedding table (first byte 0), or the .json next to a valid one (1)."""
 
     separators = ',\n:"'
-    good = (
+    valid_table = (
         b"file,label,category,fold,source,seen,feat_0000,feat_0001\n"
         b"a.wav,1,dog,1,a,False,0.5,1\nb.wav,0,rain,2,b,True,2,3\n"
     )
-    beside = (
+    valid_json = (
         b'{"checkpoint": {"name": "compact", "sha256": "ab"}, "settings": {"dimensions": 2}, '
         b'"made_of": {"dataset": "d", "checkpoint": "compact"}}'
     )
 
     def seeds(self) -> Iterator[bytes]:
-        yield b"\0" + self.good
-        yield b"\0" + self.good.replace(b"0.5,1", b'"[0.1 0.2 ... 0.3]",nan')
-        yield b"\1" + self.beside
+        yield b"\0" + self.valid_table
+        yield b"\0" + self.valid_table.replace(b"0.5,1", b'"[0.1 0.2 ... 0.3]",nan')
+        yield b"\1" + self.valid_json
 
     def use(self, data: bytes) -> None:
         path = FOLDER / "table.csv"
-        as_table = data[:1] != b"\1"
-        path.write_bytes(data[1:] if as_table else self.good)
-        side_file(path, ".json").write_bytes(self.beside if as_table else data[1:])
+        is_table = data[:1] != b"\1"
+        path.write_bytes(data[1:] if is_table else self.valid_table)
+        side_file(path, ".json").write_bytes(self.valid_json if is_table else data[1:])
         table = read_table(path)
         assert table.features.dtype == np.float32 and np.isfinite(table.features).all()
         assert set(table.labels.tolist()) == {0, 1}
         sorted(set(table.clips["category"])), sorted(set(table.clips["source"]))  # as the trainings do
         table.checkpoint["name"], table.checkpoint["sha256"][:12]
-        for question in (find_sounds, table_checkpoint):
+        for reader in (find_sounds, table_checkpoint):
             try:
-                question(table)
+                reader(table)
             except UserError:
                 continue

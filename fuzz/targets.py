@@ -1,7 +1,7 @@
-"""What fuzz.py tries: for each kind of file, small valid ones to begin with, how to spoil them, and what reads them.
+"""The fuzz targets: for each kind of file, small valid seeds, mutations, and the code that reads it.
 
-A byte here and there finds little in a zip, whose checksums refuse it, and in a table, whose header it spoils. So
-a target's input is a plan: its first byte says what kind of file it is, the rest is what that file is made of.
+Mutating single bytes of a zip file only finds checksum errors. So the input of a target is often a recipe: the first
+byte selects the kind of file, and the rest says how to build it.
 """
 
 import csv
@@ -27,7 +27,7 @@ from models.models import Cnn14
 
 
 class Checkpoint(Target):
-    """A .pth of three kinds: any bytes (0), a valid zip whose pickle is spoilt (1), valid parts in wrong places (2)."""
+    """A .pth file: any bytes (first byte 0), a zip with any pickle (1), or valid content with replaced entries (2)."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -55,38 +55,36 @@ class Checkpoint(Target):
                 for name, content in self._members.items():
                     zipped.writestr(f"seed/{name}", data[1:] if name == "data.pkl" else content)
         elif data[:1] == b"\2":
-            torch.save(self._spoilt(data[1:]), path)
+            torch.save(self._replace_entries(data[1:]), path)
         else:
             path.write_bytes(data[1:])
         model, info = load_model(str(path))
         with torch.inference_mode():
             embedding = model(torch.zeros(1, 10_000))["embedding"]
         assert embedding.shape == (1, info.dimensions), embedding.shape
-        json.dumps(
-            [info.settings, sorted(info.fingerprints), list(info.categories), info.licence]
-        )  # as the cache keeps them
+        json.dumps([info.settings, sorted(info.fingerprints), list(info.categories), info.licence])  # for the cache
 
-    def _spoilt(self, plan: bytes) -> object:
-        """The content of a checkpoint with some entries replaced, as the plan's bytes say."""
-        pick = iter(plan + bytes(2))
+    def _replace_entries(self, recipe: bytes) -> object:
+        """Return the content of a checkpoint with entries replaced as ``recipe`` says."""
+        pick = iter(recipe + bytes(2))
         official = next(pick, 0) % 4 == 0
         content = dict(self._official if official else self._content)
         content["model"] = dict(content["model"])
         if not official:
             content["settings"] = dict(content["settings"])
         while (which := next(pick, None)) is not None:
-            places = [p for p in (content, content.get("settings"), content.get("model")) if isinstance(p, dict) and p]
-            if not places:
+            dicts = [d for d in (content, content.get("settings"), content.get("model")) if isinstance(d, dict) and d]
+            if not dicts:
                 return {}
-            place = places[which % len(places)]
-            names = sorted(map(str, place))
+            entries = dicts[which % len(dicts)]
+            names = sorted(map(str, entries))
             name, value = names[next(pick, 0) % len(names)], VALUES[next(pick, 0) % len(VALUES)]
             if value is REMOVED:
-                place.pop(name, None)
-            elif isinstance(place.get(name), torch.Tensor) and callable(value):
-                place[name] = value(place[name]) if 0 < place[name].numel() * place[name].ndim < 10**6 else place[name]
+                entries.pop(name, None)
+            elif isinstance(tensor := entries.get(name), torch.Tensor) and callable(value):
+                entries[name] = value(tensor) if 0 < tensor.numel() * tensor.ndim < 10**6 else tensor
             elif not callable(value):
-                place[name] = value
+                entries[name] = value
         return content
 
 
@@ -104,7 +102,7 @@ VALUES = [
 
 
 class Detector(Text):
-    """A detector.npz: any bytes (0), valid arrays with spoilt text (1), a valid text with spoilt arrays (2)."""
+    """A detector.npz: any bytes (first byte 0), arrays with any text (1), or text with changed arrays (2)."""
 
     separators = ',:[]{} "'
 
@@ -137,7 +135,7 @@ class Detector(Text):
         elif data[:1] == b"\2":
             for which, how in zip(data[1::2], data[2::2], strict=False):
                 name = detectors.ARRAYS[which % len(detectors.ARRAYS)]
-                arrays[name] = _spoilt_array(arrays[name], how)
+                arrays[name] = _change_array(arrays[name], how)
         if data[:1] in (b"\1", b"\2"):
             np.savez(self._path, text=np.array(text), **arrays)
         else:
@@ -152,8 +150,9 @@ class Detector(Text):
         detector.about.get("operating_points")
 
 
-def _spoilt_array(array: np.ndarray, how: int) -> np.ndarray:
-    ways = [
+def _change_array(array: np.ndarray, how: int) -> np.ndarray:
+    """Return ``array`` with another shape, type or content."""
+    changes = [
         lambda a: a[:0], lambda a: a[None], lambda a: a.ravel(), lambda a: a[:-1], lambda a: a * np.nan,
         lambda a: a * np.inf,
         lambda a: a.astype(str), lambda a: a.astype(np.complex64), lambda a: a.astype(np.float64), lambda a: a > 0,
@@ -161,11 +160,11 @@ def _spoilt_array(array: np.ndarray, how: int) -> np.ndarray:
         lambda a: a.astype(np.int64),
     ]  # fmt: skip
     usable = 0 < array.ndim < 8 and 0 < array.size < 10_000 and array.dtype.kind == "f"
-    return np.asarray(ways[how % len(ways)](array)) if usable else array
+    return np.asarray(changes[how % len(changes)](array)) if usable else array
 
 
 class JournalFile(Text):
-    """A .journal: any bytes (0), or a database with spoilt notes and rows (1: a line a statement's value)."""
+    """A .journal: any bytes (first byte 0), a database with any notes and rows (1), or any columns (2)."""
 
     separators = "\n,:"
 
@@ -188,13 +187,13 @@ class JournalFile(Text):
         else:
             path.write_bytes(data[1:])
         with Journal(path) as journal:
-            known = journal.results() if journal.made_with.get("checkpoint") == "ab" else {}
+            results = journal.results() if journal.made_with.get("checkpoint") == "ab" else {}
             journal.note("table")
             journal.begin({"checkpoint": "ab"})
-            for result in known.values():
+            for result in results.values():
                 f"{result.file} {result.reason}", float(result.seconds)
-            whole = [file for file, result in known.items() if not result.reason]
-            for embedding in journal.embeddings(whole, 4):
+            embedded = [file for file, result in results.items() if not result.reason]
+            for embedding in journal.embeddings(embedded, 4):
                 assert embedding.dtype == np.float32 and embedding.shape == (4,)
             journal.keep_only(["a.wav"])
             journal.add([Result("c.wav", "1 2", 5.0, np.zeros(4, np.float32))])
@@ -217,7 +216,7 @@ class JournalFile(Text):
                 cells[3] = cells[3].encode("utf-8", "replace") if cells[3] else None
                 database.execute("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", cells)
         except (sqlite3.Error, csv.Error, UnicodeError, ValueError):
-            return  # no such database can be
+            return  # such a database cannot exist
         finally:
             database.close()
 
@@ -229,7 +228,7 @@ _KINDS = {
 
 
 class _Targets(dict):
-    """Made when asked for: each in a process of its own."""
+    """Makes each target when it is first used."""
 
     def __missing__(self, name: str) -> Target:
         self[name] = _KINDS[name]()
