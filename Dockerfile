@@ -1,10 +1,10 @@
-# listen.py in a container, for amd64 and arm64; docs/raspberry-pi.md has the commands.
+# Runs listen.py on amd64 and arm64; docs/raspberry-pi.md explains the commands.
 #   docker build -t danger-safe .
 #   docker run -d --init --restart unless-stopped -v ./listen.toml:/config/listen.toml:ro -v danger-safe:/data danger-safe
-# In /config, read-only: what it listens to. In /data: events.jsonl, the sounds of events, the network made ready.
+# /config has the settings (read-only); /data gets events.jsonl, the sounds of events and the converted network.
 FROM python:3.13-slim-bookworm
 
-# The newest ffmpeg of this Debian: it reads what strangers send, and old ones have known holes.
+# The newest ffmpeg of this Debian version, because it reads untrusted input and old versions have known vulnerabilities.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ffmpeg \
@@ -26,7 +26,7 @@ ENV DANGER_SAFE_CACHE=/data/cache \
 USER 10001
 WORKDIR /data
 VOLUME /data
-# The file is touched every five seconds while windows are heard; the first time, the network is made ready before.
+# listen.py touches this file every five seconds while it processes windows. The first start converts the network.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=3m \
     CMD ["sh", "-c", "test -n \"$(find /tmp/listening -mmin -1)\""]
 ENTRYPOINT ["python", "/app/listen.py"]

@@ -1,14 +1,14 @@
-# make run    the whole pipeline on sounds that it makes itself: offline, a minute or two
-# make test   the tests
-# make coverage  which lines the tests never run: twice as long
-# make esc50  the real thing: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
-# make lint   format, code and type checks
-# make bench  speed against panns-inference, on DATASET (a folder of step 1 with real clips)
-# make fuzz   broken files by the million, MINUTES for each kind: Linux
-# make compact  trains models/compact.pth anew on SOUNDS (folders), without ESC50's recordings; TAGS: AudioSet's class list: three hours
-# make lock   requirements/*.lock anew from the requirements files; make licences: LICENCES.md anew from the locks
-# make audit  asks the advisory database about every locked version (online)
-# make detector  makes models/detector.npz anew: of ESC50 and LABELLED clips, UNLABELLED sounds, ORDINARY long recordings (folders)
+# make run       run the whole pipeline offline on synthetic sounds (a minute or two)
+# make esc50     run it on real sounds: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
+# make test      run the tests
+# make coverage  list the lines that no test runs (takes twice as long)
+# make lint      check format, code and types; make format fixes the first two
+# make bench     compare the speed with panns-inference on DATASET (a folder of step 1 with real clips)
+# make fuzz      fuzz every reader of files for MINUTES each (Linux)
+# make lock      write requirements/*.lock from the requirements files; make licences writes LICENCES.md from the locks
+# make audit     look up every locked version in the advisory database (online)
+# make compact   train models/compact.pth on SOUNDS (folders) without ESC50's recordings; TAGS: AudioSet's class list (three hours)
+# make detector  build models/detector.npz from ESC50 and LABELLED clips, UNLABELLED sounds and ORDINARY long recordings (folders)
 PYTHON ?= python3
 DATASET ?= dataset
 ESC50 ?= dataset/ESC-50-master
@@ -22,8 +22,8 @@ endif
 RUN := $(BIN)/python
 TRAININGS := train_rf_model.py train_logreg_model.py train_mlp_model.py
 
-# What has a lock comes with the hashes of requirements/*.lock, or not at all. What is left is PyTorch: in the build that
-# is here already, or as pip finds it (requirements/README.md).
+# Locked packages are installed with the hashes of requirements/*.lock. The second install adds PyTorch, unless a build
+# of it is already installed (requirements/README.md).
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKS := $(wildcard requirements/*.lock)
 
@@ -55,7 +55,7 @@ run: .venv/.run-installed
 	  $(RUN) $$script --embeddings sample/audio_embeddings.csv --output-dir sample || exit 1; done
 	$(RUN) measure_false_alarms.py --embeddings sample/audio_embeddings.csv --output-dir sample
 	$(RUN) compare_models.py --embeddings sample/audio_embeddings.csv --output-dir sample
-	@echo "These sounds are synthetic: the scores show that the pipeline works, not how well it hears."
+	@echo "These sounds are synthetic: the scores show that the pipeline works, not how accurate it is."
 
 esc50: .venv/.run-installed
 	$(RUN) filterAudioToDangerousAndSafe.py
@@ -67,7 +67,7 @@ esc50: .venv/.run-installed
 test: .venv/.dev-installed
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=10
 
-# Scripts run in folders of their own: what they ran is to be collected here all the same.
+# Tests run scripts in other working directories; the path is absolute so that their coverage is collected here.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage
 coverage: .venv/.dev-installed
 	$(RUN) -m coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -94,7 +94,7 @@ bench: .venv/.bench-installed
 fuzz: .venv/.fuzz-installed
 	$(RUN) fuzz/fuzz.py --minutes $(MINUTES)
 
-# Collections that neither the network nor the detector's regression learns from: what is said of them comes from there.
+# Collections for evaluation: neither the network nor the detector's regression is trained on them.
 HELD_OUT := Starluxa/sleep-sounds-by-starnoct ashutoshgngwr/noice Aweeesome-lab/ZeroHz
 VALIDATION := speechdnn/Noises tyiannak/pyAudioAnalysis RedundantC/wis_part1
 
@@ -108,7 +108,7 @@ lock: .venv/.dev-installed
 licences: .venv/.dev-installed
 	$(RUN) -m tools.licences
 
-# Strict, or versions that the database does not answer for would pass as harmless.
+# Without --strict, versions that the database does not know would pass.
 audit: .venv/.dev-installed
 	$(PIP) install pip-audit==2.10.1
 	$(RUN) -m pip_audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(LOCKS))

@@ -35,12 +35,12 @@ NOTES = {  # other software in the wheels, and licences that the metadata does n
 HEAD = """\
 # Licences of what this project uses
 
-Made by `make licences` from the metadata that the packages install; the tests compare it with `requirements/*.lock`. None is
-under the GPL alone or the AGPL. Two libraries are LGPL (libsndfile, libsoxr): they come as shared libraries in their own
-packages, and nothing of them is in this repository. NVIDIA's libraries are proprietary; only PyTorch's CUDA build
-brings them.
+Written by `make licences` from the metadata of the installed packages; the tests compare it with `requirements/*.lock`.
+No package is under the AGPL, or under the GPL alone. Two libraries are LGPL (libsndfile, libsoxr): they are shared
+libraries in their own packages, and no part of them is in this repository. NVIDIA's libraries are proprietary and only
+come with PyTorch's CUDA build.
 
-What is not a package:
+Not packages:
 
 | what | licence |
 | --- | --- |
@@ -48,8 +48,8 @@ What is not a package:
 | ESC-50 (K. J. Piczak), downloaded by step 1 | CC BY-NC 3.0 |
 | Cnn14's official weights (Kong et al.), downloaded by step 2 | CC BY 4.0 |
 | mn04's weights (EfficientAT, Florian Schmid), downloaded by step 2 with `--checkpoint mn04` | MIT |
-| `models/compact.pth`, `models/detector.npz` | CC BY-NC 3.0: trained on sounds of which several forbid commercial use; the detector also on ESC-50 |
-| ffmpeg, PortAudio: used where a user has installed them | their own |
+| `models/compact.pth`, `models/detector.npz` | CC BY-NC 3.0: some training sounds forbid commercial use; the detector is also trained on ESC-50 |
+| ffmpeg, PortAudio: used if they are installed | their own |
 """  # noqa: E501 - rows of a table in Markdown cannot be wrapped
 
 
