@@ -28,14 +28,15 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (real c
 def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_process=False):
     """Run a script; assert its exit status and that no traceback is shown. Returns the finished process, with text.
 
-    ``env`` is added to this process's environment, ``stdin`` are bytes that come through a pipe. Where the system can,
-    the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what that may hide). It
-    gets a process of its own where ``env`` has what is read while Python or a library starts, where lines are counted
-    (make coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of whether two runs
-    agree.
+    ``env`` is added to this process's environment (None removes a name), ``stdin`` are bytes that come through a pipe.
+    Where the system can, the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what
+    that may hide). It gets a process of its own where ``env`` has what is read while Python or a library starts, where
+    lines are counted (make coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of
+    whether two runs agree.
     """
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    env = dict(os.environ) | {name: str(value) for name, value in (env or {}).items()}
+    env = os.environ | (env or {})
+    env = {name: str(value) for name, value in env.items() if value is not None}
     may_fork = sys.platform == "linux" and not own_process and "COVERAGE_PROCESS_CONFIG" not in os.environ
     if may_fork and warm_process().suits(env):
         done = warm_process().run(command, cwd or ROOT, env, stdin or b"", PATIENCE_S)
