@@ -1,4 +1,4 @@
-"""Bad recordings: each degradation does what its name says, and what a training adds to its sounds resembles it."""
+"""Corruptions of recordings: each does what its name says, and those of the training are similar to them."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ def decibels(samples):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("samples", [tone(440), tone(440)[:100], np.zeros(5000, np.float32)])
-def test_every_length_and_silence_survive(name, samples):
+def test_corruptions_accept_any_length_and_silence(name, samples):
     worse = worsened(name, samples)
     assert worse.shape == samples.shape
     assert worse.dtype == np.float32
     assert np.isfinite(worse).all()
 
 
-def test_each_does_what_it_says():
+def test_each_corruption_does_what_its_name_says():
     sound = tone(1_000)
     assert decibels(worsened("30 dB softer", sound)) - decibels(sound) == pytest.approx(-30, abs=0.1)
     louder = worsened("12 dB louder", sound)
@@ -54,7 +54,7 @@ def test_each_does_what_it_says():
     assert np.mean(np.abs(worsened("clipping", sound)) == 1) > 0.5
 
 
-def test_training_hears_bad_recordings_as_loud_as_good_ones():
+def test_corrupted_training_clips_are_as_loud_as_clean_ones():
     front_end = CompactNet(2).front_end
     power = front_end.power(np.stack([tone(f) + tone(2 * f) for f in (200, 700, 1_500, 3_000)]))
     untouched = augment.corrupt(power, 0.0, np.random.default_rng(0))
@@ -69,14 +69,14 @@ def test_training_hears_bad_recordings_as_loud_as_good_ones():
 
 
 @pytest.mark.parametrize("corruption", augment.CORRUPTIONS)
-def test_every_way_of_recording_badly_changes_a_sound(corruption):
+def test_every_corruption_changes_a_sound(corruption):
     power = CompactNet(2).front_end.power(tone(200) + tone(2_000) + tone(6_900, 0.005))
     worse = corruption(power, np.random.default_rng(0))
     assert worse.shape == power.shape and worse.dtype == np.float32
     assert not np.allclose(worse, power)
 
 
-def test_half_the_rate_hears_the_same():
+def test_half_the_sample_rate_gives_the_same_log_mel():
     front_end = CompactNet(2).front_end
     assert front_end.supports_half_rate and not Cnn14(2, 1).front_end.supports_half_rate
     sound = tone(300, 0.3) + tone(2_500, 0.2)
@@ -85,18 +85,18 @@ def test_half_the_rate_hears_the_same():
     assert np.abs(whole - half)[5:-5].mean() < 0.1
 
 
-def test_clipped_peaks_end_at_one():
+def test_clipped_peaks_are_scaled_to_one():
     waveform = torch.from_numpy(np.stack([tone(440, 0.1), tone(440, 0.9)]))
     clipped = augment.clip_peaks(waveform, 1.0, np.random.default_rng(0))
     assert clipped.abs().amax(dim=1).tolist() == pytest.approx([1, 1])
     assert (clipped.square().mean(dim=1) > 0.51).all()  # a whole sine has 0.5
 
 
-def test_clipping_at_half_the_rate_folds_nothing_back():
+def test_clipping_at_half_the_sample_rate_does_not_alias():
     half = SAMPLE_RATE // 2
     sine = torch.from_numpy(np.sin(2 * np.pi * 3_000 * np.arange(half) / half).astype(np.float32))[None]
 
-    def folded(oversample):  # at 7,000 Hz: the third harmonic, 9,000 Hz, folded at 8,000
+    def folded(oversample):  # at 7,000 Hz: the alias of the third harmonic (9,000 Hz) at 16 kHz
         cut = augment.clip_peaks(sine.clone(), 1.0, np.random.default_rng(3), oversample)[0].numpy()
         return np.abs(np.fft.rfft(cut * np.hanning(half)))[7_000]
 

@@ -1,4 +1,4 @@
-"""Hostile sounds through extraction and prediction: each is heard, or named with one line that says why it is not."""
+"""Hostile sound files in extraction and prediction: each is read, or reported with a one-line reason."""
 
 import io
 import json
@@ -23,7 +23,7 @@ POSIX = os.name == "posix"
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-    """A folder of everything in CONTENTS, and of what is no file; (folder, reasons by name)."""
+    """Make a folder of everything in CONTENTS and of names that are not files: (folder, reasons by name)."""
     folder = tmp_path_factory.mktemp("hostile") / "sounds"
     (folder / "Danger").mkdir(parents=True)
     safe = folder / "Safe"
@@ -43,7 +43,7 @@ def sounds(tmp_path_factory):
         os.mkfifo(safe / "pipe.wav")
         with socket.socket(socket.AF_UNIX) as unix:
             here = os.getcwd()
-            os.chdir(safe)  # a socket's address is a short one
+            os.chdir(safe)  # the path of a socket must be short
             unix.bind("socket.wav")
             os.chdir(here)
         for name in ("zero", "urandom", "null"):
@@ -79,7 +79,7 @@ def predicted(sounds):
 
 
 @pytest.mark.parametrize("name", CONTENTS, ids=lambda name: one_line(name)[:40])
-def test_sound(sounds, extracted, predicted, name):
+def test_each_sound_is_read_or_reported(sounds, extracted, predicted, name):
     check_sound(sounds, extracted, predicted, name)
 
 
@@ -101,19 +101,19 @@ def check_sound(sounds, extracted, predicted, name):
         assert reason in next(line for line in heard if "warning: " in line)
 
 
-def test_what_is_no_file(sounds, extracted, predicted):
+def test_names_that_are_not_files_are_reported(sounds, extracted, predicted):
     for name in sounds[1].keys() - CONTENTS.keys():
         if "bytes" not in name:
             check_sound(sounds, extracted, predicted, name)
     assert "folder.wav" not in predicted.stderr
 
 
-def test_tables_hold_the_names_as_they_are(sounds, extracted):
+def test_tables_contain_the_exact_names(sounds, extracted):
     good = {f"Safe/{name}" for name, reason in sounds[1].items() if reason is None}
     assert set(extracted[1]["file"]) == good | {"Danger/good.wav"}
 
 
-def test_scores_are_no_nan_and_times_fit(predicted):
+def test_scores_are_finite_and_times_are_in_the_recording(predicted):
     rows = pd.read_csv(io.StringIO(predicted.stdout))
     assert rows["score"].between(0, 1).all()
     assert (rows["start"] >= 0).all()
@@ -121,14 +121,14 @@ def test_scores_are_no_nan_and_times_fit(predicted):
     assert (quiet["score"] == 0).all()
 
 
-def test_picture_of_a_recording_whose_name_looks_like_a_formula(tmp_path):
+def test_name_that_looks_like_a_formula_is_drawn_as_text(tmp_path):
     name = tmp_path / "$\\frac{$ 🔥.wav" if POSIX else tmp_path / "$_{$ 🔥.wav"
     name.write_bytes(encoded())
     run(PREDICT, name, "--plot", tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_event_of_a_very_short_recording_lies_in_it(tmp_path):
+def test_event_of_a_very_short_recording_is_inside_it(tmp_path):
     (tmp_path / "short.wav").write_bytes(encoded(noise(0.1)))
     done = run(PREDICT, tmp_path / "short.wav", "--threshold", "0.000001", "--format", "json")
     (event,) = json.loads(done.stdout)["events"]
@@ -136,7 +136,7 @@ def test_event_of_a_very_short_recording_lies_in_it(tmp_path):
 
 
 def unprivileged(arguments):
-    """A command without root's right to read everything."""
+    """Return a command that runs without root's permission to read everything."""
     if os.geteuid() != 0:
         return arguments
     if shutil.which("setpriv") is None:
@@ -146,7 +146,7 @@ def unprivileged(arguments):
 
 
 @pytest.mark.skipif(not POSIX, reason="permissions of POSIX")
-def test_closed_files_and_folders_are_named_and_tried_again_once_they_are_open(tmp_path):
+def test_unreadable_files_and_folders_are_reported_and_retried_when_readable(tmp_path):
     folder = tmp_path / "sounds"
     for name in ("Danger/a.wav", "Safe/b.wav", "Safe/closed/c.wav", "Safe/unreadable.wav"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -187,12 +187,12 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_stream(name):
+def test_each_stream_is_read_or_refused(name):
     content, flags, words = STREAMS[name]
     assert words in run(PREDICT, "-", *flags, stdin=content, status=1).stderr
 
 
-def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
+def test_channels_that_cancel_each_other_are_not_silence(tmp_path):
     left = noise(4)
     soundfile.write(tmp_path / "crossed.wav", np.hstack([left, -left]), 16_000)
     soundfile.write(tmp_path / "left.wav", left, 16_000)
@@ -203,7 +203,7 @@ def test_channels_that_cancel_each_other_are_no_silence(tmp_path):
 
 @pytest.mark.skipif(not POSIX, reason="a shell's way to close a stream")
 @pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("2>/dev/full", 0)])
-def test_closed_streams(tmp_path, closed, status):
+def test_closed_stdin_and_stdout(tmp_path, closed, status):
     (tmp_path / "a.wav").write_bytes(encoded(noise(1)))
     command = f"{sys.executable} {ROOT / PREDICT} {tmp_path / 'a.wav'} --format json {closed}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
@@ -211,8 +211,8 @@ def test_closed_streams(tmp_path, closed, status):
     assert all(line.startswith("{") for line in done.stdout.splitlines())
 
 
-def test_what_was_heard_before_a_recording_breaks_off_is_answered(tmp_path):
-    """All of it, though it is less than a batch of the network; and it is not called whole."""
+def test_sound_before_a_truncation_is_scored(tmp_path):
+    """Even less than a batch of the network; and the recording is reported as incomplete."""
     (tmp_path / "spoilt.flac").write_bytes(spoilt(encoded(noise(20), container="FLAC"), start=0.7))
     done = run(
         "predict_danger.py", tmp_path / "spoilt.flac", "--format", "json", "--plot", tmp_path / "p.png", status=3

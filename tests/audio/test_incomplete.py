@@ -1,4 +1,4 @@
-"""Sound that is not heard is never called Safe: every reader knows how much it should have delivered."""
+"""Missing sound is never called Safe: every reader knows how much sound it should deliver."""
 
 import io
 import itertools
@@ -29,7 +29,7 @@ ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not in
 
 
 def heard(path, content=None):
-    """(seconds, the complaint or "") of a file."""
+    """Read a file: (seconds, error message or "")."""
     if content is not None:
         path.write_bytes(content)
     samples, complaint = 0, ""
@@ -46,7 +46,7 @@ def patched(content, at, data):
 
 
 @pytest.mark.parametrize(("container", "subtype"), KINDS)
-def test_whole_cut_and_joined_files(tmp_path, container, subtype):
+def test_complete_truncated_and_concatenated_files(tmp_path, container, subtype):
     whole = encoded(noise(4, seed=1), container=container, subtype=subtype)
     other = encoded(noise(3, 2, seed=2), container=container, subtype=subtype)
     path = tmp_path / "sound"
@@ -60,7 +60,7 @@ def test_whole_cut_and_joined_files(tmp_path, container, subtype):
 
 
 @pytest.mark.parametrize(("container", "subtype"), [kind for kind in KINDS if kind[0] in ("FLAC", "OGG", "MP3")])
-def test_damaged_stretches_are_told(tmp_path, container, subtype):
+def test_damaged_sections_are_reported(tmp_path, container, subtype):
     seconds, complaint = heard(
         tmp_path / "sound", spoilt(encoded(noise(8), container=container, subtype=subtype), 0.5, 3_000)
     )
@@ -71,8 +71,8 @@ WAV = encoded(noise(4, rate=RATE))
 LENGTHS = (0, 1, 0x7FFF_FFFF, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_FFDB, 32_000)
 
 
-def test_headers_that_say_less_than_there_is(tmp_path):
-    """Or nothing, as those of streams and of recorders that crashed."""
+def test_headers_with_a_length_that_is_too_small(tmp_path):
+    """Or with no length, as in streams and after a recorder has crashed."""
     path = tmp_path / "sound"
     for length, riff in itertools.product(LENGTHS, (0, 36, len(WAV) - 8, 0xFFFF_FFFF)):
         content = patched(patched(WAV, 40, struct.pack("<I", length)), 4, struct.pack("<I", riff))
@@ -92,13 +92,13 @@ def test_headers_that_say_less_than_there_is(tmp_path):
         patched(caf, caf.find(b"data") + 4, struct.pack(">q", 32_004)),
         patched(caf, caf.find(b"data") + 4, b"\xff" * 8),
         patched(flac, 18, (settings - 3 * RATE).to_bytes(8, "big")),
-        patched(flac, 18, (settings - 4 * RATE).to_bytes(8, "big")),  # none: written to a pipe
+        patched(flac, 18, (settings - 4 * RATE).to_bytes(8, "big")),  # no length: written to a pipe
     ):
         assert heard(path, content) == (pytest.approx(4, abs=0.01), "")
 
 
-def test_mp3_of_any_length_frame(tmp_path):
-    """Variable bit rate without one, or with a wrong one: what libsndfile guesses is not believed."""
+def test_mp3_with_any_length_frame(tmp_path):
+    """Also variable bit rate with a missing or wrong one: libsndfile's guess is not used."""
     loud_then_quiet = np.concatenate([noise(2, rate=44_100), 1e-4 * noise(20, rate=44_100)])
     content = encoded(loud_then_quiet, 44_100, "MP3", "MPEG_LAYER_III")
     tag = max(content.find(b"Xing"), content.find(b"Info"))
@@ -116,8 +116,8 @@ def test_mp3_of_any_length_frame(tmp_path):
     assert seconds > 21 and "of 0:44" in complaint
 
 
-def test_wav_of_more_than_4_gib(tmp_path):
-    """Its length has wrapped, or is unknown; sparse, so that it takes no room. Only where sections are is asked."""
+def test_wav_files_above_4_gib(tmp_path):
+    """Their length field has overflowed or is unknown. The file is sparse; only its sections' positions are tested."""
     frames = 2**31 + 4_000
     for length in (2 * frames % 2**32, 0xFFFF_FFFF, 0):
         with open(tmp_path / "long.wav", "wb") as file:
@@ -132,14 +132,14 @@ def test_wav_of_more_than_4_gib(tmp_path):
     (tmp_path / "long.wav").unlink()
 
 
-def test_a_stream_ends_when_it_ends():
-    """4 GiB take a minute to hear: it is asked whether a length is believed."""
+def test_a_stream_is_read_to_its_end_whatever_its_header_says():
+    """Reading 4 GiB takes a minute, so only the use of the length field is tested."""
     for length in (0, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_FFDB):
         assert _read_format(_Stream(io.BytesIO(wav_header(length, riff=0xFFFF_FFFF))), is_first=True).length is None
 
 
 class NoWaiting(io.RawIOBase):
-    """A stream that gives nothing now and then, as a non-blocking pipe does."""
+    """A stream that sometimes returns nothing, as a non-blocking pipe does."""
 
     def __init__(self, content):
         self.content, self.turn = io.BytesIO(content), 0
@@ -149,7 +149,7 @@ class NoWaiting(io.RawIOBase):
         return None if self.turn % 2 else self.content.read(min(size, 1_000))
 
 
-def test_streams_that_wait_are_cut_or_joined(monkeypatch):
+def test_streams_that_are_slow_truncated_or_concatenated(monkeypatch):
     monkeypatch.setattr("danger_safe.audio.stream.time.sleep", lambda seconds: None)
     assert sum(map(len, stream_wav(NoWaiting(WAV)))) == 4 * 32_000
     other = encoded(noise(2, 2, rate=8_000), 8_000)
@@ -161,7 +161,7 @@ def test_streams_that_wait_are_cut_or_joined(monkeypatch):
     assert len(np.concatenate(list(stream_wav(io.BytesIO(encoded(noise(1), subtype="FLOAT")))))) == 32_000
 
 
-def test_what_ordinary_files_have_behind_their_sound(tmp_path):
+def test_metadata_after_the_sound_is_ignored(tmp_path):
     path = tmp_path / "sound.wav"
     odd = noise(1.00006)[:16_001]
     for content in (WAV, encoded(odd, subtype="PCM_U8"), encoded(odd, subtype="PCM_24")):
@@ -172,7 +172,7 @@ def test_what_ordinary_files_have_behind_their_sound(tmp_path):
             assert complaint == "" and seconds == pytest.approx(round(seconds), abs=0.01), tail
 
 
-def test_no_danger_hides_on_one_of_the_channels():
+def test_a_danger_on_one_channel_is_found():
     rng = np.random.default_rng(0)
     siren = np.sin(np.arange(32_000) / 5).astype(np.float32)
     hiss = 0.1 * rng.standard_normal((32_000, 2)).astype(np.float32)
@@ -201,7 +201,7 @@ def recording(tmp_path_factory):
 
 
 @ffmpeg
-def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
+def test_sound_that_ffmpeg_drops_is_reported(tmp_path, recording):
     for name, *flags in (
         ("a.m4a", "-movflags", "faststart"), ("a.aac",), ("a.mka", "-c:a", "aac"), ("a.webm", "-c:a", "libopus"),
         ("a.wma",),
@@ -215,7 +215,7 @@ def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
             assert heard(tmp_path / f"two{name}", 2 * content) == (pytest.approx(12, abs=0.3), ""), name
         seconds, complaint = heard(path, content[: int(len(content) * 0.6)])
         assert seconds < 5 and complaint.startswith("breaks off at"), name
-        if name != "a.wma":  # nothing in it tells
+        if name != "a.wma":  # undetectable
             assert "breaks off" in heard(path, spoilt(content, 0.5, 4_000))[1], name
     lossless = made(tmp_path / "two.caf", "-i", recording, "-c:a", "alac", "-sample_fmt", "s32p").read_bytes()
     assert heard(tmp_path / "two.caf", 2 * lossless) == (pytest.approx(12, abs=0.1), "")
@@ -223,8 +223,8 @@ def test_what_ffmpeg_leaves_out_is_told(tmp_path, recording):
 
 
 @ffmpeg
-def test_what_files_say_of_their_parts_is_checked(tmp_path, recording):
-    """Of TTA and AVI: ffmpeg goes on behind a stretch that is missing, and does not say so."""
+def test_lengths_of_parts_are_checked(tmp_path, recording):
+    """In TTA and AVI: ffmpeg skips missing parts without a message."""
     for name, *flags in (("a.tta",), ("pcm.avi", "-c:a", "pcm_s16le"), ("mp3.avi", "-c:a", "mp3")):
         content = made(tmp_path / name, "-i", recording, *flags).read_bytes()
         half, more = len(content) // 2, len(content) * 2 // 3
@@ -234,11 +234,11 @@ def test_what_files_say_of_their_parts_is_checked(tmp_path, recording):
     whole = made(tmp_path / "whole.tta", "-i", recording).read_bytes()
     assert "is damaged" in heard(tmp_path / "b.tta", patched(whole, len(whole) // 2, bytes(4_000)))[1]
     truehd = made(tmp_path / "a.thd", "-i", recording, "-c:a", "truehd", "-strict", "-2", "-f", "truehd")
-    assert heard(truehd)[1].startswith("cannot be decoded")  # nothing in it says how much there should be
+    assert heard(truehd)[1].startswith("cannot be decoded")  # it has no length field
 
 
 @ffmpeg
-def test_tracks_channels_and_times_of_films(tmp_path, recording):
+def test_audio_tracks_channels_and_times_of_videos(tmp_path, recording):
     black = ("-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=9")
     late = made(tmp_path / "late.mkv", *black, "-itsoffset", 3, "-i", recording, "-c:a", "flac")
     samples = np.concatenate(list(read_channels(late)))
@@ -256,7 +256,7 @@ def test_tracks_channels_and_times_of_films(tmp_path, recording):
 
 
 @ffmpeg
-def test_no_file_leads_to_another(tmp_path, recording):
+def test_playlists_do_not_open_other_files(tmp_path, recording):
     shutil.copy(recording, tmp_path / "secret.wav")
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n"
     for name, text in (("list.m4a", hls), ("list.mkv", f"ffconcat version 1.0\nfile '{tmp_path / 'secret.wav'}'\n")):
@@ -265,8 +265,8 @@ def test_no_file_leads_to_another(tmp_path, recording):
         assert seconds == 0 and complaint.startswith("cannot be decoded"), name
 
 
-def test_one_list_of_suffixes_and_one_reader(tmp_path):
-    """For prediction and extraction; what is passed over is said, what is missing is no whole Safe."""
+def test_prediction_and_extraction_read_the_same_files(tmp_path):
+    """Skipped files are reported, and incomplete files are not simply Safe."""
     for number, suffix in enumerate(AUDIO_SUFFIXES):
         (tmp_path / ("Danger", "Safe")[number % 2]).mkdir(exist_ok=True)
         (tmp_path / ("Danger", "Safe")[number % 2] / f"a{suffix}").write_bytes(encoded(noise(0.5, seed=number)))

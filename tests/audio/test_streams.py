@@ -1,4 +1,4 @@
-"""A stream gives what the file gives, however it comes, and nothing of it is lost while nobody listens yet."""
+"""A stream gives the same results as a file, however its bytes arrive, and is buffered until it is read."""
 
 import io
 import itertools
@@ -23,20 +23,20 @@ from danger_safe.detection.writers import Writer
 
 
 class InChunks(io.RawIOBase):
-    """Gives ``size`` bytes at a time, and nothing yet every other time, as a pipe may that does not wait."""
+    """Returns ``size`` bytes at a time, and None every other time, as a non-blocking pipe may."""
 
     def __init__(self, content, size):
         self._content, self._size, self._is_dry = io.BytesIO(content), size, False
 
     def fileno(self):
-        raise OSError  # nothing that could be waited for
+        raise OSError  # cannot be polled
 
     def read(self, size=-1):
         self._is_dry = not self._is_dry
         return None if self._is_dry and self._size > 10_000 else self._content.read(min(size, self._size))
 
 
-def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
+def test_any_chunk_size_and_a_pipe_give_the_same_events_as_the_file(tmp_path):
     wave = 0.003 * np.random.default_rng(0).standard_normal(20 * RATE)
     wave[3 * RATE : 8 * RATE] += siren(5)
     wave[14 * RATE : 17 * RATE] += siren(3)
@@ -64,7 +64,7 @@ def test_any_chunk_size_and_a_pipe_give_the_events_of_the_file(tmp_path):
             assert np.allclose(events("-", ReadAhead(stream_wav(stream))), expected, atol=HOP_S)
 
 
-def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypatch):
+def test_early_sound_is_buffered_up_to_a_limit_and_errors_come_last(monkeypatch):
     monkeypatch.setattr(read_ahead, "MAX_BYTES", 4 * 4000)
 
     def pieces(given):
@@ -75,7 +75,7 @@ def test_what_comes_early_is_kept_up_to_a_limit_and_a_fault_comes_last(monkeypat
 
     given = []
     ahead = ReadAhead(pieces(given))
-    wait_for(lambda: len(given) == 5)  # four wait here, and one to be let in
+    wait_for(lambda: len(given) == 5)  # four are buffered, and one is waiting
     came = ahead.arrival_time(4000 / RATE)
     assert came <= time.monotonic() and ahead.arrival_time(3500 / RATE) == pytest.approx(came - 500 / RATE, abs=1e-4)
     heard = []

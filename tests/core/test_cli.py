@@ -1,4 +1,4 @@
-"""What every script shares, where systems differ: the encoding of answers, and the name in an error."""
+"""What all scripts have in common: encoding of the output, errors, flags."""
 
 import os
 import subprocess
@@ -11,21 +11,25 @@ from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_path
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "cli.run(main)" in path.read_text(encoding="utf-8"))
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as narrow as a Windows console's code page
+ASCII = {
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}  # as limited as the code page of a Windows console
 
 
 @pytest.mark.parametrize(
     "asked, answer", [({}, "Nguyễn – ±\n".encode()), ({"PYTHONIOENCODING": "ascii"}, rb"Nguy\u1ec5n")]
 )
-def test_answers_in_a_pipe_are_utf8_unless_asked_otherwise(asked, answer):
+def test_output_to_a_pipe_is_utf8_by_default(asked, answer):
     code = "from danger_safe.core import cli; cli.run(lambda _: print('Nguy\\u1ec5n \\u2013 \\xb1') or 0, [])"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean | ASCII | asked, capture_output=True)
     assert done.returncode == 0 and done.stdout.replace(b"\r\n", b"\n").startswith(answer), done
 
 
-def test_a_file_that_cannot_be_replaced_is_named(tmp_path, capsys):
-    """As on Windows a table that is open in Excel: the user knows its name, and not that of the part beside it."""
+def test_error_names_the_file_that_cannot_be_replaced(tmp_path, capsys):
+    """For example a table that is open in Excel on Windows; users do not know the name of the temporary file."""
     table = tmp_path / "table.csv"
     table.mkdir()
 
@@ -41,8 +45,8 @@ def test_a_file_that_cannot_be_replaced_is_named(tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits on memory are POSIX")
-def test_little_memory_is_told_and_libraries_may_speak():
-    """OpenBLAS ends a process that gets no more memory: its words must not be lost then."""
+def test_lack_of_memory_is_reported_with_the_libraries_messages():
+    """OpenBLAS ends a process that gets no more memory; its message must not be lost."""
     code = "import os; from danger_safe.core import cli; cli.run(lambda _: os.write(2, b'a library') and 0, [])"
     for limit, warned, said in (("unlimited", False, False), ("700000", True, True)):
         command = ["bash", "-c", f"ulimit -v {limit}; exec '{sys.executable}' -c \"{code}\""]
@@ -51,8 +55,8 @@ def test_little_memory_is_told_and_libraries_may_speak():
         assert ("may use 717 MB" in done.stderr) == warned and ("a library" in done.stderr.splitlines()[-1:]) == said
 
 
-def test_flags_are_answered_before_anything_heavy_is_loaded():
-    """In one process for all scripts and danger-safe: modules that take seconds to load cannot be loaded in it."""
+def test_flags_are_parsed_before_heavy_imports():
+    """For all scripts and danger-safe, in one process in which importing slow modules fails."""
     code = """
 import runpy, sys
 HEAVY = {"torch", "sklearn", "scipy", "pandas", "librosa", "matplotlib", "pyarrow", "joblib", "dask", "MNN",

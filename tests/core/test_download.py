@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine that truncates, lies and breaks off. The real addresses are not tried."""
+"""Downloads from a local server that truncates, disconnects and sends wrong data. Real addresses are not used."""
 
 import contextlib
 import errno
@@ -26,9 +26,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``content``; breaks off after ``break_after`` bytes of an answer for the first ``breaks`` requests.
+    """Serves ``content``; the first ``breaks`` responses are cut off after ``break_after`` bytes.
 
-    ``stall``: seconds that it then says nothing, before it breaks off. ``length`` is added to the length that it
+    ``stall``: seconds of silence before it disconnects. ``length`` is added to the length that it
     promises, ``offset`` to where a resumed answer begins; None promises none. ``/302``: an answer of that number.
     """
 
@@ -89,7 +89,7 @@ def server():
     httpd.shutdown()
 
 
-def test_good_file(server, tmp_path):
+def test_download_of_a_valid_file(server, tmp_path):
     target = download(server.url, tmp_path / "new" / "file", size=len(CONTENT), sha256=SHA256)
     assert target.read_bytes() == CONTENT
 
@@ -103,7 +103,7 @@ def test_broken_connection_is_resumed(server, tmp_path, ranges):
     assert server.requests[1] == "bytes=300000-"
 
 
-def test_interrupted_download_goes_on_in_the_next_run(server, tmp_path):
+def test_interrupted_download_is_resumed_by_the_next_run(server, tmp_path):
     server.break_after, server.breaks = 100_000, downloads.MAX_ATTEMPTS
     with pytest.raises(UserError, match="goes on where it stopped"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
@@ -123,7 +123,7 @@ def test_wrong_content_is_never_kept(server, tmp_path, content):
     assert not (tmp_path / "file").exists()
 
 
-def test_missing_file_and_no_server_say_what_to_do(server, tmp_path):
+def test_missing_file_and_unreachable_server_are_explained(server, tmp_path):
     with pytest.raises(UserError, match="404"):
         download(server.url.replace("/file", "/404"), tmp_path / "file")
     with pytest.raises(UserError, match="Check the connection"):
@@ -137,7 +137,7 @@ def whole(server, tmp_path, **known):
     return (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
+def test_stalled_download_times_out(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
     server.break_after, server.breaks, server.stall = 300_000, downloads.MAX_ATTEMPTS, 2
     with pytest.raises(UserError, match=r"timed out.*goes on where it stopped"):
@@ -148,7 +148,7 @@ def test_stalling_server_is_not_waited_for(server, tmp_path, monkeypatch):
     assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
 
 
-def test_a_server_that_drips_is_not_waited_for(server, tmp_path, monkeypatch):
+def test_very_slow_download_times_out(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 1.0)
     server.break_after, server.breaks, server.drips = 0, downloads.MAX_ATTEMPTS, 50
     with pytest.raises(UserError, match="less than 1,000 bytes a second"):
@@ -157,17 +157,17 @@ def test_a_server_that_drips_is_not_waited_for(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("known", [{}, {"size": len(CONTENT), "sha256": SHA256}])
 @pytest.mark.parametrize("length", [1_000, -1_000, None, "x", -2 * len(CONTENT)])
-def test_lies_about_length_never_make_a_partial_file(server, tmp_path, length, known):
+def test_wrong_lengths_never_leave_a_partial_file(server, tmp_path, length, known):
     server.length = length
     try:
-        assert whole(server, tmp_path, **known) or (not known and length == -1_000)  # the server's word is all there is
+        assert whole(server, tmp_path, **known) or (not known and length == -1_000)  # only the server knows the length
     except UserError:
         assert not (tmp_path / "file").exists()
         server.length = 0
         assert whole(server, tmp_path, **known)
 
 
-def test_server_that_never_ends_fills_no_disk(server, tmp_path, monkeypatch):
+def test_endless_response_does_not_fill_the_disk(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "MAX_BYTES", 500_000)
     with pytest.raises(UserError, match="more than 500,000 bytes"):
         download(server.url, tmp_path / "file")
@@ -176,34 +176,34 @@ def test_server_that_never_ends_fills_no_disk(server, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_download_that_goes_on_elsewhere_or_of_another_file(server, tmp_path):
+def test_resumed_download_of_a_changed_file_starts_over(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:1_000])
     server.offset = 7
     assert whole(server, tmp_path)
     assert server.requests == ["bytes=1000-", None]
     (tmp_path / "file").unlink()
     server.offset = 0
-    (tmp_path / "file.part").write_bytes(b"x" * 1_000)  # the file has changed since
+    (tmp_path / "file.part").write_bytes(b"x" * 1_000)  # the file has changed in the meantime
     with pytest.raises(UserError, match="another SHA-256"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
 
 
-def test_part_that_is_longer_than_the_file_begins_anew(server, tmp_path):
+def test_partial_file_that_is_too_long_is_downloaded_again(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
     assert whole(server, tmp_path)  # the server answers 416
     (tmp_path / "file").rename(tmp_path / "file.part")
-    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)  # it was all there
+    assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)  # the file was already complete
 
 
 @pytest.mark.parametrize("number", [302, 403, 416, 429, 500, 503])
-def test_refusals_are_told_and_leave_nothing(server, tmp_path, number):
+def test_http_errors_are_reported_and_leave_no_file(server, tmp_path, number):
     words = "Check the connection" if number >= 500 else "by hand"
     with pytest.raises(UserError, match=f"{number}(.|\n)*{words}"):
         download(server.url.replace("/file", f"/{number}"), tmp_path / "file")
     assert not list(tmp_path.iterdir())
-    if number != 302:  # which leads to itself
-        assert len(server.requests) == (downloads.MAX_ATTEMPTS if number >= 500 else 1)  # a refusal is not asked again
+    if number != 302:  # which redirects to itself
+        assert len(server.requests) == (downloads.MAX_ATTEMPTS if number >= 500 else 1)  # HTTP errors are not retried
 
 
 def test_redirect_is_followed(server, tmp_path):
@@ -211,7 +211,7 @@ def test_redirect_is_followed(server, tmp_path):
     assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
 
 
-def test_full_disk_is_no_bad_connection(server, tmp_path, monkeypatch):
+def test_full_disk_is_not_reported_as_a_bad_connection(server, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -254,7 +254,7 @@ def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
     assert [p.name for p in (tmp_path / "dataset").iterdir()] == ["ESC-50-master"]
 
 
-def test_what_a_killed_run_left_beside_esc50_is_removed_and_nothing_else(tmp_path):
+def test_only_leftovers_of_a_killed_run_are_removed(tmp_path):
     esc50, left = tmp_path / "ESC-50-master", tmp_path / "ESC-50-master.download"
     esc50.mkdir()
     marked_folder(left)
@@ -262,7 +262,7 @@ def test_what_a_killed_run_left_beside_esc50_is_removed_and_nothing_else(tmp_pat
     download_esc50(esc50)
     assert [path.name for path in tmp_path.iterdir()] == ["ESC-50-master"]
     left.mkdir()
-    (left / "mine.txt").touch()  # somebody else's folder of that name
+    (left / "mine.txt").touch()  # a user's folder of the same name
     download_esc50(esc50)
     assert (left / "mine.txt").exists()
 
@@ -275,10 +275,10 @@ def test_what_a_killed_run_left_beside_esc50_is_removed_and_nothing_else(tmp_pat
         (esc50_zip(5, 10, ["../evil.txt"]), "would leave"),
         (esc50_zip(5, 10, ["/evil.txt"]), "would leave"),
         (esc50_zip(2_000, 10)[:-2_000], "not usable"),
-        (esc50_zip(2_000, 10).replace(b"\x63\x60\x00", b"\xff\xff\xff"), "not usable"),  # spoilt on the way
+        (esc50_zip(2_000, 10).replace(b"\x63\x60\x00", b"\xff\xff\xff"), "not usable"),  # damaged in transit
     ],
 )
-def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):
+def test_incomplete_esc50_is_not_kept(server, tmp_path, content, words):
     server.content = content
     assert words in filtered(server, tmp_path, status=1).stderr
     assert [p.name for p in (tmp_path / "dataset").rglob("*")] == ["ESC-50-master.download", ".danger-safe"]
@@ -286,7 +286,7 @@ def test_esc50_that_is_not_whole_is_not_kept(server, tmp_path, content, words):
 
 
 @pytest.mark.parametrize(("name", "words"), [("cnn14", "not the official"), ("mn04", "not EfficientAT's mn04")])
-def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monkeypatch, name, words):
+def test_official_checkpoint_with_a_wrong_hash_is_refused(server, tmp_path, monkeypatch, name, words):
     from models import checkpoint_files, checkpoints
 
     here = replace(checkpoint_files.OFFICIAL[name], path=tmp_path / "network.pth", url=server.url)
@@ -299,7 +299,7 @@ def test_official_checkpoint_with_another_hash_is_refused(server, tmp_path, monk
 
 
 @needs_shared
-def test_mn04_is_downloaded_and_the_download_resumed(server, tmp_path, monkeypatch):
+def test_mn04_is_downloaded_and_resumed(server, tmp_path, monkeypatch):
     from models import checkpoint_files, checkpoints
 
     server.content = (SHARED / "mn04" / "mn04_as_mAP_432.pt").read_bytes()

@@ -1,8 +1,7 @@
-"""Full disks, kills, clocks that go back: nothing that looks whole is ever partial, and the next run goes on.
+"""Full disks, kills and clock changes: no output file is ever partial, and the next run continues.
 
-A limit on the size of files stands for the full disk where no small file system can be made: writing fails in the
-middle in the same way. tests/kill_moments.py is the long version of the kills, tests/embeddings/test_resume.py has
-those of extraction.
+Full disks are simulated by a limit on file sizes: writing fails in the middle in the same way. tests/kill_moments.py
+kills scripts at many more moments; tests/embeddings/test_resume.py kills extractions.
 """
 
 import json
@@ -27,7 +26,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="limits on files and SIGKILL 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A few sounds and a table that a classifier learns from."""
+    """Make a few sounds and a table for training."""
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
     for label in ("Danger", "Safe"):
@@ -45,8 +44,8 @@ def inputs(tmp_path_factory):
 
 
 def limited(kilobytes, script, *arguments):
-    """Run a script that can write no file larger than so much; return its error line."""
-    unmeasured = {"COVERAGE_PROCESS_CONFIG": None}  # make coverage could not write what it counted
+    """Run a script with a limit on file sizes; return its error line."""
+    unmeasured = {"COVERAGE_PROCESS_CONFIG": None}  # make coverage could not write its data
     done = run("tests/limited.py", kilobytes, ROOT / script, *arguments, status=1, env=unmeasured)
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1]
 
@@ -70,7 +69,7 @@ def test_full_disk_in_training(inputs, tmp_path):
 def test_full_disk_while_sounds_are_made(tmp_path):
     error = limited(100, "filterAudioToDangerousAndSafe.py", "--sample", "--output", tmp_path)
     assert re.search(r"audio.*\.wav: the disk is full: make room", error)
-    assert left(tmp_path) == [str(Path("sample-sounds", ".danger-safe"))]  # the mark of a folder that is ours
+    assert left(tmp_path) == [str(Path("sample-sounds", ".danger-safe"))]  # marks a folder of this project
 
 
 @posix
@@ -84,7 +83,7 @@ def test_full_disk_in_prediction(inputs, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_answers_that_have_no_room_behind_the_arrow(tmp_path):
+def test_full_disk_for_redirected_output(tmp_path):
     esc50, mapping = write_esc50(tmp_path / "esc50", [("dog", 1, 1), ("rain", 2, 2)]), tmp_path / "mapping.toml"
     mapping.write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
     command = [
@@ -109,7 +108,7 @@ def test_full_disk_while_a_network_is_converted_or_saved(inputs, tmp_path):
     cache = tmp_path / "cache"
     os.environ["DANGER_SAFE_CACHE"], before = str(cache), os.environ["DANGER_SAFE_CACHE"]
     try:
-        error = limited(1_000, "predict_danger.py", sound, sound)  # one alone is answered first
+        error = limited(1_000, "predict_danger.py", sound, sound)  # a single one is processed before the conversion
     finally:
         os.environ["DANGER_SAFE_CACHE"] = before
     assert f"{cache}: the disk is full" in error and "DANGER_SAFE_CACHE" in error
@@ -117,11 +116,11 @@ def test_full_disk_while_a_network_is_converted_or_saved(inputs, tmp_path):
 
 
 class Broken(RuntimeError):
-    """As PyTorch and libsndfile end where the disk is full: without the system's reason."""
+    """Fails as PyTorch and libsndfile do on a full disk: without the system's reason."""
 
 
 @posix
-def test_reason_that_a_library_loses_is_found(tmp_path, monkeypatch):
+def test_reason_of_a_failed_write_is_reported(tmp_path, monkeypatch):
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -141,19 +140,19 @@ def test_reason_that_a_library_loses_is_found(tmp_path, monkeypatch):
 
 @posix
 @pytest.mark.parametrize(("cases", "moments"), [(("filter", "download"), 6), (("train_logreg",), 1)])
-def test_killed_at_a_few_moments(cases, moments):
+def test_kills_at_a_few_moments(cases, moments):
     done = run("tests/kill_moments.py", *cases, "--moments", moments)
     assert done.stdout.count(" 0 wrong") == len(cases)
 
 
-def test_process_that_cannot_be_asked_about_is_running():
+def test_process_that_cannot_be_queried_counts_as_running():
     assert atomic._is_running(os.getpid())
     assert atomic._is_running(os.getppid())
     assert not atomic._is_running(2**31 - 2)
 
 
-def test_clock_that_went_back_or_ahead(inputs, tmp_path):
-    """Times of files are compared for equality alone."""
+def test_clock_that_was_changed(inputs, tmp_path):
+    """File times are only compared for equality."""
     sounds = tmp_path / "sounds"
     shutil.copytree(inputs / "sounds", sounds)
     command = ("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
@@ -172,9 +171,8 @@ def test_clock_that_went_back_or_ahead(inputs, tmp_path):
     assert (tmp_path / "t.csv").read_bytes() == after
 
 
-def test_durations_come_from_a_clock_that_only_goes_forward():
-    """time.time goes back when a clock is set; no script or module measures with it. What listen.py and a live stream's
-    answers write down are times of day."""
+def test_durations_are_measured_with_a_monotonic_clock():
+    """time.time jumps when the clock is set. Only the times of day of listen.py and live streams use it."""
     sources = [
         *ROOT.glob("*.py"),
         *(path for part in ("danger_safe", "models", "tools") for path in (ROOT / part).rglob("*.py")),

@@ -1,4 +1,4 @@
-"""A file that lies beside the input is input, and a name that we did not make is not ours."""
+"""Files next to the input and files that this project did not make are never overwritten."""
 
 import os
 import sqlite3
@@ -30,20 +30,20 @@ def sounds(folder):
 
 
 @pytest.mark.parametrize("name", ["notes.csv", "notes.json", "notes.journal", "notes_failures.csv"])
-def test_files_beside_a_table_are_not_written_over(refused, tmp_path, name):
+def test_files_next_to_a_table_are_not_overwritten(refused, tmp_path, name):
     (tmp_path / name).write_text("my own,notes\n1,2\n")
     sounds(tmp_path / "sounds")
     refused(EXTRACT, "--dataset", "sounds", "--checkpoint", "mfcc", "--output", "notes.csv", words=name)
 
 
 @pytest.mark.parametrize("name", ["model.joblib", "metrics.json", "confusion_matrix.png", "category_recall.png"])
-def test_results_of_a_training_are_not_written_over_somebody_s_files(refused, tmp_path, name):
+def test_training_results_do_not_overwrite_users_files(refused, tmp_path, name):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     (tmp_path / f"logreg_{name}").write_text("my own")
     refused(TRAIN, "--embeddings", "t.csv", words=f"logreg_{name} is there and was not made by this project")
 
 
-def test_other_results_neither(refused, tmp_path):
+def test_other_results_do_not_overwrite_users_files(refused, tmp_path):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     (tmp_path / "x_model.joblib").write_text("x")
     (tmp_path / "a.wav").write_bytes(encoded())
@@ -60,7 +60,7 @@ def test_other_results_neither(refused, tmp_path):
     refused(PREDICT, "a.wav", "--plot", "holiday.png", words="holiday.png")
 
 
-def test_our_own_are_written_again(tmp_path):
+def test_own_results_are_overwritten(tmp_path):
     sounds(tmp_path / "sounds")
     flags = ("--dataset", tmp_path / "sounds", "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
     run(f"{EXTRACT}.py", *flags)
@@ -84,14 +84,14 @@ def journal(path, *statements):
         "CREATE TABLE other (x)",
     ],
 )
-def test_a_journal_with_an_endless_view_is_begun_anew(tmp_path, statement):
+def test_journal_with_an_endless_view_is_replaced(tmp_path, statement):
     sounds(tmp_path / "sounds")
     journal(tmp_path / "t.journal", f"PRAGMA application_id = {0x44534A4C}", statement)
     flags = ("--dataset", tmp_path / "sounds", "--checkpoint", "mfcc", "--output", tmp_path / "t.csv")
     assert "was damaged: starting anew" in run(f"{EXTRACT}.py", *flags).stderr
 
 
-def test_a_file_system_without_locks_is_told_from_another_extraction(tmp_path, monkeypatch):
+def test_missing_file_locks_are_not_reported_as_another_extraction(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     from danger_safe.core.errors import UserError
     from danger_safe.embeddings.journal import Journal
@@ -109,7 +109,7 @@ def test_a_file_system_without_locks_is_told_from_another_extraction(tmp_path, m
 
 
 @posix
-def test_pipes_beside_the_input_are_not_waited_for(refused, tmp_path):
+def test_pipes_next_to_the_input_are_not_opened(refused, tmp_path):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     sounds(tmp_path / "sounds")
     os.mkfifo(tmp_path / "pipe")
@@ -120,10 +120,10 @@ def test_pipes_beside_the_input_are_not_waited_for(refused, tmp_path):
     assert load_cache(tmp_path / "pipe", "key", ["a"]) is None
 
 
-# --- arrays that are kept
+# --- cached arrays
 
 
-def test_kept_arrays_take_no_more_memory_than_their_file(tmp_path):
+def test_cached_arrays_take_no_more_memory_than_their_file(tmp_path):
     import tracemalloc
 
     file = tmp_path / "t_windows.npz"
@@ -144,7 +144,7 @@ def test_kept_arrays_take_no_more_memory_than_their_file(tmp_path):
 # --- temporary names
 
 
-def test_temporary_names_cannot_be_guessed_and_links_are_not_followed(tmp_path):
+def test_temporary_names_are_unpredictable_and_links_are_not_followed(tmp_path):
     names = []
     for _ in range(2):
         with atomic_path(tmp_path / "a.png") as part:
@@ -161,14 +161,14 @@ def leftover(folder, name, process, computer=None, suffix="part"):
     return folder / f".{name}.danger-safe-{computer or atomic._host_id()}-{process}.abcdef12.{suffix}"
 
 
-def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+def test_leftovers_of_ended_processes_are_removed(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
         gone = [leftover(tmp_path, "a.png", ended.pid), leftover(tmp_path, "b", ended.pid, suffix="old")]
         gone += [leftover(tmp_path, "mine", os.getpid()), leftover(tmp_path, "far", 1, "00000000")]
         stays = [leftover(tmp_path, "a.png", living.pid), leftover(tmp_path, "new", ended.pid, "00000000")]
-        stays += [tmp_path / f".a.png.{ended.pid}.part", tmp_path / ".a.part", tmp_path / "a.png.part"]  # somebody's
+        stays += [tmp_path / f".a.png.{ended.pid}.part", tmp_path / ".a.part", tmp_path / "a.png.part"]  # a user's file
         for path in gone + stays:
             path.write_text("half")
         folder = leftover(tmp_path, "t.parquet", ended.pid)
@@ -180,6 +180,6 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
         atomic_write_text(tmp_path / "a.csv", "whole")
         left = sorted(path.name for path in tmp_path.iterdir())
         assert left == sorted(["a.csv", *(path.name for path in stays)])
-        atomic.remove_leftovers(tmp_path / "a.png")  # whose caller knows that nobody writes
+        atomic.remove_leftovers(tmp_path / "a.png")  # its caller knows that no process writes
         assert not stays[0].exists() and stays[2].exists()
         living.communicate(b"\n")

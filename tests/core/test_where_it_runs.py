@@ -1,4 +1,4 @@
-"""Containers, users without a home, other working folders, other ways to write an accent."""
+"""Containers, users without a home, other working directories, Unicode forms of names."""
 
 import importlib
 import math
@@ -36,7 +36,7 @@ SCRIPTS = sorted(path for path in ROOT.glob("*.py") if "cli.run(main)" in path.r
         ("nonsense\n", {"cpu.max": "many of them"}, math.inf),
     ],
 )
-def test_cores_that_a_container_may_use(tmp_path, groups, files, cores):
+def test_container_limits_of_cores_are_respected(tmp_path, groups, files, cores):
     (tmp_path / "own").write_text(groups)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def test_cores_that_a_container_may_use(tmp_path, groups, files, cores):
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
-def test_names_are_one_name_however_their_accents_are_written(tmp_path):
+def test_unicode_forms_of_a_name_are_equal(tmp_path):
     two = [normalize(form, "Nguyễn còi.wav") for form in ("NFC", "NFD")]
     for label, written in (("Danger", two[1]), ("Safe", two[0])):
         (tmp_path / label).mkdir()
@@ -61,18 +61,18 @@ def test_names_are_one_name_however_their_accents_are_written(tmp_path):
     assert all(os.path.isfile(clip.path) for clip in clips) and len({clip.category for clip in clips}) == 1
     (tmp_path / "manifest.csv").unlink()
     (tmp_path / "Safe" / two[1]).write_bytes(encoded())
-    if len(os.listdir(tmp_path / "Safe")) == 2:  # a Mac's disk takes the two for one
+    if len(os.listdir(tmp_path / "Safe")) == 2:  # macOS file systems treat both as equal
         with pytest.raises(UserError, match="written in two ways"):
             read_clips(tmp_path)
 
 
-def test_isolated_and_from_another_folder(tmp_path):
+def test_isolated_python_and_another_working_directory(tmp_path):
     assert len(SCRIPTS) >= 8
     for script in SCRIPTS:
         assert "sys.path.insert(0, str(Path(__file__).resolve().parent))" in script.read_text(encoding="utf-8"), script
     command = [sys.executable, "-I", ROOT / "filterAudioToDangerousAndSafe.py", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    run("measure_false_alarms.py", "--help", own_process=True)  # which no other test starts in a process of its own
+    run("measure_false_alarms.py", "--help", own_process=True)  # a script that no other test starts in a new process
     assert done.returncode == 0 and str(ROOT / "dataset" / "categories.toml")[:20] in done.stdout, done.stderr
     done = subprocess.run(
         module_command("models.checkpoint_files"), cwd=tmp_path, env=os.environ | {"PYTHONSAFEPATH": "1"},
@@ -82,7 +82,7 @@ def test_isolated_and_from_another_folder(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="users and owners are POSIX")
-def test_a_user_whom_nobody_knows_without_a_home(monkeypatch, tmp_path):
+def test_unknown_user_without_a_home(monkeypatch, tmp_path):
     import pwd
 
     def unknown(_):

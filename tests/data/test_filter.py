@@ -1,4 +1,4 @@
-"""Step 1 through its script: the mapping, what is placed and removed, bad tables, the sample sounds."""
+"""Step 1 through its script: mapping, files that are placed and removed, bad tables, sample sounds."""
 
 import csv
 import hashlib
@@ -39,7 +39,7 @@ def filtered(tmp_path, esc50, *flags, danger=("dog", "siren"), safe=("rain", "wi
 
 
 @pytest.mark.parametrize("flags", [[], ["--copy"]])
-def test_twice_changes_nothing_and_a_new_mapping_removes_only_its_own(tmp_path, esc50, flags):
+def test_second_run_changes_nothing_and_a_new_mapping_removes_only_its_clips(tmp_path, esc50, flags):
     out = tmp_path / "out"
     first = filtered(tmp_path, esc50, *flags)
     assert "4 clips placed" in first.stdout
@@ -52,7 +52,7 @@ def test_twice_changes_nothing_and_a_new_mapping_removes_only_its_own(tmp_path, 
     assert (out / "Danger" / "mine.wav").read_text() == "the user's own"
 
 
-def test_copies_are_the_clips_and_links_give_way_to_them(tmp_path, esc50):
+def test_copies_equal_the_clips_and_replace_links(tmp_path, esc50):
     filtered(tmp_path, esc50)
     filtered(tmp_path, esc50, "--copy")
     clip = tmp_path / "out" / "Danger" / "1-11-A-0.wav"
@@ -60,7 +60,7 @@ def test_copies_are_the_clips_and_links_give_way_to_them(tmp_path, esc50):
     assert clip.read_bytes() == (esc50 / "audio" / clip.name).read_bytes()
 
 
-def test_half_copied_run_is_completed(tmp_path, esc50):
+def test_interrupted_copying_is_completed(tmp_path, esc50):
     filtered(tmp_path, esc50, "--copy")
     out = tmp_path / "out"
     clip = out / "Safe" / "1-13-A-2.wav"
@@ -70,7 +70,7 @@ def test_half_copied_run_is_completed(tmp_path, esc50):
     assert clip.read_bytes() == (esc50 / "audio" / clip.name).read_bytes()
 
 
-def test_foreign_file_in_the_way_is_not_overwritten(tmp_path, esc50):
+def test_existing_file_of_a_user_is_not_overwritten(tmp_path, esc50):
     target = tmp_path / "out" / "Danger" / "1-11-A-0.wav"
     target.parent.mkdir(parents=True)
     target.write_text("the user's own")
@@ -78,7 +78,7 @@ def test_foreign_file_in_the_way_is_not_overwritten(tmp_path, esc50):
     assert target.read_text() == "the user's own"
 
 
-def test_a_user_s_own_clip_stays_though_the_manifest_has_it(tmp_path, esc50):
+def test_user_s_clip_is_kept_even_if_it_is_in_the_manifest(tmp_path, esc50):
     filtered(tmp_path, esc50)
     own = tmp_path / "out" / "Danger" / "mine.wav"
     own.write_text("the user's own")
@@ -89,7 +89,7 @@ def test_a_user_s_own_clip_stays_though_the_manifest_has_it(tmp_path, esc50):
     assert "Danger/mine.wav,1,dog,0,mine" in (tmp_path / "out" / "manifest.csv").read_text()
 
 
-def test_copies_that_their_owner_edited_stay(tmp_path, esc50):
+def test_edited_copies_are_kept(tmp_path, esc50):
     filtered(tmp_path, esc50, "--copy")
     edited = [tmp_path / "out" / name for name in ("Danger/1-11-A-0.wav", "Safe/1-13-A-2.wav")]
     for clip in edited:
@@ -108,8 +108,8 @@ def test_copies_that_their_owner_edited_stay(tmp_path, esc50):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
-def test_nothing_is_removed_where_a_stranger_s_record_leads(tmp_path, esc50):
-    """A dataset that somebody else made: its .placed.txt names files behind a link."""
+def test_untrusted_record_of_placed_files_removes_nothing_outside(tmp_path, esc50):
+    """The .placed.txt of a downloaded dataset names files behind a link."""
     (tmp_path / "home").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("the user's own")
@@ -125,7 +125,7 @@ def test_nothing_is_removed_where_a_stranger_s_record_leads(tmp_path, esc50):
     assert (tmp_path / "home" / "letter.txt").read_text() == (tmp_path / "out" / "manifest.csv").read_text()
 
 
-def test_esc50_that_is_not_there_is_not_downloaded_and_nobody_s_archive_is_touched(tmp_path, esc50, offline):
+def test_named_esc50_is_not_downloaded_and_archives_are_kept(tmp_path, esc50, offline):
     archive = tmp_path / "ESC.zip"
     archive.write_text("the user's own")
     done = filtered(tmp_path, tmp_path / "ESC", status=1)
@@ -139,16 +139,16 @@ def test_esc50_that_is_not_there_is_not_downloaded_and_nobody_s_archive_is_touch
     assert f"{own.relative_to(tmp_path)} is there and was not made by this project" in done.stderr
     assert archive.read_text() == (own / "ESC-50.zip").read_text() == "the user's own"
     done = run(SCRIPT, "--esc50", esc50, "--output", "here", cwd=tmp_path, status=1)
-    assert f"{ROOT / 'dataset' / 'categories.toml'}: unknown category" in done.stderr  # the project's own mapping
+    assert f"{ROOT / 'dataset' / 'categories.toml'}: unknown category" in done.stderr  # the project's mapping
 
 
-def test_sample_sounds_are_not_written_into_somebody_s_folder(tmp_path):
+def test_sample_sounds_are_not_written_into_a_user_s_folder(tmp_path):
     (tmp_path / "sample-sounds").mkdir()
     (tmp_path / "sample-sounds" / "a.txt").write_text("the user's own")
     assert "was not made by this project" in run(SCRIPT, "--sample", "--output", tmp_path, status=1).stderr
 
 
-def test_missing_clip_is_listed_and_the_rest_goes_on(tmp_path, esc50):
+def test_missing_clip_is_listed_and_the_others_are_placed(tmp_path, esc50):
     (esc50 / "audio" / "1-11-A-0.wav").unlink()
     done = filtered(tmp_path, esc50, status=3)
     assert "1-11-A-0.wav" in done.stderr
@@ -189,14 +189,14 @@ def test_table_with_bom_and_crlf_is_read(tmp_path, esc50):
     filtered(tmp_path, esc50)
 
 
-def test_sample_sounds_are_the_same_bytes_every_time_and_laid_out_as_esc50(sample, tmp_path, monkeypatch):
+def test_sample_sounds_are_reproducible_and_have_esc50_s_layout(sample, tmp_path, monkeypatch):
     made = sample / "sample-sounds"
     rows = list(csv.DictReader((made / "meta" / "esc50.csv").read_text().splitlines()))
     assert len(rows) == 180
     assert len({row["category"] for row in rows}) == 9
     assert {row["fold"] for row in rows} == set("12345")
     assert len({row["src_file"] for row in rows}) == 90
-    monkeypatch.setattr(synthetic, "CLIPS_PER_CATEGORY", 3)  # the first of the twenty, in another process
+    monkeypatch.setattr(synthetic, "CLIPS_PER_CATEGORY", 3)  # the first of twenty, in another process
     synthetic.make_samples(tmp_path / "again")
     again = sorted((tmp_path / "again" / "audio").iterdir())
     assert len(again) == 27

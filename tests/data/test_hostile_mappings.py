@@ -1,6 +1,6 @@
-"""Bad tables of ESC-50, mappings and file names: one clear line, the right exit status, and no file but the outputs.
+"""Bad tables of ESC-50, mappings and file names: a one-line error, the exit status, and no unexpected files.
 
-The scripts' own ``main`` runs in this process (``refused``): hundreds of starts would take minutes.
+The scripts' ``main`` runs in this process (``refused``), because hundreds of process starts would take minutes.
 """
 
 import csv
@@ -47,7 +47,7 @@ ROW = "a.wav,1,0,dog,False,1,A\n"
         pytest.param(ESC50.replace("a.wav", "x" * 300 + ".wav").encode(), "", id="name_too_long"),
     ],
 )
-def test_esc50_table(refused, tmp_path, content, words):
+def test_bad_esc50_tables_are_explained(refused, tmp_path, content, words):
     folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
     (folder / "meta" / "esc50.csv").write_bytes(content)
     (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
@@ -55,7 +55,7 @@ def test_esc50_table(refused, tmp_path, content, words):
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r", "\n\n"], ids=["crlf", "cr", "blank_lines"])
-def test_odd_line_ends_and_a_byte_order_mark_are_read(tmp_path, ends):
+def test_line_endings_and_a_byte_order_mark_are_accepted(tmp_path, ends):
     folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
     table = folder / "meta" / "esc50.csv"
     table.write_bytes(b"\xef\xbb\xbf" + table.read_text().replace("\n", ends).encode())
@@ -80,22 +80,22 @@ def test_odd_line_ends_and_a_byte_order_mark_are_read(tmp_path, ends):
         pytest.param(None, "no file", id="folder"),
     ],
 )
-def test_mapping(refused, tmp_path, content, words):
+def test_bad_mappings_are_explained(refused, tmp_path, content, words):
     folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
     path = tmp_path / "c.toml"
     path.mkdir() if content is None else path.write_bytes(content)
     refused(FILTER, "--esc50", folder, "--categories", path, "--output", "out", words=words)
 
 
-def test_accents_may_be_written_in_either_way(tmp_path):
-    """macOS writes them as signs of their own; what comes out is named as the table names it."""
+def test_both_unicode_forms_of_accents_are_accepted(tmp_path):
+    """macOS uses separate combining characters; outputs are named as in the table."""
     folder = write_esc50(tmp_path / "esc", [(unicodedata.normalize("NFD", "còi"), 1, 1), ("rain", 2, 2)])
     (tmp_path / "c.toml").write_text('Danger = ["còi"]\nSafe = ["rain"]\n', encoding="utf-8")
     run(f"{FILTER}.py", "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_mapping_that_is_a_pipe_or_a_device_is_not_waited_for(refused, tmp_path):
+def test_mapping_that_is_a_pipe_or_a_device_is_refused(refused, tmp_path):
     folder = write_esc50(tmp_path / "esc", [("dog", 1, 1), ("rain", 2, 2)])
     os.mkfifo(tmp_path / "pipe.toml")
     for path in ("pipe.toml", "/dev/zero"):
@@ -103,8 +103,8 @@ def test_mapping_that_is_a_pipe_or_a_device_is_not_waited_for(refused, tmp_path)
 
 
 @pytest.mark.parametrize("flags", [(), ("--copy",)], ids=["links", "copies"])
-def test_odd_names_are_placed_and_placed_again(tmp_path, flags):
-    """With every name that a POSIX system allows; on Windows, those that it does."""
+def test_unusual_file_names_are_placed_and_kept(tmp_path, flags):
+    """With names that POSIX allows; on Windows, those that it allows."""
     names = ["a, b.wav", "còi.wav", "🔥.wav", "12-30.wav"]
     if os.name == "posix":
         names += ["new\nline.wav", "car\rriage.wav", 'quote".wav', "x" * 251 + ".wav", "12:30.wav"]
@@ -140,7 +140,7 @@ def test_odd_names_are_placed_and_placed_again(tmp_path, flags):
         ("..\\evil.wav", False, False), ("console.wav", True, True), ("ổ.wav", True, True), ("a/b.wav", True, True),
     ],
 )  # fmt: skip
-def test_names_that_windows_can_hold(tmp_path, name, here, on_windows):
+def test_names_that_windows_forbids_are_refused_there(tmp_path, name, here, on_windows):
     for windows, allowed in ((False, here), (True, on_windows)):
         if allowed:
             path_inside(tmp_path, name, windows)

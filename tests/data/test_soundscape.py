@@ -1,4 +1,4 @@
-"""Hours of ordinary sound, joined from clips."""
+"""Soundscapes: long recordings made of clips."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def clips(tmp_path):
     return read_clips(tmp_path)
 
 
-def test_it_is_as_long_as_asked_and_the_same_again(clips):
+def test_soundscape_has_the_requested_length_and_is_reproducible(clips):
     recording = Soundscape(clips, 20.0, seed=3)
     sound = np.concatenate(list(recording.chunks()))
     assert len(sound) == 20 * SAMPLE_RATE and sound.dtype == np.float32
@@ -29,17 +29,17 @@ def test_it_is_as_long_as_asked_and_the_same_again(clips):
     assert (starts[0], ends[-1]) == (0, 20) and starts[1:] == ends[:-1]
 
 
-def test_scenes_are_as_loud_as_life_and_run_into_each_other(clips):
+def test_background_has_realistic_levels_and_crossfades(clips):
     recording = Soundscape(clips[:1], 60.0)
     sound = np.concatenate(list(recording.chunks()))
     for start, end, _ in recording.background[:-1]:
         scene = sound[round(start * SAMPLE_RATE) + FADE_SAMPLES : round(end * SAMPLE_RATE)]
         loudness = 10 * np.log10(np.mean(np.square(scene, dtype=np.float64)))
         assert LOUDNESS_DB[0] - 1 < loudness < LOUDNESS_DB[1] + 1
-    assert np.abs(np.diff(sound)).max() < 0.05  # no click where scenes meet
+    assert np.abs(np.diff(sound)).max() < 0.05  # no click between clips
 
 
-def test_planted_sounds_are_where_they_were_planted(clips):
+def test_events_are_at_their_positions(clips):
     beep = np.full(3 * SAMPLE_RATE, 0.25, np.float32)
     plain, planted = (
         np.concatenate(list(Soundscape(clips, 12.0, events=p).chunks())) for p in ([], [(4.5, beep), (11.0, beep)])
@@ -48,10 +48,12 @@ def test_planted_sounds_are_where_they_were_planted(clips):
     assert added.min() == pytest.approx(4.5, abs=1e-3) and added.max() == pytest.approx(12.0, abs=1e-3)
     assert not ((added > 7.51) & (added < 10.99)).any()
     with pytest.raises(TypeError):
-        Soundscape(clips, 12.0, 0, [(4.5, beep)])  # once taken for another field, and nothing was planted
+        Soundscape(
+            clips, 12.0, 0, [(4.5, beep)]
+        )  # regression: this was passed as another field, and no event was added
 
 
-def test_quiet_rooms_are_quiet_and_differ():
+def test_room_tones_are_quiet_and_differ():
     silence, *others = map(synthesize_room_tone, range(3))
     assert not silence.any()
     for room in others:

@@ -1,4 +1,4 @@
-"""The built-in detector: how it is made, and that its file holds no code."""
+"""The built-in detector: how it is built, and that its file contains no code."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from models.engine import open_engine
 from tools.detector_training import collection_folds, fit_sigmoid
 
 
-def test_detector_is_made_and_judged_by_collections_left_out(tmp_path, monkeypatch):
+def test_detector_is_evaluated_on_held_out_collections(tmp_path, monkeypatch):
     sounds = [(name, 1, f"{name}{n}") for name in ("siren", "dog", "rain", "wind") for n in range(3)]
     labelled = [write_esc50(tmp_path / name, sounds, seconds=1.0) for name in ("one", "other")]
     rng = np.random.default_rng(0)
@@ -48,14 +48,14 @@ def test_detector_is_made_and_judged_by_collections_left_out(tmp_path, monkeypat
     assert 1 >= heard[0][1] >= heard[-1][1] >= 0
 
 
-def test_collections_are_never_on_both_sides_and_parts_are_about_as_large():
+def test_folds_keep_collections_together_and_have_similar_sizes():
     collection = np.repeat([f"collection {n}" for n in range(12)], range(1, 13))
     folds = collection_folds(collection)
     sizes = np.bincount([folds[name] for name in collection])
     assert len(sizes) == 6 and sizes.max() - sizes.min() <= 2
 
 
-def test_sigmoid_makes_probabilities_of_two_sides_that_weigh_alike():
+def test_sigmoid_gives_probabilities_for_balanced_classes():
     rng = np.random.default_rng(0)
     odds = rng.normal(0, 2, 5_000)
     truth = rng.random(5_000) < 1 / (1 + np.exp(-odds))
@@ -66,7 +66,7 @@ def test_sigmoid_makes_probabilities_of_two_sides_that_weigh_alike():
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x93NUMPY"])
-def test_damaged_file_is_said(tmp_path, monkeypatch, content):
+def test_damaged_file_is_reported(tmp_path, monkeypatch, content):
     (tmp_path / "d.npz").write_bytes(content)
     monkeypatch.setattr(detector, "BUILTIN_FILE", tmp_path / "d.npz")
     with pytest.raises(UserError, match="is damaged"):
@@ -85,15 +85,15 @@ def test_pickled_objects_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_microphone_s_own_noise_is_no_danger():
+def test_microphone_noise_is_not_danger():
     with open_engine("compact", "cpu", 1) as engine:
         builtin = replace(detector.load_builtin(), head=engine.head)
-        for number in range(1000, 1012):  # rooms that it did not learn from
+        for number in range(1000, 1012):  # room tones that it was not trained on
             embedding = engine.embed(engine.front_end(synthesize_room_tone(number)[: 3 * SAMPLE_RATE])[None])
             assert builtin.scores(embedding)[0] < builtin.threshold, number
 
 
-def test_shipped_detector_is_of_the_shipped_network():
+def test_built_in_detector_belongs_to_the_included_network():
     from models.checkpoint_files import COMPACT, verified_sha256
 
     builtin = detector.load_builtin()

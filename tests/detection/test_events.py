@@ -1,4 +1,4 @@
-"""From windows to events: one siren is one event, and begins and ends where it is heard to."""
+"""From windows to events: one siren is one event, with the siren's start and end."""
 
 from itertools import groupby, pairwise
 
@@ -15,7 +15,7 @@ HOP = 0.5
 
 
 def found_in(windows, threshold=0.5, hop=HOP, smooths=True, **settings):
-    """The events of (start, end, raw score, embedding, levels or None) of windows."""
+    """Return the events of windows given as (start, end, raw score, embedding, levels or None)."""
     finder, smoother, found = EventFinder(EventConfig(threshold, **settings), hop), Smoother(hop), []
     for start, end, score, embedding, levels in windows:
         smoothed = smoother.add(start, score) if smooths else score
@@ -24,7 +24,7 @@ def found_in(windows, threshold=0.5, hop=HOP, smooths=True, **settings):
 
 
 def events(scores, hop=1.0, **settings):
-    """(start, end, score, number of the window at the peak) of each event; a window's sound is as near as its score."""
+    """Return (start, end, score, number of the window at the peak) of each event; embeddings follow the scores."""
     windows = [
         (number * hop, number * hop + 3.0, score, [score, max(0, 1 - score), 1e-6 * number], None)
         for number, score in enumerate(scores)
@@ -40,13 +40,13 @@ def test_events():
     ((start, end, *_),) = events([0.1, 0.1, 0.6, 0.1, 0.1, 0.7, 0.1])  # a short gap
     assert 2 <= start <= 4 and 5 <= end <= 7
     assert len(events([0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.7, 0.1])) == 2
-    assert events([0.6, 0.1, 0.1])[0][0] == 0.0  # from the beginning
-    assert events([0.1, 0.1, 0.6])[0][1] == 5.0  # to the end
-    ((start, end, *_),) = events([0.1, 0.1, 0.6, 0.1])  # one window: within it
+    assert events([0.6, 0.1, 0.1])[0][0] == 0.0  # from the start of the recording
+    assert events([0.1, 0.1, 0.6])[0][1] == 5.0  # to the end of the recording
+    ((start, end, *_),) = events([0.1, 0.1, 0.6, 0.1])  # a single window contains its event
     assert 2 <= start < end <= 5
     assert events([0.1, 0.6, 0.1, 0.1], min_duration_s=2.0) == []
     assert len(events([0.1] * 9 + [0.4, 0.9] * 500 + [0.1] * 9)) == 1
-    assert len(events([0.9, 0.1, 0.1, 0.9, 0.1], hop=20.0)) == 2  # further apart than what is looked back on
+    assert len(events([0.9, 0.1, 0.1, 0.9, 0.1], hop=20.0)) == 2  # further apart than the context
 
 
 def share(start, sound):
@@ -54,8 +54,8 @@ def share(start, sound):
     return max(0, min(start + 3, sound[1]) - max(start, sound[0])) / 3
 
 
-@pytest.mark.parametrize("overlap", [0.5, 1.0, 2.0, 3.0])  # seconds of siren in a window that is sure of it
-def test_an_event_begins_and_ends_with_its_sound(overlap):
+@pytest.mark.parametrize("overlap", [0.5, 1.0, 2.0, 3.0])  # seconds of siren in a window with a full score
+def test_event_starts_and_ends_with_its_sound(overlap):
     siren = (10.0, 20.0)
     windows = []
     for start in np.arange(0, 30, HOP):
@@ -67,7 +67,7 @@ def test_an_event_begins_and_ends_with_its_sound(overlap):
     assert abs(event.end - siren[1]) <= 1
 
 
-def test_a_danger_after_a_doubtful_sound_is_an_event_of_its_own():
+def test_danger_after_a_low_scoring_sound_is_a_separate_event():
     doubtful, siren = (5.0, 15.0), (15.0, 22.0)
     windows = []
     for start in np.arange(0, 30, HOP):
@@ -81,19 +81,19 @@ def test_a_danger_after_a_doubtful_sound_is_an_event_of_its_own():
 
 
 @pytest.mark.parametrize("begins", [9.2, 10.0, 10.37])
-@pytest.mark.parametrize("overlap", [0.3, 1.0, 1.5])  # seconds of siren in a window that is half turned to it
-def test_where_a_sound_sets_in_is_heard_in_its_loudness(begins, overlap):
+@pytest.mark.parametrize("overlap", [0.3, 1.0, 1.5])  # seconds of siren in a window with half of the full score
+def test_onset_is_refined_by_loudness(begins, overlap):
     siren = (begins, 20.0)
     event, *others = found(siren, 0.9, recording(siren), overlap)
     assert not others and abs(event.start - begins) <= 0.1
 
 
-def test_a_sound_that_does_not_set_in_begins_where_the_windows_say():
-    (event,) = found((10.0, 20.0), 0.9, recording((0, 30)), 1.5)  # as loud before as after
+def test_onset_without_a_change_of_loudness_is_that_of_the_windows():
+    (event,) = found((10.0, 20.0), 0.9, recording((0, 30)), 1.5)  # equally loud before and after
     assert abs(event.start - 10) <= 0.75
 
 
-def test_a_second_danger_that_is_as_sure_is_the_same_event():
+def test_second_danger_with_a_similar_score_is_the_same_event():
     dog, siren = (6.0, 16.0), (16.0, 24.0)
     samples = recording(siren)
     windows = []
@@ -105,8 +105,8 @@ def test_a_second_danger_that_is_as_sure_is_the_same_event():
 
 
 @pytest.mark.parametrize("begins", [0.4, 5.2])
-@pytest.mark.parametrize("after", [1.3, 8.0])  # seconds to the end of the recording
-def test_a_glass_that_breaks_for_one_second_lasts_one_second(begins, after):
+@pytest.mark.parametrize("after", [1.3, 8.0])  # seconds until the end of the recording
+def test_event_of_a_short_sound_is_short(begins, after):
     glass, seconds = (begins, begins + 1.0), begins + 1 + after
     samples = recording(glass)[: round(seconds * SAMPLE_RATE)]
     windows = []
@@ -125,8 +125,8 @@ def test_a_glass_that_breaks_for_one_second_lasts_one_second(begins, after):
 
 
 def random_track(rng):
-    """(windows, hop): random scores of five kinds, their means, random band_levels or none; the last window may be
-    short."""
+    """Return (windows, hop): five kinds of random scores, their means, random band_levels or none. The last window may
+    be short."""
     hop, length = ((0.5, 3.0), (0.5, 3.0), (0.1, 3.0), (1.0, 3.0), (3.0, 3.0), (0.5, 0.5))[rng.integers(6)]
     number = int(rng.integers(1, 40))
     bumps = np.zeros(number)
@@ -149,11 +149,11 @@ def random_track(rng):
 
 
 def check_events(windows, hop, threshold):
-    """The events of windows, which must hold together."""
+    """Return the events of windows; assert that they are consistent."""
     finder, found, shown = EventFinder(EventConfig(threshold), hop), [], None
     for window in windows:
         if ended := finder.add(window):
-            assert shown is not None and len(ended) == 1  # what ends was shown
+            assert shown is not None and len(ended) == 1  # each ended event was shown as open
             found, shown = found + ended, None
         if shown is None and (shown := finder.open_event):
             assert shown.start <= shown.peak <= shown.end <= window.end
@@ -170,13 +170,13 @@ def check_events(windows, hop, threshold):
     return found
 
 
-def test_events_hold_together_whatever_the_scores():
+def test_events_are_consistent_for_random_scores():
     for seed in range(2_000):
         windows, hop = random_track(np.random.default_rng(seed))
         surer = []
         for threshold in (0.8, 0.45, 0.1):
             found = check_events(windows, hop, threshold)
-            for event in surer:  # a lower threshold loses nothing
+            for event in surer:  # a lower threshold loses no event
                 assert any(event.start < other.end and other.start < event.end for other in found), (seed, threshold)
             surer = found
 
@@ -190,7 +190,7 @@ def test_memory_does_not_grow_with_an_event():
     assert len(finder.finish()) == 1
 
 
-def test_the_last_short_window_does_not_shift_what_is_heard():
+def test_a_short_last_window_does_not_shift_events():
     siren = (6.1, 8.3)
     samples = recording(siren)[: round(8.3 * SAMPLE_RATE)]
     windows = []
@@ -204,7 +204,7 @@ def test_the_last_short_window_does_not_shift_what_is_heard():
 
 
 def recording(siren, seconds=30):
-    """A quiet room, -60 dB, with a siren in it: float32, at 32 kHz."""
+    """Return a quiet room (-60 dB) with a siren: float32, 32 kHz."""
     rng = np.random.default_rng(0)
     times = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
     room = 0.001 * rng.standard_normal(len(times))
@@ -217,7 +217,7 @@ def levels(samples, end):
 
 
 def found(siren, surest, samples, overlap, **settings):
-    """Events of windows of 3 s, whose embedding is half turned to the siren with so many seconds of it."""
+    """Return events of 3 s windows that have half of the highest score with ``overlap`` seconds of siren."""
     windows = []
     for start in np.arange(0, 27.5, HOP):
         held = min(1, share(start, siren) * 3 / (2 * overlap))
@@ -225,7 +225,7 @@ def found(siren, surest, samples, overlap, **settings):
     return found_in(windows, **settings)
 
 
-def test_loudness_is_in_decibels_of_full_scale():
+def test_levels_are_in_decibels_of_full_scale():
     times = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
     heard = band_levels(np.sin(2 * np.pi * 1_000 * times).astype(np.float32), 10)
     assert heard.shape == (10, len(BAND_EDGES_HZ) - 1)
@@ -233,9 +233,9 @@ def test_loudness_is_in_decibels_of_full_scale():
     assert heard[:, band] == pytest.approx(0, abs=1.5) and (heard.argmax(axis=1) == band).all()
     for silence in (np.zeros(16_000, np.float32), np.zeros(3, np.float32), np.zeros(0, np.float32)):
         assert (band_levels(silence, 10) == -90).all()
-    assert np.isfinite(band_levels(np.ones(700, np.float32), 10)).all()  # frames of 2 ms
+    assert np.isfinite(band_levels(np.ones(700, np.float32), 10)).all()  # 2 ms frames
 
 
-def test_without_enough_sound_a_beginning_is_where_it_was_thought():
+def test_onset_without_enough_sound_is_unchanged():
     assert onset_near(np.zeros((10, 32)), 0.05, 0.3, 1.5) == pytest.approx(0.3)
     assert first_clear_onset(np.zeros((10, 32)), 0.05) is None

@@ -1,4 +1,4 @@
-"""Bad models and checkpoints: one clear line, exit status 1, no code of theirs run, and no file but the outputs."""
+"""Bad models and checkpoints: a one-line error, exit status 1, none of their code is run, no unexpected files."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ COMPARE, FINETUNE = "compare_models", "finetune_cnn14"
 
 
 def one_class():
-    """A pipeline that knows one label alone."""
+    """Return a pipeline that was trained on a single label."""
     pipeline = make_pipeline(LogisticRegression()).fit(np.eye(4), [0, 1, 0, 1])
     pipeline[-1].classes_ = np.array([1])
     return pipeline
@@ -50,7 +50,7 @@ def one_class():
         pytest.param(None, id="folder"),
     ],
 )
-def test_model(refused, tmp_path, content):
+def test_bad_models_are_explained(refused, tmp_path, content):
     path = tmp_path / "x_model.joblib"
     path.mkdir() if content is None else path.write_bytes(content)
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
@@ -59,7 +59,7 @@ def test_model(refused, tmp_path, content):
     refused(PREDICT, "a.wav", "--model", path, words=str(path))
 
 
-def test_good_model_of_another_checkpoint(refused, tmp_path):
+def test_model_of_another_checkpoint_is_refused(refused, tmp_path):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     joblib.dump(model(checkpoint={"name": "cnn14", "sha256": "0" * 64}), tmp_path / "x_model.joblib")
     refused(COMPARE, "--embeddings", "t.csv", "--models", "x_model.joblib", words="train it again")
@@ -70,12 +70,12 @@ def test_good_model_of_another_checkpoint(refused, tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint(other_checkpoint):
-    """The content of a good one."""
+    """Return the content of a valid checkpoint."""
     return torch.load(other_checkpoint, weights_only=True)
 
 
 def saved(content, share=1.0):
-    """The first part of a checkpoint's file."""
+    """Return the first bytes of a checkpoint file."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()[: int(len(file.getvalue()) * share)]
@@ -128,7 +128,7 @@ CHECKPOINTS = [
 
 
 @pytest.mark.parametrize("change", CHECKPOINTS)
-def test_checkpoint(refused, tmp_path, checkpoint, change):
+def test_bad_checkpoints_are_explained(refused, tmp_path, checkpoint, change):
     content = change(checkpoint)
     path = tmp_path / "x.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
@@ -140,7 +140,7 @@ def test_checkpoint(refused, tmp_path, checkpoint, change):
 
 
 def test_checkpoint_with_code_is_refused_by_extraction(tmp_path):
-    """In a process of its own, where networks are converted."""
+    """In a new process, because networks are converted in one."""
     for name in ("Danger", "Safe"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.wav").write_bytes(encoded())

@@ -1,4 +1,4 @@
-"""predict_danger.py through the script: any input, answers in every format, streams that are live."""
+"""predict_danger.py through the script: inputs, output formats, live streams."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ def recording(tmp_path_factory):
     return path
 
 
-def test_a_recording_is_answered_without_any_training(recording):
+def test_detection_works_without_training(recording):
     done = run(SCRIPT, recording)
     first, *events = done.stdout.splitlines()
     assert first.startswith(("DANGER", "Safe", "Unknown"))
@@ -57,7 +57,7 @@ def test_a_recording_is_answered_without_any_training(recording):
     assert "built-in detector" in done.stderr
 
 
-def test_formats(recording):
+def test_output_formats(recording):
     rows = list(csv.DictReader(io.StringIO(run(SCRIPT, recording, "--format", "csv").stdout)))
     assert [row["start"] for row in rows[:3]] == ["0.000", "0.500", "1.000"]
     assert float(rows[-1]["end"]) == pytest.approx(7.2, abs=0.01)
@@ -78,12 +78,12 @@ def test_formats(recording):
             assert "category" in event["heard"][0]
 
 
-def test_exit_status_says_danger(recording):
+def test_exit_status_reports_danger(recording):
     run(SCRIPT, recording, "--threshold", "1e-9", "--fail-on-danger", status=4)
     run(SCRIPT, recording, "--threshold", "1", "--fail-on-danger", status=0)
 
 
-def test_any_rate_channels_and_format_hear_the_same(tmp_path, recording):
+def test_sample_rate_channels_and_format_do_not_matter(tmp_path, recording):
     low = sound(7.2)
     soundfile.write(tmp_path / "a.flac", np.repeat(low, 2, axis=1), RATE)
     soundfile.write(tmp_path / "b.wav", low, RATE, subtype="FLOAT")
@@ -99,7 +99,7 @@ def test_any_rate_channels_and_format_hear_the_same(tmp_path, recording):
     )
 
 
-def test_unreadable_files_are_named_and_the_others_answered(tmp_path, recording):
+def test_unreadable_files_are_reported_and_the_others_processed(tmp_path, recording):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_text("this is not a sound")
     (tmp_path / "good.wav").write_bytes(recording.read_bytes())
@@ -112,7 +112,7 @@ def test_unreadable_files_are_named_and_the_others_answered(tmp_path, recording)
 
 
 @pytest.mark.parametrize("ffmpeg", [True, False])
-def test_video_goes_through_ffmpeg(tmp_path, recording, ffmpeg):
+def test_video_is_read_by_ffmpeg(tmp_path, recording, ffmpeg):
     if ffmpeg and not shutil.which("ffmpeg"):
         pytest.skip("ffmpeg is not installed")
     video = tmp_path / "-video.mkv"
@@ -145,27 +145,27 @@ def test_streams(recording):
     soundfile.write(wide := io.BytesIO(), samples.repeat(6, axis=1), RATE, format="WAVEX", subtype="PCM_24")
     answer = json.loads(stream_in(wide.getvalue(), "--format", "json").stdout)
     assert answer["score"] == pytest.approx(max(float(row[2]) for row in expected), abs=0.002)
-    broken = stream_in(whole[:100_001], status=3)  # breaks off in the middle of a sample
+    broken = stream_in(whole[:100_001], status=3)  # truncated in the middle of a sample
     assert "(0:01.6;" in broken.stdout and "not all of it was heard)" in broken.stdout
     assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.stderr
     assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr
     assert "ended before a sound began" in stream_in(b"", status=1).stderr
 
 
-def test_a_live_stream_is_answered_while_it_runs(recording):
+def test_live_stream_is_processed_while_it_runs(recording):
     command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "csv"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     samples = soundfile.read(recording, dtype="int16")[0]
     process.stdin.write(samples[: 4 * RATE].tobytes())
     process.stdin.flush()
     with patience(process):
-        rows = [process.stdout.readline() for _ in range(4)]  # the header, and three windows that are complete
+        rows = [process.stdout.readline() for _ in range(4)]  # the header and three complete windows
         assert rows[-1].startswith(b"-,1.000,4.000,")
         process.stdin.close()
         assert process.wait() == 0
 
 
-def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recording):
+def test_stream_events_are_reported_when_they_begin_and_sigterm_ends_it(recording):
     command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "json", "--threshold", "1e-9"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdin.write(soundfile.read(recording, dtype="int16")[0].tobytes())
@@ -173,7 +173,7 @@ def test_events_of_a_stream_are_told_as_they_begin_and_sigterm_is_answered(recor
     with patience(process):
         begin = json.loads(process.stdout.readline())
         assert (begin["event"], begin["start"]) == ("begin", 0) and datetime.fromisoformat(begin["time"]).tzinfo
-        if sys.platform == "win32":  # which has no signal that asks
+        if sys.platform == "win32":  # Windows has no SIGTERM
             process.stdin.close()
         else:
             process.terminate()
@@ -206,7 +206,7 @@ def test_only_and_ignore_name_categories():
         check_categories(("sirens",), Detector)
 
 
-def test_a_recording_is_incomplete_where_the_network_fails(tmp_path, capsys):
+def test_recording_is_incomplete_if_the_network_fails(tmp_path, capsys):
     class FailingScorer:
         hop_s, detector = 0.5, None
 
@@ -221,7 +221,7 @@ def test_a_recording_is_incomplete_where_the_network_fails(tmp_path, capsys):
     assert summary.failure == "the network ended" and json.loads(capsys.readouterr().out)["incomplete"]
 
 
-def test_own_model(trained, tmp_path, other_checkpoint, recording):
+def test_own_model_is_used(trained, tmp_path, other_checkpoint, recording):
     model = trained[0] / "logreg_model.joblib"
     done = run(SCRIPT, recording, "--model", model)
     assert done.stderr.startswith("logreg_model.joblib")
@@ -230,7 +230,7 @@ def test_own_model(trained, tmp_path, other_checkpoint, recording):
     assert "no such model" in run(SCRIPT, recording, "--model", tmp_path / "no.joblib", status=1).stderr
 
 
-def test_tags_are_the_networks_own(tmp_path, monkeypatch):
+def test_tags_are_those_of_the_network(tmp_path, monkeypatch):
     torch.manual_seed(0)
     path, model = tmp_path / "n.pth", Cnn14(527, 2).eval()
     save_checkpoint(path, model, categories=[], licence="", training={})
@@ -249,11 +249,11 @@ def test_tags_are_the_networks_own(tmp_path, monkeypatch):
     assert [name for name, _ in heard] == [names[i] for i in expected.indices]
     assert [score for _, score in heard] == pytest.approx(expected.values.tolist(), abs=1e-5)
     own = audioset.find_tagger(replace(info, categories=tuple(names[::-1])), model.head)
-    assert own.names[0] == names[-1]  # the checkpoint's own go before
+    assert own.names[0] == names[-1]  # the checkpoint's categories have priority
     audioset._find_names.cache_clear()
 
 
-def test_picture(recording, tmp_path):
+def test_plot_is_written(recording, tmp_path):
     run(SCRIPT, recording, "--plot", tmp_path / "p.png", "--threshold", "1e-9")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
@@ -269,7 +269,7 @@ def test_wrong_usage(arguments):
     assert run(SCRIPT, *arguments, status=2).stdout == ""
 
 
-def test_windows_cover_everything_once_they_can():
+def test_windows_cover_the_whole_recording():
     samples = np.arange(10 * RATE, dtype=np.float32)
     for pieces in ([samples], np.split(samples, range(0, len(samples), 12_345))):
         cut = list(sliding_windows(pieces, 3.0, 2.0))
@@ -281,18 +281,18 @@ def test_windows_cover_everything_once_they_can():
     assert list(sliding_windows([], 3.0, 2.0)) == []
 
 
-def test_one_odd_window_is_smoothed_and_recordings_do_not_mix():
+def test_smoothing_removes_single_windows_and_does_not_mix_recordings():
     smoother = Smoother(0.5)
     smoothed = [smoother.add(number / 2, score) for number, score in enumerate([0.0, 0.0, 0.9, 0.0])]
-    assert smoothed == pytest.approx([0.0, 0.0, 0.35, 0.35])  # of the two newest, less a margin
+    assert smoothed == pytest.approx([0.0, 0.0, 0.35, 0.35])  # mean of the two newest windows minus a margin
     assert smoother.add(0.0, 0.6) == 0.6
     assert Smoother(3.0).add(3.0, 0.6) == 0.6
 
 
-def test_what_a_microphone_leaves_of_silence_is_no_danger_and_a_distant_siren_is_one(tmp_path):
+def test_microphone_noise_is_safe_and_a_distant_siren_is_danger(tmp_path):
     rng = np.random.default_rng(0)
     siren = 2 * listening.siren(6)
-    steps = np.round(rng.standard_normal(6 * RATE) * 4) / 32_768  # of 16 bits
+    steps = np.round(rng.standard_normal(6 * RATE) * 4) / 32_768  # 16-bit
     for name, samples in (("room", steps), ("near", 0.5 * siren), ("distant", 0.002 * siren)):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
     done = run(SCRIPT, *(tmp_path / f"{name}.wav" for name in ("room", "near", "distant")), "--format", "json")
@@ -303,7 +303,7 @@ def test_what_a_microphone_leaves_of_silence_is_no_danger_and_a_distant_siren_is
     assert distant["score"] == pytest.approx(near["score"], abs=0.2)
 
 
-def test_digital_silence_is_safe_and_alarms_can_be_limited(tmp_path):
+def test_digital_silence_is_safe_and_the_false_alarm_limit_is_used(tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(6 * RATE), RATE)
     line = json.loads(run(SCRIPT, tmp_path / "silence.wav", "--format", "json").stdout)
     assert (line["verdict"], line["score"], line["silent"]) == ("Safe", 0, 1)

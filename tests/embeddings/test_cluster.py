@@ -1,4 +1,4 @@
-"""Beyond one machine: a Dask cluster on this one, addresses instead of paths, tables in parts."""
+"""A local Dask cluster, addresses instead of paths, tables in parts."""
 
 import os
 import re
@@ -21,8 +21,8 @@ from danger_safe.embeddings.table import read_table
 SCRIPT = "extractEmbeddingCnn14.py"
 
 
-def words_of(process, pattern):
-    """Read what a process says until it matches."""
+def read_until(process, pattern):
+    """Read a process's output until it matches."""
     for line in process.stdout:
         if found := re.search(pattern, line):
             return found
@@ -31,7 +31,7 @@ def words_of(process, pattern):
 
 @pytest.fixture
 def cluster():
-    """A scheduler and two workers, started as the README says: (address, workers)."""
+    """Start a scheduler and two workers as docs/cluster.md describes: (address, workers)."""
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
     started = []
 
@@ -51,14 +51,14 @@ def cluster():
         start("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in "12"
     ]
     for worker in workers:
-        words_of(worker, "Registered to")
+        read_until(worker, "Registered to")
     yield address, workers
     for process in started:
         process.kill()
         process.wait()
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_local_table(cluster, sample, embeddings, tmp_path):
+def test_cluster_that_loses_a_worker_gives_the_same_table(cluster, sample, embeddings, tmp_path):
     address, workers = cluster
     table = tmp_path / "table.csv"
     arguments = ["--dataset", sample, "--checkpoint", "compact", "--output", table, "--scheduler", address]
@@ -66,8 +66,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_table(cluster, sample, em
         [sys.executable, ROOT / SCRIPT, *map(str, arguments), "--batch-size", "4"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    words_of(process, "2 workers")
-    time.sleep(2.0)  # both have begun
+    read_until(process, "2 workers")
+    time.sleep(2.0)  # both workers have started
     workers[0].send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, output
@@ -77,14 +77,14 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_table(cluster, sample, em
     assert (np.abs(a - b).max(axis=1) <= 5e-4 * a.mean(axis=1)).all()
 
 
-def test_no_scheduler_is_explained(sample, tmp_path):
+def test_unreachable_scheduler_is_explained(sample, tmp_path):
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
     arguments = ["--dataset", sample, "--checkpoint", "compact", "--output", tmp_path / "table.csv"]
     done = run(SCRIPT, *arguments, "--scheduler", "tcp://127.0.0.1:9", status=1)
     assert "no Dask scheduler answers" in done.stderr
 
 
-def test_a_scheduler_that_is_silent_is_not_waited_for(monkeypatch):
+def test_unresponsive_scheduler_times_out(monkeypatch):
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
     monkeypatch.setattr(cluster_module, "TIMEOUT_S", 0.5)
     with socket.socket() as silent:
@@ -95,7 +95,7 @@ def test_a_scheduler_that_is_silent_is_not_waited_for(monkeypatch):
             cluster_module.embed_on_cluster(address, [], None, "compact", "", 512, 1)
 
 
-def test_sounds_at_an_address(tmp_path):
+def test_sounds_at_an_address_are_embedded(tmp_path):
     pytest.importorskip("fsspec")
     for label, seed in (("Danger", 1), ("Safe", 2)):
         (tmp_path / "sounds" / label).mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_sounds_at_an_address(tmp_path):
     assert "nowhere" in done.stderr
 
 
-def test_parquet_in_parts_is_the_same_table(tmp_path):
+def test_parquet_parts_are_the_same_table(tmp_path):
     pytest.importorskip("pyarrow", reason="the optional package pyarrow is not installed")
     for label in ("Danger", "Safe"):
         (tmp_path / "sounds" / label).mkdir(parents=True)

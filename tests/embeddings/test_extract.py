@@ -1,4 +1,4 @@
-"""Step 2 through its script: the table and its side files, bad sounds, long and short ones."""
+"""Step 2 through its script: the table and its side files, bad clips, long and short ones."""
 
 import json
 
@@ -25,7 +25,7 @@ def extracted(folder, tmp_path, *flags, status=0, own_process=False):
     return done, pd.read_csv(table)
 
 
-def test_table_of_the_contract(embeddings, sample):
+def test_table_has_the_documented_columns(embeddings, sample):
     table = pd.read_csv(embeddings)
     assert list(table.columns) == COLUMNS + [f"feat_{n:04d}" for n in range(768)]
     assert table["file"].tolist() == pd.read_csv(sample / "manifest.csv")["file"].tolist()
@@ -39,7 +39,7 @@ def test_table_of_the_contract(embeddings, sample):
     assert embeddings.with_name("audio_embeddings_failures.csv").read_text() == "file,reason\n"
 
 
-def test_clips_csv_names_recordings_or_is_refused(tmp_path):
+def test_clips_csv_sets_recordings_or_is_refused(tmp_path):
     folder = tmp_path / "sounds"
     for number, name in enumerate(("Danger/a.wav", "Danger/b.wav", "Safe/c.wav")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def test_clips_csv_names_recordings_or_is_refused(tmp_path):
     assert "names danger/B.wav, which is not there, and does not name Danger/b.wav" in done.stderr
 
 
-def test_unreadable_clips_are_listed_and_the_rest_goes_on(tmp_path):
+def test_unreadable_clips_are_listed_and_the_others_embedded(tmp_path):
     folder = tmp_path / "sounds"
     for name in ("Danger", "Safe"):
         (folder / name).mkdir(parents=True)
@@ -80,22 +80,22 @@ def test_unreadable_clips_are_listed_and_the_rest_goes_on(tmp_path):
     assert "5 failures" in done.stdout
 
 
-def test_same_bytes_again_and_rows_do_not_depend_on_batches(sample, tmp_path):
+def test_table_is_reproducible_and_rows_do_not_depend_on_batches(sample, tmp_path):
     folder = tmp_path / "sounds"
     for name in ("Danger", "Safe"):
         (folder / name).mkdir(parents=True)
         for path in sorted((sample / name).glob("*.wav"))[:5]:
             (folder / name / path.name).write_bytes(path.read_bytes())
     _, first = extracted(folder, tmp_path / "a")
-    extracted(folder, tmp_path / "b", own_process=True)  # with another seed of Python's hashes
+    extracted(folder, tmp_path / "b", own_process=True)  # with another PYTHONHASHSEED
     for name in ("table.csv", "table.json", "table_failures.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     _, single = extracted(folder, tmp_path / "c", "--batch-size", "1")
     assert np.allclose(single.filter(like="feat_"), first.filter(like="feat_"), atol=1e-4)
 
 
-def test_training_clips_are_known_again_whatever_they_are_called(tmp_path):
-    """Renamed, copied into another folder, converted to FLAC with tags; a new sound under an old name is new."""
+def test_training_clips_are_recognised_under_any_name(tmp_path):
+    """Renamed, in another folder, as FLAC with tags. A new sound with an old name is not recognised."""
     import torch
 
     from models.checkpoints import save_checkpoint

@@ -1,6 +1,6 @@
-"""Bad manifests, tables of embeddings and flags: one clear line, the right exit status, and no file but the outputs.
+"""Bad manifests, embedding tables and flags: a one-line error, the exit status, and no unexpected files.
 
-The scripts' own ``main`` runs in this process (``refused``): hundreds of starts would take minutes.
+The scripts' ``main`` runs in this process (``refused``), because hundreds of process starts would take minutes.
 """
 
 import json
@@ -16,7 +16,7 @@ EXTRACT, PREDICT = "extractEmbeddingCnn14", "predict_danger"
 TRAIN, COMPARE, FINETUNE = "train_logreg_model", "compare_models", "finetune_cnn14"
 
 
-# --- a manifest
+# --- manifests
 
 MANIFEST = "file,label,category,fold,source\nDanger/a.wav,1,dog,1,1\nSafe/b.wav,0,rain,1,2\n"
 
@@ -32,7 +32,7 @@ MANIFEST = "file,label,category,fold,source\nDanger/a.wav,1,dog,1,1\nSafe/b.wav,
         pytest.param(MANIFEST.replace("source", "from"), "column source is missing", id="missing_column"),
     ],
 )
-def test_manifest(refused, tmp_path, content, words):
+def test_bad_manifests_are_explained(refused, tmp_path, content, words):
     (tmp_path / "manifest.csv").write_text(content)
     refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", "t.csv", words=words)
 
@@ -46,18 +46,18 @@ def test_manifest(refused, tmp_path, content, words):
         ("b.csv", 2, "b.parquet is there"),
     ],
 )
-def test_output_that_cannot_be(refused, tmp_path, output, status, words):
+def test_impossible_outputs_are_explained(refused, tmp_path, output, status, words):
     (tmp_path / "manifest.csv").write_text(MANIFEST)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "b.parquet").write_text("another table, with files of the same names beside it")
     refused(EXTRACT, "--dataset", tmp_path, "--checkpoint", "mfcc", "--output", output, status=status, words=words)
 
 
-# --- embeddings
+# --- embedding tables
 
 
 def changed(path, change):
-    """A good table, changed: ``change`` gets the list of its lines, each a list of cells."""
+    """Write a valid table after ``change`` has modified the list of its rows, each a list of cells."""
     make_table(path, clips=12, dimensions=4)
     lines = [line.split(",") for line in path.read_text().splitlines()]
     lines = change(lines) or lines
@@ -105,7 +105,7 @@ def column(number, text):
         pytest.param(lambda lines: [c[:3] + c for c in lines], "twice", id="columns_twice"),
     ],
 )
-def test_embeddings(refused, tmp_path, change, words):
+def test_bad_embeddings_are_explained(refused, tmp_path, change, words):
     changed(tmp_path / "t.csv", change)
     refused(TRAIN, "--embeddings", "t.csv", words=words)
 
@@ -122,7 +122,7 @@ def test_embeddings(refused, tmp_path, change, words):
         pytest.param("t.csv", None, id="folder"),
     ],
 )
-def test_what_is_no_table(refused, tmp_path, name, content):
+def test_files_that_are_not_tables_are_explained(refused, tmp_path, name, content):
     (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
     refused(TRAIN, "--embeddings", name)
     refused(COMPARE, "--embeddings", name)
@@ -144,13 +144,13 @@ def test_what_is_no_table(refused, tmp_path, name, content):
         ),
     ],
 )
-def test_what_lies_beside_the_table(refused, tmp_path, content, words):
+def test_bad_side_files_are_explained(refused, tmp_path, content, words):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     (tmp_path / "t.json").write_bytes(content)
     refused(TRAIN, "--embeddings", "t.csv", words=words)
 
 
-def test_a_table_that_lost_rows_is_said_to_have(tmp_path):
+def test_missing_rows_are_reported(tmp_path):
     make_table(tmp_path / "t.csv", clips=60, dimensions=4)
     beside = {"settings": {"dimensions": 4}, "checkpoint": {"name": "x", "sha256": "y"}, "counts": {"clips": 90}}
     (tmp_path / "t.json").write_text(json.dumps(beside))
@@ -181,22 +181,22 @@ def test_a_table_that_lost_rows_is_said_to_have(tmp_path):
         )],
     ],
 )  # fmt: skip
-def test_flag(refused, script, flag):
+def test_bad_flags_are_explained(refused, script, flag):
     refused(script, *(["a.wav"] if script == PREDICT else []), flag, status=2)
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "nan", "99999999999"])
-def test_rate_of_a_stream(refused, rate):
+def test_impossible_sample_rate_of_a_stream_is_refused(refused, rate):
     refused(PREDICT, "-", "--raw", rate, status=2)
 
 
-def test_output_dir_under_a_file(refused, tmp_path):
+def test_output_folder_inside_a_file_is_refused(refused, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for folder in ("file", "file/results"):
         refused(TRAIN, "--output-dir", folder, status=2, words="file is a file, not a folder")
 
 
-def test_files_that_are_read_are_not_written_over(refused, tmp_path):
+def test_inputs_are_not_overwritten(refused, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded())
     (tmp_path / "x.pth").write_bytes(b"x")
     refused(PREDICT, "a.png", "--plot", tmp_path / "a.png", status=2)
@@ -210,8 +210,8 @@ def test_files_that_are_read_are_not_written_over(refused, tmp_path):
 @pytest.mark.parametrize(
     "damage", ["CREATE TABLE clips (x); CREATE TABLE notes (y)", "INSERT INTO notes VALUES ('made with', 'no JSON')"]
 )
-def test_journal_of_something_else(tmp_path, damage):
-    """Another program's database, and one whose notes are none."""
+def test_foreign_databases_are_not_used_as_journals(tmp_path, damage):
+    """Another program's database, and one with malformed notes."""
     with closing(sqlite3.connect(tmp_path / "t.journal")) as database, database:
         if "INSERT" in damage:
             database.execute("CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT)")

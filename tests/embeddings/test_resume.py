@@ -1,4 +1,4 @@
-"""Extraction that is killed, starved or run twice: nothing that was done is lost, nothing is done twice."""
+"""Extraction that is killed, runs out of space or runs twice: finished clips are kept and not embedded again."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def command(folder, output, *flags):
 
 @pytest.fixture(scope="module")
 def some(sample, tmp_path_factory):
-    """Every third of the sample sounds: 60 clips."""
+    """Every third sample sound: 60 clips."""
     folder = tmp_path_factory.mktemp("some")
     for label in ("Danger", "Safe"):
         (folder / label).mkdir()
@@ -46,14 +46,21 @@ def uninterrupted(some, tmp_path_factory):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
+def test_killed_extraction_is_resumed(some, tmp_path, uninterrupted):
     arguments = [sys.executable, ROOT / SCRIPT, *map(str, command(some, tmp_path))]
     finished, journal = 0, tmp_path / "table.journal"
 
     def has_written(process, size):
         return process.poll() is not None or (journal.exists() and journal.stat().st_size > size)
 
-    for moment in (0.4, 0.8, 1.2, 1.6, 0, 10_000):  # seconds; then bytes of the journal, when the first clips are done
+    for moment in (
+        0.4,
+        0.8,
+        1.2,
+        1.6,
+        0,
+        10_000,
+    ):  # a time in seconds, then a size of the journal: the first clips are finished
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if moment in (0, 10_000):
             wait_for(lambda size=moment, process=process: has_written(process, size))
@@ -62,7 +69,7 @@ def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
         process.send_signal(signal.SIGKILL)
         finished += process.wait() == 0
     left = f".table.csv.danger-safe-{atomic._host_id()}-99999.abcdef12.part"
-    (tmp_path / left).write_text("file,la")  # as a kill while the table is written leaves it
+    (tmp_path / left).write_text("file,la")  # the state after a kill while the table is written
     (tmp_path / "table.csv").unlink(missing_ok=True)
     done = run(SCRIPT, *command(some, tmp_path))
     assert finished or "done before" in done.stdout, done.stdout
@@ -70,7 +77,7 @@ def test_killed_at_any_moment_it_goes_on(some, tmp_path, uninterrupted):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "table.journal"])
 
 
-def test_second_run_says_that_nothing_is_new_and_a_lost_table_comes_back(some, tmp_path, uninterrupted):
+def test_second_run_reports_nothing_new_and_restores_a_lost_table(some, tmp_path, uninterrupted):
     run(SCRIPT, *command(some, tmp_path))
     done = run(SCRIPT, *command(some, tmp_path))
     assert "Nothing new" in done.stdout
@@ -89,7 +96,7 @@ def folders(tmp_path, clips=3):
     return tmp_path / "sounds"
 
 
-def test_changed_new_and_removed_clips_are_noticed(tmp_path):
+def test_changed_new_and_removed_clips_are_detected(tmp_path):
     sounds = folders(tmp_path)
     run(SCRIPT, *command(sounds, tmp_path))
     before = features_of(tmp_path)
@@ -107,7 +114,7 @@ def features_of(output):
     return pd.read_csv(output / "table.csv").set_index("file").filter(like="feat_")
 
 
-def test_another_checkpoint_starts_anew(tmp_path, other_checkpoint):
+def test_another_checkpoint_starts_over(tmp_path, other_checkpoint):
     sounds = folders(tmp_path)
     run(SCRIPT, *command(sounds, tmp_path))
     done = run(SCRIPT, *command(sounds, tmp_path), "--checkpoint", other_checkpoint)
@@ -115,7 +122,7 @@ def test_another_checkpoint_starts_anew(tmp_path, other_checkpoint):
     assert pd.read_csv(tmp_path / "table.csv").filter(like="feat_").shape == (6, 256)
 
 
-def test_failures_are_remembered_and_tried_again_when_the_file_changes(tmp_path):
+def test_failures_are_kept_and_retried_when_the_file_changes(tmp_path):
     sounds = folders(tmp_path)
     (sounds / "Safe" / "bad.wav").write_text("no sound")
     run(SCRIPT, *command(sounds, tmp_path), status=3)
@@ -126,7 +133,7 @@ def test_failures_are_remembered_and_tried_again_when_the_file_changes(tmp_path)
     assert "1 clips to embed" in run(SCRIPT, *command(sounds, tmp_path)).stdout
 
 
-def test_damaged_journal_is_said_and_begun_anew(tmp_path):
+def test_damaged_journal_is_reported_and_replaced(tmp_path):
     sounds = folders(tmp_path)
     run(SCRIPT, *command(sounds, tmp_path))
     journal = tmp_path / "table.journal"
@@ -136,7 +143,7 @@ def test_damaged_journal_is_said_and_begun_anew(tmp_path):
     assert "6 clips in" in done.stdout
 
 
-def test_second_run_on_the_same_output_refuses(sample, tmp_path):
+def test_concurrent_run_with_the_same_output_is_refused(sample, tmp_path):
     first = subprocess.Popen(
         [sys.executable, ROOT / SCRIPT, *map(str, command(sample, tmp_path))],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -152,8 +159,8 @@ def test_second_run_on_the_same_output_refuses(sample, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file size limits are POSIX")
-def test_full_disk_is_said_and_the_next_run_goes_on(sample, embeddings, tmp_path):
-    """A limit on the size of files stands for the full disk: writing fails in the middle in the same way."""
+def test_full_disk_is_reported_and_the_next_run_continues(sample, embeddings, tmp_path):
+    """A limit on file sizes simulates the full disk: writing fails in the middle in the same way."""
     done = run("tests/limited.py", 200, ROOT / SCRIPT, *command(sample, tmp_path), status=1)
     assert "what was finished is kept" in done.stderr
     assert not (tmp_path / "table.csv").exists()
@@ -162,8 +169,8 @@ def test_full_disk_is_said_and_the_next_run_goes_on(sample, embeddings, tmp_path
     assert (tmp_path / "table.csv").read_bytes() == embeddings.read_bytes()
 
 
-def test_long_recordings_are_the_mean_of_their_windows(tmp_path):
-    """90 seconds: three windows of 30, the last alone quiet; each window is a clip in another folder."""
+def test_embedding_of_a_long_recording_is_the_mean_of_its_chunks(tmp_path):
+    """90 seconds: three chunks of 30 s, only the last one quiet; each chunk is also a clip in another folder."""
     rng = np.random.default_rng(0)
     windows = [level * rng.standard_normal(30 * 32_000).astype(np.float32) for level in (0.3, 0.1, 0.01)]
     for name, sounds in (("long", [np.concatenate(windows)]), ("windows", windows)):
@@ -179,8 +186,8 @@ def test_long_recordings_are_the_mean_of_their_windows(tmp_path):
     assert np.allclose(features["long"][0], features["windows"].mean(axis=0), atol=1e-3)
 
 
-def test_groups_of_what_is_left_are_those_of_the_whole():
-    """Byte-equal tables after a kill rest on this: leaving whole groups out does not change the others."""
+def test_groups_of_remaining_clips_are_those_of_all_clips():
+    """Tables are byte-identical after a kill because finished groups do not change the remaining ones."""
     rng = np.random.default_rng(0)
     tasks = [
         Task(Clip(str(n), str(n), 1, "a", 0, "a"), "1", int(seconds * 44_100), 44_100)

@@ -1,5 +1,4 @@
-"""False alarms per hour, the threshold that keeps to so many, and Unknown: through the scripts, on the sample
-sounds."""
+"""False alarms per hour, thresholds for a limit of them, and Unknown: through the scripts, on the sample sounds."""
 
 import contextlib
 import io
@@ -22,7 +21,7 @@ from danger_safe.evaluation.window_table import WindowTable
 
 @pytest.fixture(scope="module")
 def measured(embeddings, trained, tmp_path_factory):
-    """(folder of a Logistic Regression on the sample, what the measurement said, the model before)."""
+    """(folder of a Logistic Regression on the sample, output of the measurement, the model before it)."""
     folder = tmp_path_factory.mktemp("hour")
     for file in (*embeddings.parent.glob("audio_embeddings*"), *trained[0].glob("logreg_*")):
         shutil.copy(file, folder)
@@ -33,7 +32,7 @@ def measured(embeddings, trained, tmp_path_factory):
     with contextlib.redirect_stdout(printed):
         measure_false_alarms.main(
             [str(flag) for flag in flags]
-        )  # here: it listens for a while, and tests have no clock
+        )  # in this process, because the measurement takes a while
     return folder, printed.getvalue(), before
 
 
@@ -63,7 +62,7 @@ def test_false_alarms_per_hour_are_measured_and_kept_in_the_model(measured):
     )
 
 
-def test_what_was_heard_is_used_again_while_it_is_the_same(measured, tmp_path, monkeypatch):
+def test_window_scores_are_reused_for_unchanged_sounds(measured, tmp_path, monkeypatch):
     folder, _, _ = measured
     for file in folder.iterdir():
         shutil.copy(file, tmp_path)
@@ -77,7 +76,7 @@ def test_what_was_heard_is_used_again_while_it_is_the_same(measured, tmp_path, m
         return kept.stat().st_mtime_ns > before
 
     assert not listened() and kept.read_bytes() == before
-    kept.write_bytes(before[:1000])  # damaged, or somebody else's: not believed, and not written over
+    kept.write_bytes(before[:1000])  # damaged, or a user's file: neither used nor overwritten
     assert not listened() and len(kept.read_bytes()) == 1000
     kept.unlink()
     measure_false_alarms.main(["--minutes", "1"])
@@ -85,7 +84,7 @@ def test_what_was_heard_is_used_again_while_it_is_the_same(measured, tmp_path, m
     assert json.loads((tmp_path / "logreg_metrics.json").read_text())["per_hour"]["minutes"] <= 1
 
 
-def test_predicting_with_so_many_false_alarms_says_what_so_little_sound_shows(measured, sample):
+def test_prediction_with_a_limit_reports_how_little_sound_was_measured(measured, sample):
     folder, _, _ = measured
     recording = next((sample / "Danger").iterdir())
     for most, threshold in (("1000000", 0.02), ("2", None)):
@@ -97,25 +96,25 @@ def test_predicting_with_so_many_false_alarms_says_what_so_little_sound_shows(me
     assert "no length" in too_little_sound(0, 600) and not too_little_sound(3, 60) and too_little_sound(2.9, 60)
 
 
-def test_without_its_sounds_or_models_of_this_table_nothing_is_measured(measured, tmp_path, refused):
+def test_measurement_needs_the_sounds_and_models_of_the_table(measured, tmp_path, refused):
     folder, _, _ = measured
     table = tmp_path / "audio_embeddings.csv"
     for name in ("audio_embeddings.csv", "logreg_model.skops"):
         shutil.copy(folder / name, tmp_path)
-    refused("measure_false_alarms", words="trained on embeddings of checkpoint")  # the table says nothing any more
+    refused("measure_false_alarms", words="trained on embeddings of checkpoint")  # the table no longer names them
     made_of = json.loads((folder / "audio_embeddings.json").read_text())
     made_of["made_of"]["dataset"] = "some"
     table.with_suffix(".json").write_text(json.dumps(made_of))
     refused("measure_false_alarms", words="give --dataset")
     first = tmp_path / "some" / pd.read_csv(table)["file"][0]
     first.parent.mkdir(parents=True)
-    soundfile.write(first, np.zeros(16_000), 16_000)  # the others are not there
+    soundfile.write(first, np.zeros(16_000), 16_000)  # the other models are missing
     refused("measure_false_alarms", words="it could be read when the table was made")
     refused("measure_false_alarms", "--minutes", "0", status=2)
     refused("measure_false_alarms", "--output-dir", "empty", words="no *_model.skops")
 
 
-def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(measured, tmp_path):
+def test_sounds_unlike_the_training_data_are_unknown_unless_danger(measured, tmp_path):
     folder, _, _ = measured
     rng = np.random.default_rng(0)
     knocks = np.zeros(5 * 32_000)
@@ -129,8 +128,8 @@ def test_what_is_like_nothing_in_training_is_unknown_unless_it_is_danger(measure
     assert json.loads(done.stdout)["verdict"] == "Danger"
 
 
-def test_events_are_counted_where_they_are_heard():
-    """Two folds, each a stretch of safe clips (two windows of a clip a second), and a danger by itself."""
+def test_events_are_counted_in_their_fold():
+    """Two folds, each with joined safe clips (two windows per clip, one per second) and a separate danger."""
     clips = np.repeat([0, 1, 2, 3, 4], 20)
     start = np.concatenate([np.arange(40) / 2, np.arange(40) / 2, np.arange(20) / 2])
     stretch = np.repeat([0, 1, 2], [40, 40, 20])
@@ -144,8 +143,8 @@ def test_events_are_counted_where_they_are_heard():
     assert result.estimate(np.full(5, 0.4)).false_alarms_per_hour.value == pytest.approx(1 / 40 * 3600)
 
 
-def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
-    """The exact intervals for one event and none, as tables of Clopper and Pearson, and of Garwood, have them."""
+def test_intervals_of_few_recordings_are_exact():
+    """For one event and none: the intervals of Clopper and Pearson, and of Garwood."""
     alone = np.arange(30)
     assert fraction_with_interval(np.ones(30, bool), alone).as_list() == [1, pytest.approx(0.884, abs=1e-3), 1]
     assert fraction_with_interval(alone > 0, alone).as_list() == pytest.approx([29 / 30, 0.828, 1.0], abs=1e-3)
@@ -155,13 +154,13 @@ def test_intervals_do_not_claim_what_so_few_recordings_cannot_show():
 
 
 def test_clips_of_one_recording_count_once():
-    """Twenty clips of two recordings tell no more than two clips do."""
+    """Twenty clips of two recordings are as informative as two clips."""
     twice = np.repeat([0, 1], 10)
     assert fraction_with_interval(twice == 1, twice) == Estimate(0.5, 0.0, 1.0)
 
 
-def test_intervals_are_wider_where_folds_differ_by_more_than_luck():
-    """Four models of equal skill, and four of which one finds half as much: the fifth could be like that one."""
+def test_intervals_are_wider_if_folds_differ_by_more_than_chance():
+    """Four equally good models, and four of which one has half the recall: a fifth model could be like that one."""
     rng = np.random.default_rng(0)
     folds, alone = np.repeat(np.arange(4), 100), np.arange(400)
     for shares, wider in (((0.8, 0.8, 0.8, 0.8), False), ((0.9, 0.9, 0.9, 0.45), True)):

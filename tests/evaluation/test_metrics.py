@@ -1,4 +1,4 @@
-"""Numbers of a course: F1, recall of each category; thresholds that nobody need explain; tables that are too small."""
+"""F1, recall by category, thresholds in unusual cases, tables that are too small."""
 
 import json
 from pathlib import Path
@@ -35,17 +35,19 @@ def test_f1_and_the_recall_of_each_category():
 
 
 def evaluation(labels, scores, rule, threshold=None):
-    """An Evaluation of clips that are each a recording, of which every fifth is of one fold."""
+    """Return an Evaluation of clips of different recordings, in five folds."""
     alone = np.arange(len(labels))
     if threshold is None:
         threshold = rule.choose(labels, scores)
     return Evaluation(labels, scores, scores, alone % 5, alone, rule, threshold, "test")
 
 
-def test_a_threshold_above_one_half_is_chosen_only_where_it_was_asked_for():
+def test_threshold_is_above_one_half_only_on_request():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 100)
-    scores = np.concatenate([rng.uniform(0.0, 0.6, 100), rng.uniform(0.6, 1.0, 100)])  # the gap is above one half
+    scores = np.concatenate(
+        [rng.uniform(0.0, 0.6, 100), rng.uniform(0.6, 1.0, 100)]
+    )  # the gap between the scores is above one half
     assert evaluation(labels, scores, ThresholdRule()).threshold == 0.5
     asked = evaluation(labels, scores, ThresholdRule.for_recall(0.5))
     assert asked.threshold > 0.5
@@ -54,8 +56,8 @@ def test_a_threshold_above_one_half_is_chosen_only_where_it_was_asked_for():
     assert ThresholdRule.for_recall(0.99).max_threshold == 0.5
 
 
-def test_one_danger_that_nobody_can_find_does_not_make_everything_danger():
-    """Of twenty dangers, two score below every safe clip: 95 % of them can be had only by calling all clips Danger."""
+def test_undetectable_dangers_do_not_make_everything_danger():
+    """Two of twenty dangers score below every safe clip: 95 % recall is only possible by calling all clips Danger."""
     labels = np.repeat([0, 1], [37, 20])
     scores = np.concatenate([np.linspace(0.1, 0.4, 37), np.linspace(0.5, 0.9, 18), [0.01, 0.02]])
     result = evaluation(labels, scores, ThresholdRule())
@@ -69,7 +71,7 @@ def test_one_danger_that_nobody_can_find_does_not_make_everything_danger():
     assert most_balanced_threshold(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.2])) <= 0.2
 
 
-def test_so_few_recordings_are_refused_in_words_or_trained_on(tmp_path):
+def test_too_few_recordings_are_explained(tmp_path):
     for recordings, folds in ((2, 0), (2, 2), (3, 0), (3, 3)):
         table = tmp_path / f"{recordings}_{folds}.csv"
         make_table(table, clips=2 * recordings, takes=1, folds=folds, apart=9.0)
@@ -82,10 +84,10 @@ def test_so_few_recordings_are_refused_in_words_or_trained_on(tmp_path):
     labels, alone = np.tile([0, 1], 2), np.arange(4)
     assert fit_sigmoid(np.array([-1.0, 1.0, -2.0, 2.0]), labels).predict(np.array([3.0]))[0] > 0.5
     with pytest.raises(UserError, match="at least 3 each"):
-        assign_folds(labels, alone, alone // 2 + 1, seed=0)  # whoever brought the folds
+        assign_folds(labels, alone, alone // 2 + 1, seed=0)  # folds of the user's
 
 
-def test_a_training_tells_what_a_course_asks_for(tmp_path, capsys):
+def test_training_prints_the_usual_metrics(tmp_path, capsys):
     table = make_table(tmp_path / "t.csv", apart=3.0)
     table.loc[0:3, "category"] = ["wind", "wind", "dog", "dog"]
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -99,7 +101,7 @@ def test_a_training_tells_what_a_course_asks_for(tmp_path, capsys):
     assert metrics.pop("made_by") and joblib.load(tmp_path / "logreg_model.joblib")["metrics"] == metrics
 
 
-def test_a_training_that_does_not_converge_says_so(tmp_path, monkeypatch, capsys):
+def test_training_that_does_not_converge_warns(tmp_path, monkeypatch, capsys):
     make_table(tmp_path / "t.csv")
     build = train_logreg_model.build
     monkeypatch.setattr(train_logreg_model, "build", lambda *a: build(*a).set_params(logisticregression__max_iter=1))
@@ -107,7 +109,7 @@ def test_a_training_that_does_not_converge_says_so(tmp_path, monkeypatch, capsys
     assert "NOT CONVERGED: scikit-learn ended 6 trainings" in capsys.readouterr().err
 
 
-def test_every_pair_of_the_same_sound_is_named(tmp_path):
+def test_duplicate_sounds_are_reported_in_pairs(tmp_path):
     table = make_table(tmp_path / "t.csv")
     numbers = [name for name in table if name.startswith("feat_")]
     for copy, of in ((5, 4), (9, 8), (20, 8)):
@@ -123,7 +125,7 @@ def test_step_2_writes_a_fold_for_every_clip():
 
     made = with_folds(clips(10, NO_FOLD))
     assert {clip.fold for clip in made} == {1, 2, 3, 4, 5}
-    assert len({(clip.source, clip.fold) for clip in made}) == 10  # a recording is in one fold
+    assert len({(clip.source, clip.fold) for clip in made}) == 10  # each recording is in one fold
     assert made == with_folds(clips(10, NO_FOLD))
-    for kept in (clips(10, 3), clips(2, NO_FOLD)):  # the data's own; too few for any
+    for kept in (clips(10, 3), clips(2, NO_FOLD)):  # the data's own folds; too few recordings for folds
         assert with_folds(kept) == kept

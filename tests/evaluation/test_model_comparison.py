@@ -1,5 +1,4 @@
-"""Which model is recommended, and what is compared at all: the same answer every time, and no model of another
-table."""
+"""Which model is recommended, and which models can be compared."""
 
 import json
 import shutil
@@ -23,7 +22,7 @@ from danger_safe.evaluation.thresholds import ThresholdRule
 
 
 def results_of(noises, clips=200):
-    """Evaluations of models that all stumble over the same clips, and each over some of its own."""
+    """Return evaluations of models that share some difficult clips and each have others of their own."""
     rng = np.random.default_rng(0)
     labels, alone, hard = np.tile([0, 1], clips // 2), np.arange(clips), rng.normal(size=clips)
     results = {}
@@ -33,7 +32,7 @@ def results_of(noises, clips=200):
     return results
 
 
-def test_a_difference_on_the_same_recordings_sees_what_single_numbers_do_not():
+def test_paired_difference_is_more_sensitive_than_separate_intervals():
     results = results_of({"good": 0.0, "worse": 1.5})
     _, areas = resampled_metrics(results)
     value, low, high = difference(areas["good"], areas["worse"]).as_list()
@@ -42,7 +41,7 @@ def test_a_difference_on_the_same_recordings_sees_what_single_numbers_do_not():
     assert 0 < low < value < high
 
 
-def test_the_model_with_fewest_false_alarms_is_recommended_whatever_its_speed():
+def test_model_with_fewest_false_alarms_is_recommended_at_any_speed():
     noises = {"worst": 3.0, "good": 0.0, "middling": 1.0}
     chosen = recommend(results_of(noises), list(noises), {})
     assert chosen.title == "good" and chosen.sentence.startswith("Use good: an alarm on ")
@@ -52,16 +51,25 @@ def test_the_model_with_fewest_false_alarms_is_recommended_whatever_its_speed():
     by_the_hour = recommend(results_of(dict.fromkeys(noises, 0.0)), list(noises), hourly)
     assert by_the_hour.title == "middling" and "about 24 false alarms per hour" in by_the_hour.sentence
     assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be due to chance" in by_the_hour.sentence
-    part = {"worst": hourly["worst"]}  # of which only one was measured: that says nothing
+    part = {"worst": hourly["worst"]}  # only one was measured, so rates are not comparable
     assert recommend(results_of(noises), list(noises), part).title == "good"
     assert "it is the only one" in recommend(results_of({"good": 0.0}), ["good"], {}).sentence
 
 
-def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_not():
+def test_significantly_better_auc_outweighs_insignificantly_fewer_false_alarms():
     labels, alone = np.repeat([0, 1], 100), np.arange(200)
     few = np.concatenate([np.linspace(0.0, 0.8, 100), np.linspace(0.4, 1.0, 100)])
     sharp = np.where(labels == 1, 0.9, 0.1) + 1e-3 * alone / 200
-    sharp[[3, 7, 150, 151, 152, 153, 154, 155]] = [0.95, 0.96, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]  # 94 % of dangers are easy
+    sharp[[3, 7, 150, 151, 152, 153, 154, 155]] = [
+        0.95,
+        0.96,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    ]  # 94 % of the dangers are easy
     results = {
         title: Evaluation(labels, scores, scores, alone % 5, alone, ThresholdRule(0.9), 0.5, "")
         for title, scores in (("few", few), ("sharp", sharp))
@@ -73,7 +81,7 @@ def test_fewer_false_alarms_that_may_be_luck_yield_to_a_better_ranking_that_is_n
 
 @pytest.fixture(scope="module")
 def two_models(tmp_path_factory):
-    """A folder with a table and two models of it."""
+    """Return a folder with a table and two models trained on it."""
     folder = tmp_path_factory.mktemp("two")
     make_table(folder / "audio_embeddings.csv", clips=80, apart=3.0)
     for script in (train_logreg_model, train_mlp_model):
@@ -83,7 +91,7 @@ def two_models(tmp_path_factory):
 
 @pytest.fixture
 def here(two_models, tmp_path, monkeypatch):
-    """A copy of that folder, in which the scripts run."""
+    """Return a copy of that folder, the working directory of the scripts."""
     shutil.copytree(two_models, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -91,7 +99,7 @@ def here(two_models, tmp_path, monkeypatch):
 
 def test_timings_do_not_change_the_recommendation(here, monkeypatch, capsys):
     answers = set()
-    for timings in ((0.1, 10.0), (10.0, 0.1)):  # whichever of the two is the quick one
+    for timings in ((0.1, 10.0), (10.0, 0.1)):  # whichever of the two is faster
         seconds = iter(timings)
         monkeypatch.setattr(compared_models, "seconds_per_thousand", lambda *_: next(seconds))  # noqa: B023
         compare_models.main([])
@@ -108,14 +116,14 @@ def test_models_of_another_mapping_or_an_older_table_are_not_compared(here):
     with pytest.raises(UserError, match=r"trained on another state of audio_embeddings.csv"):
         compare_models.main([])
     saved = joblib.load("logreg_model.joblib")
-    del saved["metrics"]["table_sha256"]  # as older versions wrote them
+    del saved["metrics"]["table_sha256"]  # as written by older versions
     joblib.dump(saved, "logreg_model.joblib")
     table.to_csv("audio_embeddings.csv", index=False)
     with pytest.raises(UserError, match=r"^logreg_model.joblib: trained on another state"):
         compare_models.main(["--models", "logreg_model.joblib"])
 
 
-def test_a_table_older_than_its_manifest_is_not_trained_on(here, capsys):
+def test_table_older_than_its_manifest_is_refused(here, capsys):
     table = pd.read_csv("audio_embeddings.csv")
     (here / "dataset").mkdir()
     checkpoint = {"name": "x", "sha256": "x"}

@@ -1,4 +1,4 @@
-"""finetune_cnn14.py through its script, and a training that is interrupted."""
+"""finetune_cnn14.py through its script, and interrupted trainings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from models.models import Cnn14
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-    """Tones are Danger, noise is Safe: learnt in a few passes."""
+    """Tones are Danger, noise is Safe: learnt in a few epochs."""
     folder = tmp_path_factory.mktemp("sounds")
     rng = np.random.default_rng(0)
     for label in ("Danger", "Safe"):
@@ -37,7 +37,7 @@ def sounds(tmp_path_factory):
 
 
 @pytest.mark.parametrize("start", [["--checkpoint", "none", "--width", "2"], ["--checkpoint", "compact"]])
-def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
+def test_trained_network_works_in_extraction(sounds, tmp_path, start):
     output = tmp_path / "mine.pth"
     flags = ["--epochs", "2", "--target", "label", "--batch-size", "8", "--per-category", "8", *start]
     done = run("finetune_cnn14.py", "--dataset", sounds, "--output", output, "--licence", "mine", *flags)
@@ -66,7 +66,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         ]
         run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
         before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
-        assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer knew these classes
+        assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer already had these classes
         table = tmp_path / "t.csv"
         run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
         rows = pd.read_csv(table)
@@ -87,7 +87,7 @@ def test_network_is_trained_and_extraction_takes_it(sounds, tmp_path, start):
         (["--dangers", ROOT / "dataset" / "categories.toml"], "neither Danger nor Safe in", 1),
     ],
 )
-def test_bad_settings_stop_before_the_first_pass(sounds, tmp_path, flags, words, status):
+def test_bad_settings_are_refused_before_the_first_epoch(sounds, tmp_path, flags, words, status):
     done = run("finetune_cnn14.py", "--dataset", sounds, *flags, cwd=tmp_path, status=status)
     assert words in done.stderr
     assert not list(tmp_path.iterdir())
@@ -108,7 +108,7 @@ def trained(sounds, state_file, after_epoch):
     return prepared(sounds, state_file).run(after_epoch)
 
 
-def test_head_learns_alone_first(sounds, tmp_path):
+def test_last_layer_is_trained_alone_first(sounds, tmp_path):
     run = prepared(sounds, tmp_path / "s", epochs=2, head_epochs=1, frozen_norms=True)
     weights = []
 
@@ -124,7 +124,7 @@ def test_head_learns_alone_first(sounds, tmp_path):
         assert torch.equal(weights[1][name], weights[0][name]) != learnt, name
 
 
-def test_missing_a_danger_costs_more_than_another_mistake(sounds, tmp_path):
+def test_missed_danger_costs_more_than_other_mistakes(sounds, tmp_path):
     run = prepared(sounds, tmp_path / "s", danger_weight=1.0)
     run.dangers = torch.tensor([True, True, False])
     target = torch.eye(3)
@@ -133,10 +133,8 @@ def test_missing_a_danger_costs_more_than_another_mistake(sounds, tmp_path):
     assert run._danger_loss(among_dangers, target) < 0.5 < 2 < run._danger_loss(called_safe, target)
 
 
-def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_path, monkeypatch):
-    scores = iter(
-        [(1.0, 0.5), (0.9, 0.9), (0.8, 0.9), (0.8, 0.9), (0.7, 0.8), (0.1, 0.6)]
-    )  # loss, share of right answers
+def test_training_stops_early_and_keeps_the_best_epoch(sounds, tmp_path, monkeypatch):
+    scores = iter([(1.0, 0.5), (0.9, 0.9), (0.8, 0.9), (0.8, 0.9), (0.7, 0.8), (0.1, 0.6)])  # loss, accuracy
     monkeypatch.setattr(ValidationSet, "score", lambda *_: Score(*(pair := next(scores)), pair[1]))
     run = prepared(sounds, tmp_path / "s", epochs=9, patience=2)
     seen = []
@@ -145,7 +143,7 @@ def test_training_stops_when_no_pass_is_better_and_keeps_the_best(sounds, tmp_pa
     assert all(torch.equal(tensor, seen[2][name]) for name, tensor in network.state_dict().items())
 
 
-def test_class_weights_hear_every_clip_once(sounds, tmp_path):
+def test_class_weights_use_every_clip_once(sounds, tmp_path):
     run = prepared(sounds, tmp_path / "s", class_weights=True)
     run.targets = np.array([0] * 10 + [1] * 3)
     weights = run._class_weights()
@@ -153,7 +151,7 @@ def test_class_weights_hear_every_clip_once(sounds, tmp_path):
     assert sorted(run._sample_epoch(np.random.default_rng(0))) == list(range(13))
 
 
-def test_no_recording_is_on_both_sides():
+def test_no_recording_is_in_training_and_validation():
     clips = [Clip(f"{n}.wav", Path(f"{n}.wav"), n % 2, "ab"[n % 2], 0, f"recording {n // 4}") for n in range(80)]
     names = {clip: clip.category for clip in clips}
     learn, hold = split(clips, names, "auto", 0)
@@ -167,8 +165,8 @@ def test_no_recording_is_on_both_sides():
     assert not {clip.source for clip in learn} & {clip.source for clip in hold}
 
 
-def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "MAX_SAVING_FRACTION", 1e9)  # after every pass
+def test_resumed_training_gives_the_same_network(sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "MAX_SAVING_FRACTION", 1e9)  # after every epoch
     whole = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):
@@ -189,8 +187,8 @@ def test_interrupted_training_goes_on_to_the_same_network(sounds, tmp_path, monk
         assert torch.allclose(one, other, atol=1e-5), name
 
 
-def test_long_recordings_are_kept_and_scored_in_pieces(tmp_path):
-    """As a short one is kept, to the last sample; what cannot be read to its end leaves nothing behind."""
+def test_long_recordings_are_stored_and_scored_in_chunks(tmp_path):
+    """Complete to the last sample, as a short one; files that cannot be read completely leave nothing behind."""
     times = np.arange(130 * 16_000) / 16_000
     soundfile.write(tmp_path / "long.flac", 0.1 * np.sin(2 * np.pi * 440 * times), 16_000)
     soundfile.write(tmp_path / "short.wav", 0.1 * np.sin(2 * np.pi * 440 * times[:48_000]), 16_000)

@@ -1,4 +1,4 @@
-"""Cameras' addresses, as listen.py and predict_danger.py open them."""
+"""Camera addresses in listen.py and predict_danger.py."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=a\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\
 
 
 class UdpCamera(threading.Thread):
-    """An RTSP server that refuses TCP for its sound, and sends two seconds of it by UDP to each that asks."""
+    """An RTSP server that refuses TCP for its sound and sends two seconds of it to each client by UDP."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -51,7 +51,7 @@ class UdpCamera(threading.Thread):
 
     @staticmethod
     def _send(port):
-        """G.711, 20 ms a packet, twice as fast as it sounds."""
+        """Send G.711 packets of 20 ms at twice real-time speed."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             for number in range(100):
                 sequence, moment = number.to_bytes(2, "big"), (160 * number).to_bytes(4, "big")
@@ -60,9 +60,9 @@ class UdpCamera(threading.Thread):
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
-def test_a_camera_that_sends_only_by_udp_is_heard():
+def test_camera_that_sends_only_by_udp_works():
     url = UdpCamera().url
     for feed in (decode_url(url), FfmpegFeed(url)):
         pieces = iter(feed)
-        assert any(len(piece) and np.abs(piece).max() > 0.1 for piece in pieces)  # the first one is of the filter's
+        assert any(len(piece) and np.abs(piece).max() > 0.1 for piece in pieces)  # the first one belongs to the filter
         feed.close()

@@ -1,4 +1,4 @@
-"""Who is told of alarms, and of which: a real MQTT broker, real web requests, the log, the policy."""
+"""Alarms: a real MQTT broker, real web requests, the log, and which events become alarms."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ class Front:
 
 @contextmanager
 def broker(folder, port, *settings):
-    """A broker that takes connections; a later one in the same folder still knows the subscribers of the first."""
+    """Start a broker; a later one in the same folder still has the subscribers of the first."""
     lines = [
         f"listener {port} 127.0.0.1",
         "persistence true",
@@ -66,14 +66,13 @@ def broker(folder, port, *settings):
         wait_for(takes_connections)
         yield process
     finally:
-        process.terminate()  # not killed: it writes down who subscribes
+        process.terminate()  # not killed, so that it saves its subscribers
         process.wait()
 
 
 def subscriber(port, name, **tls):
-    """A client that hears everything from now on: (topic, payload, retained). What is sent with quality of service 1
-    while
-    it is not connected waits for it."""
+    """A client that receives all messages from now on: (topic, payload, retained). The broker stores messages with
+    quality of service 1 while it is disconnected."""
     paho = pytest.importorskip("paho.mqtt.client")
     heard, subscribed = [], threading.Event()
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, name, clean_session=False)
@@ -91,7 +90,7 @@ def subscriber(port, name, **tls):
 
 
 @needs_broker
-def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
+def test_restarted_broker_gets_the_current_state(tmp_path):
     from danger_safe.live.mqtt import Mqtt
 
     port, said = free_port(), []
@@ -111,7 +110,7 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
         wait_for(lambda: '"alarm": "ON"' in newest()["danger-safe/front-door/state"])
         wait_for(phases)
     wait_for(lambda: any("it is tried again" in line for line in said))
-    mqtt.on_event_end(event("1"))  # while nobody hears it
+    mqtt.on_event_end(event("1"))  # while no broker is running
     mqtt.on_alarm_start(event("2"))
     mqtt.on_event_end(event("2"))
     mqtt.on_alarm_start(event("3"))
@@ -125,7 +124,7 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
         assert (state["alarm"], state["id"], state["category"], state["score"]) == ("ON", "3", "siren", 0.9)
         assert retained["danger-safe/status"] == retained["danger-safe/front-door/status"] == "online"
         check_discovery(retained)
-        client.publish("homeassistant/status", "online")  # it was started again: it is told everything
+        client.publish("homeassistant/status", "online")  # after its restart, it gets everything
         wait_for(lambda: sum(topic.endswith("/config") for topic, _, _ in everything) >= 2)
         Front.status = "offline"
         mqtt.update()
@@ -139,9 +138,8 @@ def test_a_broker_that_dies_is_told_of_now_when_it_is_back(tmp_path):
 
 
 def check_discovery(retained):
-    """Against Home Assistant's schema of device discovery (home-assistant/core, components/mqtt/schemas.py), without
-    which
-    it passes a device over: required keys are there, and none that it does not know."""
+    """Check a message against Home Assistant's schema of device discovery (home-assistant/core,
+    components/mqtt/schemas.py): all required keys, no unknown ones. Home Assistant ignores other messages."""
     (topic,) = [topic for topic in retained if topic.startswith("homeassistant/")]
     message = json.loads(retained[topic])
     assert topic == "homeassistant/device/danger-safe-front-door/config"
@@ -165,7 +163,7 @@ def check_discovery(retained):
         [jinja2.Template(part["value_template"]).render(value_json=state) for part in parts.values()]
         for state in (now, before)
     ]
-    assert shown == [["ON", "siren", "90.0"], ["OFF", "None", "None"]]  # "None" is what it takes for unknown
+    assert shown == [["ON", "siren", "90.0"], ["OFF", "None", "None"]]  # Home Assistant reads "None" as unknown
 
 
 @needs_broker
@@ -200,12 +198,12 @@ sys.stdin.read()
         )  # fmt: skip
 
     with broker(tmp_path, port, *settings):
-        # It hears before anybody speaks: what it came too late for is kept for it, and told as retained.
+        # It subscribes before anything is sent; a late subscriber would get these messages as retained ones.
         client, heard = subscriber(port, "all along", ca_certs=str(tmp_path / "ca.pem"))
         right, wrong = connect("secret"), connect("guess")
         wait_for(lambda: ("danger-safe/status", "online", False) in heard)
         assert b"refuses: Not authorized; it is tried again" in wrong.stdout.readline()
-        right.kill()  # without a word: the broker says it
+        right.kill()  # killed: the broker publishes its last will
         wait_for(lambda: ("danger-safe/status", "offline", False) in heard)
         assert not any(topic.startswith("homeassistant") for topic, _, _ in heard)
         wrong.kill()
@@ -214,7 +212,7 @@ sys.stdin.read()
         client.loop_stop()
 
 
-def test_a_webhook_is_tried_again_where_that_may_help(monkeypatch):
+def test_webhook_is_retried_after_temporary_errors(monkeypatch):
     monkeypatch.setattr(alerts, "FIRST_PAUSE_S", 0.01)
     for status, failures, delivered in ((503, 3, ["1", "2"]), (401, 1, ["2"]), (307, 1, ["2"])):
         said = []
@@ -238,7 +236,7 @@ def test_a_webhook_is_tried_again_where_that_may_help(monkeypatch):
     assert "refused" in said[0] and "1 messages were not delivered" in said[1]
 
 
-def test_a_command_has_the_event_in_its_environment_and_no_shell(tmp_path):
+def test_command_gets_the_event_in_its_environment_without_a_shell(tmp_path):
     said = []
     code = (
         "import os, sys; open(sys.argv[1], 'w').write(os.environ['DANGER_EVENT'] + sys.argv[2]); sys.exit('it broke')"
@@ -255,7 +253,7 @@ def test_a_command_has_the_event_in_its_environment_and_no_shell(tmp_path):
     assert said == [f"command {sys.executable}: exit status 1 (it broke); given up"]
 
 
-def test_events_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_events_are_logged_completely_or_not_at_all(tmp_path, monkeypatch):
     path, said = tmp_path / "events.jsonl", []
     path.write_bytes(b'{"id": "0"}\n{"id": "torn by a power c')
     log = EventLog(path, said.append)
@@ -270,7 +268,7 @@ def test_events_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         log.on_event_end(event("2", is_alarm=False))
         assert path.read_bytes() == b'{"id": "0"}\n'
     log.flush()
-    path.rename(tmp_path / "events.jsonl.1")  # as logrotate does
+    path.rename(tmp_path / "events.jsonl.1")  # as logrotate does it
     log.on_event_end(event("3"))
     log.close()
     lines = [json.loads(line) for name in ("events.jsonl.1", "events.jsonl") for line in (tmp_path / name).open()]
@@ -280,7 +278,7 @@ def test_events_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 class Named:
-    """A detector whose embeddings are names."""
+    """A detector whose embeddings are category numbers."""
 
     @staticmethod
     def tags(embedding):
@@ -288,7 +286,7 @@ class Named:
 
 
 def decisions(config, categories, scores, kind=1, begin=1e9):
-    """(alarms that began, with their time; events that ended, with the reason why they were none)."""
+    """Return (alarms that began, with their times; ended events, with the reason why they were not alarms)."""
     told, ended = [], []
 
     class Ears:
@@ -305,7 +303,7 @@ def decisions(config, categories, scores, kind=1, begin=1e9):
     return told, ended
 
 
-def test_policy():
+def test_which_events_become_alarms():
     one, two = [0.0] * 8 + [0.8] * 6 + [0.0] * 20, [0.0] * 8 + [0.8] * 6 + [0.0] * 20 + [0.7] * 6 + [0.0] * 20
     siren = (["siren"], ["siren"])
     assert decisions(AlarmConfig(), {}, one) == siren
@@ -338,7 +336,7 @@ def test_a_source_may_have_its_own_sensitivity():
         assert default_threshold(ours, alarm, builtin) == high
 
 
-def test_one_that_hangs_keeps_nobody_waiting(monkeypatch):
+def test_a_receiver_that_hangs_does_not_block_the_others(monkeypatch):
     monkeypatch.setattr(alerts, "TIMEOUT_S", PATIENCE_S)
     said = []
     with socket.create_server(("127.0.0.1", 0)) as silent:

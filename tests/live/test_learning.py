@@ -1,4 +1,4 @@
-"""What verdicts teach the detector: it is quiet about false alarms, still hears dangers, and goes back."""
+"""Learning from verdicts: false alarms become quiet, dangers are still detected, and it can be undone."""
 
 import json
 import tracemalloc
@@ -31,18 +31,18 @@ def directions(seed, count):
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((SIZE, SIZE)))[0][:count]
 
 
-SIREN, SCREAM, KETTLE, DOOR = 4 * directions(0, 4)  # what a made-up network says of four sounds
-DANGER = SIREN + SCREAM + KETTLE + DOOR  # and what the regression takes for danger: two of them wrongly
+SIREN, SCREAM, KETTLE, DOOR = 4 * directions(0, 4)  # embeddings of four sounds by an imaginary network
+DANGER = SIREN + SCREAM + KETTLE + DOOR  # log-odds by the regression; two of them are wrong
 
 
 def takes(sound, count, seed):
-    """(count, SIZE) embeddings of one sound on other days."""
+    """Return embeddings of one sound on different days, (count, SIZE)."""
     return (sound + 0.1 * np.random.default_rng(seed).standard_normal((count, SIZE))).astype(np.float32)
 
 
 @pytest.fixture
 def builtin():
-    """A detector of made-up embeddings, judged on sirens, screams and noise."""
+    """Return a detector for such embeddings, evaluated on sirens, screams and noise."""
     noise = np.random.default_rng(1).standard_normal((300, SIZE))
     clips = np.concatenate([takes(SIREN, 30, 2), takes(SCREAM, 30, 3), noise[:60]])
     danger = np.arange(120) < 60
@@ -68,7 +68,7 @@ def taught(builtin, *events):
     return personal_detector(builtin, LearntState(NETWORK, verdicts, np.concatenate(rows), owner))
 
 
-def test_three_false_alarms_are_quiet_and_dangers_are_as_before(builtin):
+def test_three_false_alarms_silence_a_sound_and_keep_dangers(builtin):
     kettles, new = [takes(KETTLE, 4, 10 + day) for day in range(3)], takes(KETTLE, 20, 20)
     others = np.concatenate([takes(SIREN, 20, 21), takes(SCREAM, 20, 22), takes(DOOR, 20, 23)])
     assert (builtin.scores(new) >= 0.7).all() and (builtin.scores(others) >= 0.7).all()
@@ -86,7 +86,7 @@ def test_three_false_alarms_are_quiet_and_dangers_are_as_before(builtin):
     assert (change.found_before, change.found, change.dangers, change.safe) == (60, 60, 60, 60)
 
 
-def test_what_was_confirmed_protects_what_resembles_it(builtin):
+def test_confirmed_events_protect_similar_sounds(builtin):
     false = [(False, takes(DOOR, 4, day)) for day in range(3)]
     new = takes(DOOR, 20, 30)
     assert (taught(builtin, *false).scores(new) < 0.5).all()
@@ -94,11 +94,11 @@ def test_what_was_confirmed_protects_what_resembles_it(builtin):
     assert detector.scores(new) == pytest.approx(builtin.scores(new), abs=1e-6)
 
 
-def test_sirens_that_are_called_false_alarms_are_not_given_up(builtin):
+def test_sirens_called_false_alarms_are_still_detected(builtin):
     wrong = [(False, takes(SIREN, 4, day)) for day in range(5)]
     new = takes(SIREN, 20, 31)
     assert taught(builtin, *wrong).scores(new) == pytest.approx(builtin.scores(new), abs=0.02)
-    # Without the shipped sirens' protection, as where a collection has none like it, the loss is bounded and said.
+    # Without the protection of similar shipped sirens, the recall loss is bounded and reported.
     unlike = replace(builtin.reference, collection=np.repeat([0, 1, 2, 3], 30).astype(np.uint16))
     detector = taught(replace(builtin, reference=unlike), *wrong)
     assert detector.change.found < 60
@@ -106,7 +106,7 @@ def test_sirens_that_are_called_false_alarms_are_not_given_up(builtin):
     assert bounded.change.found >= 59 and bounded.learnt.strength < 1
 
 
-def test_what_is_learnt_is_data_of_one_network_in_a_file_of_ours(builtin, tmp_path):
+def test_learnt_state_is_data_for_one_network_in_a_marked_file(builtin, tmp_path):
     learnt = taught(builtin, (False, takes(KETTLE, 4, 1))).learnt
     file = tmp_path / "learnt.npz"
     learnt.save(file)
@@ -131,7 +131,7 @@ def test_what_is_learnt_is_data_of_one_network_in_a_file_of_ours(builtin, tmp_pa
         load_learnt(tmp_path / "none.npz")
 
 
-def test_detector_s_file_keeps_its_reference(builtin, tmp_path, monkeypatch):
+def test_detector_file_contains_its_reference(builtin, tmp_path, monkeypatch):
     from danger_safe.detection.detector import load_builtin
 
     builtin.save(tmp_path / "d.npz")
@@ -146,7 +146,7 @@ def test_detector_s_file_keeps_its_reference(builtin, tmp_path, monkeypatch):
 
 
 def give_verdict(folder, event, verdict, windows=None, network=NETWORK, sound=None):
-    """A line of verdicts.jsonl, and the event's windows beside it."""
+    """Write a line of verdicts.jsonl and the event's windows."""
     name = None
     if windows is not None:
         name = f"windows/{event}.npz"
@@ -159,16 +159,16 @@ def give_verdict(folder, event, verdict, windows=None, network=NETWORK, sound=No
 
 
 class KeptSound:
-    """A scorer in whose every recording the kettle whistles."""
+    """A scorer that detects the kettle in every recording."""
 
     @staticmethod
     def score_recording(pieces, is_live=False):
-        assert next(iter(pieces)) is not None and is_live  # a batch of many windows would take memory for good
+        assert next(iter(pieces)) is not None and is_live  # a large batch would occupy memory permanently
         for embedding in takes(KETTLE, 3, 40):
             yield type("Window", (), {"embedding": embedding, "is_silent": False})
 
 
-def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
+def test_verdicts_are_learnt_withdrawn_and_forgotten(builtin, tmp_path):
     soundfile.write(tmp_path / "c.wav", 0.1 * np.ones(SAMPLE_RATE), SAMPLE_RATE)
     learner, said, new = Learner(tmp_path, builtin, KeptSound), [], takes(KETTLE, 9, 50)
 
@@ -180,7 +180,7 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     assert not learner.has_news
     give_verdict(tmp_path, "a", "false_alarm", takes(KETTLE, 4, 0))
     give_verdict(tmp_path, "b", "false_alarm", takes(KETTLE, 4, 1))
-    give_verdict(tmp_path, "c", "false_alarm", takes(KETTLE, 4, 2), network="cd" * 32, sound="c.wav")  # heard again
+    give_verdict(tmp_path, "c", "false_alarm", takes(KETTLE, 4, 2), network="cd" * 32, sound="c.wav")  # processed again
     give_verdict(tmp_path, "d", "false_alarm", takes(KETTLE, 4, 3), network="cd" * 32, sound="gone.wav")
     give_verdict(tmp_path, "e", "right", takes(SIREN, 4, 4))
     assert learner.has_news
@@ -190,12 +190,12 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     assert said[1].startswith(
         "learnt from 4 verdicts of this household (3 false alarms, 1 right): on the shipped evaluation"
     )
-    (tmp_path / "c.wav").unlink()  # what was learnt once is kept
+    (tmp_path / "c.wav").unlink()  # the learnt state is kept
     give_verdict(tmp_path, "a", "none")
     assert learner.has_news
     assert {v.event for v in learn().learnt.verdicts} == {"b", "c", "e"}
 
-    give_verdict(tmp_path, "f", "false_alarm")  # before the event's windows are written
+    give_verdict(tmp_path, "f", "false_alarm")  # before the event's windows were written
     assert "f" not in {v.event for v in learn().learnt.verdicts} and not learner.has_news
     give_verdict(tmp_path, "f", "false_alarm", takes(KETTLE, 4, 5))
     (tmp_path / VERDICTS_FILE).write_bytes(
@@ -213,7 +213,7 @@ def test_verdicts_are_learnt_taken_back_and_put_aside(builtin, tmp_path):
     assert "nothing to forget" in forget(tmp_path)
 
 
-def test_where_the_disk_is_full_it_has_learnt_until_its_end(builtin, tmp_path, monkeypatch, capsys):
+def test_full_disk_keeps_the_learnt_state_in_memory(builtin, tmp_path, monkeypatch, capsys):
     def full(_):
         raise OSError(28, "No space left on device")
 
@@ -238,7 +238,7 @@ def engine_and_detector():
 
 @pytest.fixture(scope="module")
 def household(engine_and_detector):
-    """Takes of a synthesised household sound that the shipped detector takes for a danger; a danger that it finds."""
+    """Takes of a synthesised household sound that the built-in detector calls danger, and a danger that it detects."""
     engine, builtin = engine_and_detector
     with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
 
@@ -257,7 +257,7 @@ def household(engine_and_detector):
     return [synthesise(*sound, take) for take in range(4)], synthesise(*danger, 0)
 
 
-def test_a_week_with_the_shipped_detector(engine_and_detector, household):
+def test_a_week_with_the_built_in_detector(engine_and_detector, household):
     engine, builtin = engine_and_detector
     takes_, danger = household
     with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
@@ -282,7 +282,7 @@ def test_learning_takes_little_memory(engine_and_detector):
     assert taught(builtin, *((number % 3 == 2, event) for number, event in enumerate(noise))).change.found > 1000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 15e6  # it listens meanwhile
+    assert peak < 15e6  # the service listens at the same time
 
 
 def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):

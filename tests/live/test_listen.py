@@ -1,4 +1,4 @@
-"""listen.py: real sockets, a real broker and real processes; what is planted is told, whatever breaks."""
+"""listen.py with real sockets, a real broker and real processes: planted events are reported despite failures."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ TELL = "import os; open('told', 'a').write(os.environ['DANGER_SOURCE'] + ' ' + o
 
 @pytest.fixture
 def start():
-    """Starts listen.py in a folder, with these settings."""
+    """Start listen.py in a folder with these settings."""
     started = []
 
     def run_service(folder, settings):
@@ -49,7 +49,7 @@ def start():
 
 
 def events(folder):
-    """Of events.jsonl, where every line must be whole."""
+    """Read events.jsonl, every line of which must be complete."""
     log = folder / "events.jsonl"
     text = log.read_text(encoding="utf-8") if log.exists() else ""
     assert not text or text.endswith("\n")
@@ -58,7 +58,7 @@ def events(folder):
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """40 seconds, a siren from 12 to 18 and one from 26 to 31."""
+    """40 seconds with sirens from 12 to 18 s and from 26 to 31 s."""
     samples = np.random.default_rng(0).standard_normal(40 * RATE) * 0.003
     for begin, end in ((12, 18), (26, 31)):
         samples[begin * RATE : end * RATE] += siren(end - begin)
@@ -69,14 +69,14 @@ def recording(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(recording):
-    """The recording's events as predict_danger.py has them."""
+    """The recording's events according to predict_danger.py."""
     with open_detector(cores=1) as (engine, detector), WindowScorer(engine, detector, WINDOW_S, HOP_S) as scorer:
         finder = EventFinder(EventConfig(detector.threshold), HOP_S)
         found = [event for window in scorer.score_recording(read_channels(recording)) for event in finder.add(window)]
     return found + finder.finish()
 
 
-def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(start, tmp_path, recording, expected):
+def test_a_file_a_pipe_and_an_address_give_the_same_alarms(start, tmp_path, recording, expected):
     assert len(expected) == 2
     client = Client(free_port())
     with PostServer(recording.read_bytes(), failures=2) as server:
@@ -101,7 +101,7 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
             run = {json.dumps([sys.executable, "-c", TELL])}
             """)  # fmt: skip
         data, place = recording.read_bytes(), 0
-        for size in (1, 43, 1000, 99_999):  # WAV comes in pieces of any size
+        for size in (1, 43, 1000, 99_999):  # chunks of any size
             service.stdin.write(data[place : place + size])
             service.stdin.flush()
             place += size
@@ -153,7 +153,7 @@ def test_a_file_a_pipe_and_an_address_have_the_same_events_and_all_are_told(star
     assert "p%40ss" not in failures[0]
 
 
-def test_what_was_heard_is_kept_when_it_is_ended_or_killed(start, tmp_path, recording):
+def test_events_are_saved_when_it_is_stopped_or_killed(start, tmp_path, recording):
     settings = """
         alarm.cooldown_seconds = 0
         [[source]]
@@ -164,7 +164,7 @@ def test_what_was_heard_is_kept_when_it_is_ended_or_killed(start, tmp_path, reco
     for folder, number in ((tmp_path / "ended", signal.SIGTERM), (tmp_path / "killed", signal.SIGKILL)):
         folder.mkdir()
         service = start(folder, settings)
-        # Up to 31 s: the first siren is over, the second goes on.
+        # Up to 31 s: the first siren has ended, the second has not.
         service.stdin.write(samples[: 31 * RATE].tobytes())
         service.stdin.flush()
         wait_for(lambda folder=folder: events(folder))
@@ -183,10 +183,10 @@ def test_init_writes_an_example_with_every_setting_and_overwrites_nothing(tmp_pa
     assert written == EXAMPLE.read_text(encoding="utf-8")
     assert [source.name for source in read_config(tmp_path / "listen.toml").sources] == ["front door"]
     assert "overwrites nothing" in run("listen.py", "--init", cwd=tmp_path, status=1).stderr
-    # Switched on line by line, every setting is valid, and none is left out.
+    # Enabled line by line, every setting is valid, and none is missing.
     lines = [re.sub(r"^# (?=\[|\w+ = )", "", line) for line in written.splitlines()]
     settings = "\n".join(lines).replace("${", "$ {").replace("tls = false", "tls = true")
-    for other in ("threshold", "password_file"):  # each in place of one that is there
+    for other in ("threshold", "password_file"):  # each replaces an existing one
         settings = re.sub(rf"^{other} =", "# \\g<0>", settings, flags=re.M)
     (tmp_path / "all.toml").write_text(settings, encoding="utf-8")
     config = read_config(tmp_path / "all.toml")
@@ -235,7 +235,7 @@ SOURCE = '[[source]]\nname = "a"\nurl = "rtsp://camera.local/"\n'
         (SOURCE + '[[command]]\nrun = ["a"]\non = ["now"]\n', "number 1: on must be"),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_named_with_what_to_write(tmp_path, text, words):
+def test_wrong_setting_is_reported_with_a_correction(tmp_path, text, words):
     path = tmp_path / "listen.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=words.replace("?", r"\?")) as error:
@@ -243,8 +243,8 @@ def test_a_wrong_setting_is_named_with_what_to_write(tmp_path, text, words):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_no_new_try_would_mend_is_said_at_once(tmp_path):
-    """Names of categories, files, packages."""
+def test_permanent_errors_are_reported_at_once(tmp_path):
+    """Unknown categories, missing files and packages."""
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "paho.py").write_text("raise ModuleNotFoundError(name='paho')")
@@ -259,8 +259,8 @@ def test_what_no_new_try_would_mend_is_said_at_once(tmp_path):
     assert without_secrets("rtsp://user:secret@camera.local:554/a?token=1#x") == "rtsp://camera.local:554/a"
 
 
-def test_an_alarm_comes_within_three_seconds_of_the_siren(recording):
-    """In sound that was heard: what a busy computer adds is not the detector's."""
+def test_alarm_is_raised_within_three_seconds_of_the_siren(recording):
+    """Measured in processed sound; delays of a busy computer do not count."""
     told = []
 
     class Ears:

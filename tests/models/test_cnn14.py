@@ -1,4 +1,4 @@
-"""models.py against the reference implementation's embeddings, and the checkpoints' loading."""
+"""Cnn14's embeddings compared with the reference implementation's, and the loading of checkpoints."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from models.parity import MAX_ENGINE_ERROR, largest_error
 
 
 @needs_shared
-def test_embeddings_are_the_reference_implementation_s(standin):
+def test_embeddings_equal_the_reference_implementation_s(standin):
     model, _ = load_model(str(standin))
     expected = np.load(REFERENCE / "expected_seed0.npz")
     for name, clip in reference_module().signals().items():
@@ -34,7 +34,7 @@ def test_embeddings_are_the_reference_implementation_s(standin):
 
 
 @needs_shared
-def test_parameter_names_are_the_official_state_dict_s():
+def test_parameter_names_equal_the_official_state_dict_s():
     state = Cnn14().state_dict()
     for name, shape in reference_module().manifest():
         assert tuple(state.pop(name).shape) == shape
@@ -42,8 +42,8 @@ def test_parameter_names_are_the_official_state_dict_s():
 
 
 @needs_shared
-def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
-    """What users get: the fast engine's embeddings, of every signal. test_engine.py compares the other engines."""
+def test_script_extracts_embeddings_with_the_official_layout(standin, tmp_path):
+    """The fast engine's embeddings of every signal, as users get them. test_engine.py compares the other engines."""
     signals, expected = reference_module().signals(), np.load(REFERENCE / "expected_seed0.npz")
     for number, (name, clip) in enumerate(signals.items()):
         folder = tmp_path / "sounds" / ("Danger", "Safe")[number % 2]
@@ -61,14 +61,14 @@ def test_official_layout_is_extracted_by_the_script(standin, tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 5_000, MIN_SAMPLES, MIN_SAMPLES + 1, 100_000])
-def test_clips_of_any_length(samples):
+def test_clips_of_any_length_have_embeddings(samples):
     model = Cnn14(classes=3, width=2).eval()
     output = model(torch.ones(2, samples))
     assert output["embedding"].shape == (2, 64)
     assert output["clipwise_output"].shape == (2, 3)
 
 
-def test_compact_checkpoint_is_small_and_says_what_it_is():
+def test_compact_checkpoint_is_small_and_has_metadata():
     assert COMPACT.stat().st_size <= 12 * 2**20
     model, info = load_model("compact")
     assert model.dimensions == 768
@@ -76,14 +76,14 @@ def test_compact_checkpoint_is_small_and_says_what_it_is():
     assert len(info.categories) == model.settings["classes"]
 
 
-def test_weights_of_one_byte_are_nearly_the_same(tmp_path):
+def test_one_byte_weights_change_little(tmp_path):
     network = CompactNet(2, 2)
     save_checkpoint(tmp_path / "small.pth", network, categories=["a", "b"], licence="", training={}, int8=True)
     small = load_model(str(tmp_path / "small.pth"))[0].fc1.weight
     assert torch.allclose(small, network.fc1.weight, atol=0.01) and not torch.equal(small, network.fc1.weight)
 
 
-def test_head_in_numpy_answers_as_the_network_does():
+def test_numpy_head_equals_the_network_s():
     model, _ = load_model("compact")
     embedding = torch.rand(3, model.dimensions)
     with torch.inference_mode():
@@ -96,7 +96,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", ["text", "empty", "code", "other", "truncated"])
-def test_files_that_are_no_checkpoints_are_refused(tmp_path, content, capsys):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path, content, capsys):
     path = tmp_path / "bad.pth"
     if content == "text":
         path.write_text("no checkpoint")

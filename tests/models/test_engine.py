@@ -1,4 +1,4 @@
-"""Every engine against the reference, models/models.py: the same embeddings, whatever computes them."""
+"""All engines give the same embeddings as the reference, models/models.py."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def cosine(a, b):
 
 
 def engines_of(checkpoint):
-    """Each engine that can run here, by name, as a function of one clip."""
+    """Return the engines available on this computer by name, each as a function of one clip."""
     model, _ = load_model(checkpoint)
     front_end = model.front_end
     pytorch, weights = TorchNetwork(model), read_weights(checkpoint)
@@ -70,7 +70,7 @@ def test_engines_agree_on_other_weights(other_checkpoint):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_log_mel_has_torchlibrosa_s_values(settings):
+def test_log_mel_equals_torchlibrosa_s(settings):
     model = Cnn14(classes=2, width=1, **settings)
     waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
     fast = model.front_end(waveform.numpy())
@@ -82,7 +82,7 @@ def test_log_mel_has_torchlibrosa_s_values(settings):
 @pytest.mark.parametrize("settings", SETTINGS)
 @needs_shared
 def test_log_mel_is_as_exact_as_torchlibrosa(settings):
-    """Beside a pure tone, 32-bit arithmetic leaves noise in empty bins: ours may not be further from the truth."""
+    """Next to a pure tone, 32-bit arithmetic leaves noise in empty bins; the error may not exceed torchlibrosa's."""
     model = Cnn14(classes=2, width=1, **settings)
     for name, clip in reference_module().signals().items():
         with torch.inference_mode():
@@ -93,7 +93,7 @@ def test_log_mel_is_as_exact_as_torchlibrosa(settings):
 
 
 def _exact_log_mel(front_end, clip):
-    """In 64 bits, frame by frame."""
+    """Return the log-mel in 64 bits, computed frame by frame."""
     clip = clip.astype(np.float64)
     if front_end.normalise:
         clip = clip / max(np.abs(clip).max(), 1e-4)
@@ -114,14 +114,14 @@ def test_batches_equal_single_clips(sample):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A cache folder of this test alone, with the converted compact network."""
+    """A cache folder for one test, with the converted compact network."""
     whole = find_or_convert("compact").file.parent
     shutil.copytree(whole, tmp_path / "cache" / whole.name)
     monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / whole.name
 
 
-def test_a_process_that_is_killed_once_is_started_again(kept):
+def test_killed_child_process_is_restarted_once(kept):
     with open_engine("compact", "cpu", 1) as engine:
         silence = np.zeros((1, 101, 64), np.float32)
         expected = engine.embed(silence)
@@ -130,7 +130,7 @@ def test_a_process_that_is_killed_once_is_started_again(kept):
             assert (engine.embed(silence) == expected).all()
 
 
-def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
+def test_converted_network_is_cached_and_replaced_when_damaged(kept):
     network = kept / "network.mnn"
     made = network.stat().st_mtime_ns
     with open_engine("compact", "cpu", 1) as engine:
@@ -146,7 +146,7 @@ def test_converted_network_is_kept_and_made_anew_when_damaged(kept):
     assert [path.name for path in kept.parent.iterdir()] == [kept.name], "something was left over"
 
 
-def test_a_conversion_that_cannot_be_loaded_is_not_tried_for_ever(kept, monkeypatch):
+def test_unloadable_conversion_is_not_retried_forever(kept, monkeypatch):
     def not_loaded(*arguments):
         raise ValueError("damaged")
 
@@ -163,7 +163,7 @@ def test_a_conversion_that_cannot_be_loaded_is_not_tried_for_ever(kept, monkeypa
     assert len(made) == 1
 
 
-def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):
+def test_without_mnn_pytorch_is_used_and_reported(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
@@ -185,7 +185,7 @@ def test_without_mnn_pytorch_runs_and_the_last_line_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("installed", "name"), [({"onnxruntime", "torch"}, "ONNX Runtime"), ({"torch"}, "PyTorch"), ({}, "NumPy")]
 )
-def test_without_mnn_what_is_installed_runs(monkeypatch, installed, name):
+def test_without_mnn_an_installed_engine_is_used(monkeypatch, installed, name):
     monkeypatch.setattr(engine, "is_installed", lambda package: package in installed)
     with open_engine("compact", "cpu", 1) as opened:
         assert opened.name.startswith(name)
@@ -195,7 +195,7 @@ def test_without_mnn_what_is_installed_runs(monkeypatch, installed, name):
             open_engine("compact", "cuda")
 
 
-def test_where_mnn_changes_the_embeddings_another_engine_runs(kept, capsys):
+def test_another_engine_is_used_if_mnn_changes_the_embeddings(kept, capsys):
     known = json.loads((kept / "info.json").read_text())
     (kept / "info.json").write_text(json.dumps(known | {"winograd": None, "error": 0.01}))
     with open_engine("compact", "cpu", 1) as engine:
@@ -203,7 +203,7 @@ def test_where_mnn_changes_the_embeddings_another_engine_runs(kept, capsys):
     assert "1.0e-02 away from the reference" in capsys.readouterr().err
 
 
-def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path, monkeypatch):
+def test_fastest_setting_with_equal_embeddings_is_chosen(kept, tmp_path, monkeypatch):
     import models.converted
 
     logmel = np.random.default_rng(0).standard_normal((2, 201, 64)).astype(np.float32) * 10
@@ -222,13 +222,13 @@ def test_the_fastest_setting_that_keeps_the_embeddings_is_chosen(kept, tmp_path,
 
 
 @pytest.mark.parametrize(("fmin", "fmax"), [(50, 14_000), (50, 7_000), (0, 16_000)])
-def test_mel_bank_is_librosa_s(fmin, fmax):
+def test_mel_bank_equals_librosa_s(fmin, fmax):
     bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=64, fmin=fmin, fmax=fmax)
     assert np.allclose(mel_bank(fmin, fmax), bank.T, rtol=1e-6, atol=1e-12)
 
 
-def test_a_short_recording_does_not_wait_for_a_conversion(sample, tmp_path):
-    """It is answered by NumPy, then the network is made ready: the second answer is MNN's, and the same."""
+def test_short_recording_does_not_wait_for_the_conversion(sample, tmp_path):
+    """NumPy processes it, then the network is converted. The next run uses MNN, with the same result."""
     recording, cache = next((sample / "Danger").iterdir()), {"DANGER_SAFE_CACHE": tmp_path}
     first, second = (run("predict_danger.py", recording, "--format", "json", env=cache) for _ in range(2))
     assert "NumPy" in first.stderr and "MNN" in second.stderr
@@ -237,8 +237,8 @@ def test_a_short_recording_does_not_wait_for_a_conversion(sample, tmp_path):
     assert answers[0]["verdict"] == answers[1]["verdict"]
 
 
-def test_a_gpu_that_pytorch_cannot_use_leaves_the_fast_engine(monkeypatch, capsys):
-    """PyTorch's build for the CPU on a computer with a GPU: the usual one on Windows."""
+def test_gpu_that_pytorch_cannot_use_is_ignored(monkeypatch, capsys):
+    """PyTorch's CPU build on a computer with a GPU, which is common on Windows."""
     monkeypatch.setattr(engine, "has_cuda", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with open_engine("compact", "auto", 1) as opened:
@@ -246,8 +246,8 @@ def test_a_gpu_that_pytorch_cannot_use_leaves_the_fast_engine(monkeypatch, capsy
     assert "cannot use it" in capsys.readouterr().err
 
 
-def test_gpu_path_on_the_cpu(monkeypatch):
-    """No GPU here: half precision is refused where it changes the embeddings, and memory sets the batch."""
+def test_gpu_code_on_the_cpu(monkeypatch):
+    """Without a GPU: half precision is refused if it changes the embeddings, and memory limits the batch."""
     torch.manual_seed(0)
     model = Cnn14(classes=3, width=4).eval()
     network = TorchNetwork(model)

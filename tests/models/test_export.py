@@ -1,4 +1,4 @@
-"""export_onnx.py: files that other programs compute the same from, and that say what goes in."""
+"""export_onnx.py: exported files give the same results in other programs and describe their inputs."""
 
 import json
 
@@ -18,7 +18,7 @@ MN04 = SHARED / "mn04" / "mn04_as_mAP_432.pt"
 
 
 def exported(path, *arguments):
-    """The file's session and its metadata, after ONNX's own checks."""
+    """Return the file's session and metadata, after ONNX's own checks."""
     assert export_onnx.main([*map(str, arguments), "--output", str(path)]) == 0
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -38,7 +38,7 @@ def noise(*shape):
     return 0.3 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def test_any_length_and_any_batch(tmp_path, monkeypatch, capsys):
+def test_exported_network_takes_any_length_and_batch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     session, about = exported("compact.onnx")
     for shape in ((3, 70_001), (1, 1), (2, 9_919)):
@@ -58,8 +58,8 @@ def test_any_length_and_any_batch(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compact.onnx", "somebody_s.onnx"]
 
 
-def test_without_pytorch_it_is_held_against_numpy(tmp_path, monkeypatch, capsys, other_checkpoint):
-    """Of one length, with levels normalised and classes whose scores sum to one."""
+def test_without_pytorch_the_export_is_compared_with_numpy(tmp_path, monkeypatch, capsys, other_checkpoint):
+    """A network with peak normalisation and softmax, exported with a fixed length."""
     monkeypatch.setattr(export_onnx, "is_installed", lambda name: name != "torch")
     session, about = exported(tmp_path / "x.onnx", "--checkpoint", other_checkpoint, "--seconds", "1.5")
     agree(session, other_checkpoint, noise(1, 48_000))
@@ -74,7 +74,7 @@ def test_without_pytorch_it_is_held_against_numpy(tmp_path, monkeypatch, capsys,
 
 
 @needs_shared
-def test_mn04(tmp_path):
+def test_mn04_is_exported(tmp_path):
     session, about = exported(tmp_path / "mn04.onnx", "--checkpoint", MN04)
     agree(session, MN04, noise(2, 50_000))
     assert len(json.loads(about["tag_names"])) == 527 and about["licence"].startswith("MIT")

@@ -1,4 +1,4 @@
-"""mn04 against the reference implementation's answers, and through every script that takes a checkpoint."""
+"""mn04 compared with the reference implementation, and in every script that takes a checkpoint."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ OFFICIAL = SHARED / "mn04" / "mn04_as_mAP_432.pt"
 
 @pytest.fixture(scope="module")
 def expected():
-    """The reference's answers: (signal, its samples, logits, features)."""
+    """The reference's outputs: (signal, its samples, logits, features)."""
     with np.load(SHARED / "mn04" / "expected.npz") as file:
         answers = dict(file)
     signals = reference_module().signals()
@@ -30,7 +30,7 @@ def expected():
 
 
 @needs_shared
-def test_layers_are_the_official_file_s():
+def test_layers_match_the_official_file():
     with open(SHARED / "mn04" / "state_dict.tsv", newline="") as file:
         named = {row["name"]: row["shape"] for row in csv.DictReader(file, delimiter="\t")}
     own = {name: "x".join(map(str, tensor.shape)) for name, tensor in Mn04().state_dict().items()}
@@ -38,7 +38,7 @@ def test_layers_are_the_official_file_s():
 
 
 @needs_shared
-def test_answers_are_the_reference_implementation_s(expected):
+def test_outputs_equal_the_reference_implementation_s(expected):
     model, info = load_model(str(OFFICIAL))
     assert info.licence.startswith("MIT")
     with np.load(SHARED / "mn04" / "expected.npz") as file:
@@ -55,7 +55,7 @@ def test_answers_are_the_reference_implementation_s(expected):
 
 
 @needs_shared
-def test_every_engine_gives_the_reference_s_answers(expected):
+def test_every_engine_gives_the_reference_s_outputs(expected):
     model, _ = load_model(str(OFFICIAL))
     pytorch = TorchNetwork(model)
     with open_engine(str(OFFICIAL), "cpu", 1) as mnn:
@@ -67,8 +67,8 @@ def test_every_engine_gives_the_reference_s_answers(expected):
             assert np.abs(mnn.head(mnn.embed(logmel))[0] - logits).max() < 1e-3, name
 
 
-def test_power_can_be_changed_between_spectrum_and_logarithm():
-    """As trainings do: there and back it is the front end, and a filter's power is that of the filtered sound."""
+def test_augmentation_of_the_power_spectrum():
+    """Without a change it equals the front end; scaling the power equals scaling the sound."""
     clip = 0.1 * np.random.default_rng(0).standard_normal((2, 20_000)).astype(np.float32)
     front_end = KaldiMel()
     power = front_end.power(clip)
@@ -79,15 +79,15 @@ def test_power_can_be_changed_between_spectrum_and_logarithm():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network of random weights in the official file's layout: a plain state dict."""
+    """A network with random weights in the official file's layout, a plain state dict."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("mn04") / "random.pt"
     torch.save(Mn04().state_dict(), path)
     return path
 
 
-def test_it_works_wherever_a_checkpoint_does(network, tmp_path):
-    """Extraction, a training, prediction with its model and a picture, fine-tuning."""
+def test_mn04_works_in_every_script(network, tmp_path):
+    """Extraction, training, prediction with a plot, fine-tuning."""
     folder, rng = tmp_path / "sounds", np.random.default_rng(0)
     for label in ("Danger", "Safe"):
         for number in range(12):

@@ -1,5 +1,4 @@
-"""What compare_models.py says of mistakes: which clips, in which order, and a page that works, offline, in a
-browser."""
+"""What compare_models.py reports about mistakes: the list, its order, and a page that works offline in a browser."""
 
 import csv
 import html
@@ -22,13 +21,13 @@ from danger_safe.reports.embedding_map import SHADES, plan_map, write_map
 from danger_safe.reports.mistakes import find_mistakes, names_of, nearest_neighbours
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_sounds
 
-# a file name that Linux and macOS allow; the / becomes _
+# Linux and macOS allow this file name; the / becomes _
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """60 clips that two models confuse now and then, one of them gone; compare_models.py has run."""
+    """Run compare_models.py on 60 clips, some of which two models misclassify; one sound file is missing."""
     folder = tmp_path_factory.mktemp("mistakes")
     table = make_table(folder / "t.csv", apart=1.2, takes=1)
     table.loc[3, "category"] = "</script><script>alert(2)</script>&\"'"
@@ -39,7 +38,9 @@ def compared(tmp_path_factory):
         noise = np.random.default_rng(number).standard_normal(16_000) * 0.1
         soundfile.write(folder / "sounds" / file, noise, 16_000, format="WAV")
     run("train_logreg_model.py", "--embeddings", folder / "t.csv", "--output-dir", folder, "--min-recall", 0.8)
-    other = joblib.load(folder / "logreg_model.joblib")  # the same, but stricter: a second model for no second training
+    other = joblib.load(
+        folder / "logreg_model.joblib"
+    )  # the same model with a higher threshold, which saves a training
     other["metrics"] |= {"model": "Strict", "min_recall": 0.95}
     save_model_files(folder / "strict_model.joblib", other)
     flags = ["--embeddings", folder / "t.csv", "--output-dir", folder]
@@ -47,7 +48,7 @@ def compared(tmp_path_factory):
     return folder, table, done
 
 
-def test_list_has_every_mistake_of_the_own_models_worst_first(compared):
+def test_list_has_every_mistake_of_all_models_worst_first(compared):
     folder, table, done = compared
     assert "mistakes.html" in done.stdout and "Clips that cannot be played: 1, first 59.wav: is missing" in done.stderr
     rows = list(csv.DictReader((folder / "mistakes.csv").open(encoding="utf-8", newline="")))
@@ -65,7 +66,7 @@ def test_list_has_every_mistake_of_the_own_models_worst_first(compared):
     assert (folder / "embedding_map.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_page_holds_whatever_names_hold(compared):
+def test_page_escapes_any_name(compared):
     folder, table, _ = compared
     page = (folder / "mistakes.html").read_text(encoding="utf-8")
     assert page.count("<script") == 2 and "alert(1)</script>" not in page and "alert(2)</script>" not in page
@@ -74,7 +75,7 @@ def test_page_holds_whatever_names_hold(compared):
     assert len(json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])) == 59
 
 
-def test_without_sounds_there_is_a_page_and_a_warning(compared, tmp_path):
+def test_page_without_sounds_has_a_warning(compared, tmp_path):
     folder, _, _ = compared
     flags = ["--embeddings", folder / "t.csv", "--models", folder / "logreg_model.joblib", "--output-dir", tmp_path]
     done = run("compare_models.py", *flags)
@@ -88,7 +89,7 @@ def test_without_sounds_there_is_a_page_and_a_warning(compared, tmp_path):
     )
 
 
-def test_order_counts_the_way_from_the_threshold():
+def test_order_is_by_relative_distance_from_the_threshold():
     labels, scores = np.array([1, 1, 0, 0, 0, 1]), np.array([0.1, 0.19, 0.6, 0.9, 0.1, 0.9])
     result = Evaluation(labels, scores, scores, labels, np.arange(6), ThresholdRule(), 0.2, "")
     worse = Evaluation(labels, 1 - scores, scores, labels, np.arange(6), ThresholdRule(), 0.2, "")
@@ -101,7 +102,7 @@ def test_order_counts_the_way_from_the_threshold():
     assert not len(missing.rows)
 
 
-def test_neighbours_are_of_other_recordings():
+def test_neighbours_are_from_other_recordings():
     features = np.array([[1.0, 0], [1, 0.01], [1, 0.1], [0, 1], [-1, 0]])
     near = nearest_neighbours(features, np.array(list("aabcd")), np.array([0, 4]))
     assert [row for row, _ in near[0]] == [2, 3, 4] and near[1][0][0] == 3
@@ -109,7 +110,7 @@ def test_neighbours_are_of_other_recordings():
 
 
 @pytest.mark.parametrize(("clips", "dimensions"), [(2, 3), (9, 1), (12, 4)])
-def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
+def test_small_tables_have_a_map(tmp_path, clips, dimensions):
     features = np.random.default_rng(0).standard_normal((clips, dimensions)).astype(np.float32)
     plan = plan_map(features, np.arange(clips) % 2, ["a $ b"] * clips, np.array([0]), 0.5, 0)
     assert plan.method == ("t-SNE" if clips > 10 else "PCA")
@@ -117,7 +118,7 @@ def test_small_tables_have_a_map_too(tmp_path, clips, dimensions):
     write_map(tmp_path / "m.png", tmp_path / "m.csv", [f"{n}.wav" for n in range(clips)], plan)
 
 
-def test_sounds_keep_to_their_room(tmp_path):
+def test_sounds_stay_within_the_size_limit(tmp_path):
     sounds = {}
     for row, seconds in enumerate((5, 5, 5, 0.001, 60)):
         sounds[row] = tmp_path / f"{row}.wav"
@@ -130,7 +131,7 @@ def test_sounds_keep_to_their_room(tmp_path):
     assert len(encode(sounds[0], SMALLEST)) < len(encode(sounds[0], GOOD)) / 3
     encoded, _, left_out = encode_sounds(sounds, {0}, 20_000)
     assert sum(map(len, encoded.values())) <= 20_000 and 0 in encoded and 4 in left_out
-    # 2,000 clips of five seconds fit beside a list of five megabytes
+    # 2,000 clips of five seconds fit next to a list of five megabytes
     assert 2_000 * PLANS[-1][1].size(5.0) < mistakes_page.MAX_BYTES - 5_000_000
 
 
@@ -138,7 +139,7 @@ PLAYS = "() => { const p = document.querySelector('#player'); return p.duration 
 
 
 def test_page_in_a_browser(compared, browser):
-    """Players in the list and on the map, by click and by key; filters; no error, nothing online; also on a phone."""
+    """Players in the list and on the map, by mouse and keyboard; filters; no errors, no requests; also on a phone."""
     folder, _, _ = compared
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     problems, requests = [], []
@@ -171,11 +172,11 @@ def test_page_in_a_browser(compared, browser):
         page.keyboard.press("PageDown")
         assert page.evaluate("document.activeElement.dataset.point") != before
     name = page.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert page.locator("#focused").text_content() == name  # for eyes, too
+    assert page.locator("#focused").text_content() == name  # visible, too
     page.keyboard.press("Enter")
     assert_plays()
     page.locator("[data-point='59']").dispatch_event("click", {"clientX": -99, "clientY": -99, "bubbles": True})
-    assert "No player" in now.text_content()  # its sound is gone
+    assert "No player" in now.text_content()  # its sound is missing
 
     page.locator("#kind").select_option("1")
     shown = page.locator("#list tbody tr:visible")
@@ -212,7 +213,7 @@ def test_clips_without_a_category_are_named_by_their_label(tmp_path):
     assert names_of(read_table(tmp_path / "t.csv")) == (["a", "b"], ["Danger", "rain"])
 
 
-def test_page_says_so_where_there_are_no_mistakes(tmp_path):
+def test_page_without_mistakes_says_so(tmp_path):
     make_table(tmp_path / "t.csv", clips=12)
     table = read_table(tmp_path / "t.csv")
     labels, sources = table.labels, table.clips["source"].to_numpy()
@@ -223,8 +224,8 @@ def test_page_says_so_where_there_are_no_mistakes(tmp_path):
     assert len((tmp_path / "mistakes.csv").read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_page_has_the_colours_of_the_map():
-    """They stand in its style, which may not be filled in: the page's policy names it by its hash."""
+def test_page_uses_the_colours_of_the_map():
+    """They are in its style sheet, which is fixed because the page's security policy has its hash."""
     style = mistakes_page.TEMPLATE.read_text(encoding="utf-8").partition("</style>")[0]
     assert "{{" not in style.partition("<style>")[2]
     bright, dark = style.split("prefers-color-scheme: dark")

@@ -1,4 +1,4 @@
-"""What every picture must be: read at a README's width, no text on another, the same axes for all models, no screen."""
+"""All plots: readable at the width of a README, no overlapping text, the same axes for all models, no display."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ DATA = "24 clips (12 Danger, 12 Safe), compact, 21 scored through networks that 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Figures that were saved, instead of files."""
+    """Collect the figures that are saved instead of writing files."""
     figures = []
 
     def keep(figure, *_, **__):
@@ -70,7 +70,7 @@ def metrics_of(result, warnings=()):
 
 
 def texts_of(figure):
-    """Texts that are drawn: ticks beyond the ends of their axis are not."""
+    """Return the texts that are drawn, without ticks beyond the ends of their axis."""
     beyond = set()
     for axis in figure.findobj(Axis):
         low, high = sorted(axis.get_view_interval())
@@ -83,7 +83,7 @@ def texts_of(figure):
 
 
 def assert_readable(figure):
-    """Every text is large enough, inside the picture, and on no other."""
+    """Assert that every text is large enough, inside the figure, and does not overlap another."""
     boxes = []
     for text in texts_of(figure):
         assert text.get_fontsize() >= MIN_PT * figure.get_figwidth() / WIDTH, text
@@ -94,7 +94,10 @@ def assert_readable(figure):
         for other, another in boxes[number + 1 :]:
             across = min(box.x1, another.x1) - max(box.x0, another.x0)
             along = min(box.y1, another.y1) - max(box.y0, another.y0)
-            assert across < 2 or along < 4 or text.get_text() == other.get_text(), (text, other)  # twin axes repeat
+            assert across < 2 or along < 4 or text.get_text() == other.get_text(), (
+                text,
+                other,
+            )  # twinned axes repeat it
 
 
 def words_of(figure):
@@ -125,8 +128,8 @@ def test_confusion_matrices_name_their_axes_and_colour_mistakes(drawn, tmp_path,
 
 
 @pytest.mark.parametrize("counts", [[[1092, 156], [17, 335]], [[1247, 1], [1, 351]], [[1, 5], [3, 1]]])
-def test_mistakes_are_darker_than_what_is_right(drawn, tmp_path, counts):
-    """The worst mistake is not the palest cell, also where it is rare."""
+def test_mistakes_are_darker_than_correct_cells(drawn, tmp_path, counts):
+    """The worst mistake is not the palest cell, even if it is rare."""
     metrics = metrics_of(evaluation())
     metrics["at_0.5"]["confusion"] = metrics["at_threshold"]["confusion"] = counts
     draw_confusion(tmp_path / "a.png", "MLP", DATA, metrics)
@@ -135,14 +138,14 @@ def test_mistakes_are_darker_than_what_is_right(drawn, tmp_path, counts):
         assert max(luminance[0, 1], luminance[1, 0]) < min(luminance[0, 0], luminance[1, 1])
 
 
-def test_no_mistake_is_coloured_as_right_however_few_there_are(drawn, tmp_path):
+def test_rare_mistakes_are_not_coloured_as_correct(drawn, tmp_path):
     draw_confusions(tmp_path / "a.png", DATA, {"perfect": evaluation(apart=99), "hopeless": evaluation(apart=-99)})
     perfect, hopeless = (axis.images[0].get_array() for axis in drawn[0].axes)
     assert perfect[1, 0, 0] > perfect[1, 0, 2] and hopeless[1, 1, 0] < hopeless[1, 1, 2]
 
 
 @pytest.mark.parametrize(("clips", "categories"), [(24, 4), (500, 100)])
-def test_category_recall_names_the_dangers_that_are_missed_most(drawn, tmp_path, clips, categories):
+def test_category_recall_shows_the_most_missed_dangers_first(drawn, tmp_path, clips, categories):
     names = np.array([f"wash$ing_machine_{n}" for n in range(categories - 1)] + ["x" * 200])
     number = np.arange(clips) % categories
     scores = np.where(np.arange(clips) % 2 == 1, 0.9, 0.1)
@@ -162,7 +165,7 @@ def test_category_recall_names_the_dangers_that_are_missed_most(drawn, tmp_path,
 
 
 @pytest.mark.parametrize("clips", [24, 500])
-def test_reliability_has_intervals_and_an_answer(drawn, tmp_path, clips):
+def test_reliability_diagram_has_intervals_and_a_verdict(drawn, tmp_path, clips):
     result = evaluation(clips, apart=1.0)
     before, after = (calibration(result.labels, scores) for scores in (result.labels * 1.0, result.scores))
     draw_reliability(tmp_path / "a.png", "MLP", DATA, result, before, after)
@@ -174,7 +177,7 @@ def test_reliability_has_intervals_and_an_answer(drawn, tmp_path, clips):
 
 
 @pytest.mark.parametrize("apart", [0.0, 2.0, 99.0])
-def test_operating_points_share_their_axes_and_the_dot_is_on_the_curve(drawn, tmp_path, apart):
+def test_operating_point_plots_have_equal_axes_and_a_dot_on_the_curve(drawn, tmp_path, apart):
     for clips in (24, 500):
         draw_operating_points(tmp_path / "a.png", "MLP", DATA, metrics_of(evaluation(clips, apart)))
     for figure in drawn:
@@ -197,21 +200,21 @@ def test_operating_points_share_their_axes_and_the_dot_is_on_the_curve(drawn, tm
 
 
 @pytest.mark.parametrize("apart", [0.3, 1.8, 99.0])
-def test_comparison_has_its_numbers_and_its_dots_on_the_curves(drawn, tmp_path, apart):
+def test_comparison_has_numbers_and_dots_on_the_curves(drawn, tmp_path, apart):
     results = {name: evaluation(400, apart, seed) for seed, name in enumerate(("Logistic Regression", "MLP"))}
     draw_comparison(tmp_path / "a.png", DATA, results)
     assert_readable(drawn[0])
     words = words_of(drawn[0])
     assert words.count("ROC-AUC") == words.count("(AP)") == 2
     for axis, recall_at in zip(drawn[0].axes[:2], (1, 0), strict=True):
-        for line, result in zip(axis.lines[1:], results.values(), strict=False):  # the first is guessing
+        for line, result in zip(axis.lines[1:], results.values(), strict=False):  # the first model is random
             marked = [value[line.get_markevery()[0]] for value in line.get_data()]
             alarms = result.scores >= result.threshold
             assert marked[recall_at] == pytest.approx(alarms[result.labels == 1].mean())
 
 
 @pytest.mark.parametrize(("clips", "categories"), [(24, 6), (150, 50)])
-def test_map_keeps_the_sides_and_the_names_apart(drawn, tmp_path, clips, categories):
+def test_map_separates_the_labels_and_names(drawn, tmp_path, clips, categories):
     rng = np.random.default_rng(0)
     number = np.arange(clips) % categories
     features = (rng.normal(size=(categories, 30)) * 2)[number] + rng.normal(size=(clips, 30))
@@ -227,11 +230,11 @@ def test_map_keeps_the_sides_and_the_names_apart(drawn, tmp_path, clips, categor
     if clips == 24:
         for group in plan.groups:
             away = np.abs(plan.positions - group.name.at)
-            assert not ((away[:, 0] < 4 * len(group.name.text)) & (away[:, 1] < 8)).any()  # names beside the points
+            assert not ((away[:, 0] < 4 * len(group.name.text)) & (away[:, 1] < 8)).any()  # names next to the points
 
 
 @pytest.mark.parametrize("seconds", [0.4, 40.0, 10_000.0])
-def test_prediction_names_hertz_and_says_what_is_incomplete(drawn, tmp_path, seconds):
+def test_prediction_plot_has_units_and_reports_incomplete_recordings(drawn, tmp_path, seconds):
     overview = Overview()
     list(
         overview.watch([np.random.default_rng(0).normal(size=int(32_000 * min(seconds, 40))).astype(np.float32) * 0.1])
@@ -256,7 +259,7 @@ def test_prediction_names_hertz_and_says_what_is_incomplete(drawn, tmp_path, sec
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 300])
-def test_learning_curve_counts_whole_epochs(drawn, tmp_path, epochs):
+def test_learning_curve_has_whole_epochs(drawn, tmp_path, epochs):
     history = [
         {"epoch": n + 1, "loss": 1 / (n + 1), "held_out_loss": 1, "held_out_balanced_accuracy": 0.5}
         for n in range(epochs)
@@ -278,9 +281,8 @@ def test_long_names_are_wrapped():
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
-def test_no_backend_that_is_set_stands_in_the_way(tmp_path, backend):
-    """As a notebook sets one for what it starts; of every module that draws, as each may be the first to be
-    imported."""
+def test_a_configured_backend_is_ignored(tmp_path, backend):
+    """Notebooks set one for their child processes. Tested for every module that draws, as any may be imported first."""
     modules = ["plots", "comparison_plots", "embedding_map", "learning_curve", "timeline", "page_media"]
     code = f"""
 import importlib, sys

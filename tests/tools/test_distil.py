@@ -1,4 +1,4 @@
-"""How the compact network is taught: its sounds, its mixtures, and a training that is killed and goes on."""
+"""Distillation of the compact network: sounds, mixtures, and a training that is killed and resumed."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def corpus(tmp_path):
     return collect([tmp_path / "sounds"], tmp_path / "work", without={"123456"})
 
 
-def test_recordings_of_esc50_and_silence_are_left_out_and_long_ones_are_sampled(corpus):
+def test_esc50_recordings_and_silence_are_excluded_and_long_recordings_sampled(corpus):
     long, short = corpus.collections["sounds/a"], corpus.collections["sounds/b"]
     assert len(long) == 9 and {segment.size for segment in long} == {SEGMENT_S * SAMPLE_RATE}
     assert [segment.size for segment in short] == [SAMPLE_RATE]
@@ -39,7 +39,7 @@ def test_recordings_of_esc50_and_silence_are_left_out_and_long_ones_are_sampled(
         corpus.split(["c"])
 
 
-def test_mixtures_are_sound_of_one_length_and_the_same_for_the_same_seed(corpus):
+def test_mixtures_have_one_length_and_are_reproducible(corpus):
     first, second = (MixtureMaker(corpus, corpus.split([])[0], np.random.default_rng(1)) for _ in range(2))
     for _ in range(30):
         mixture = first.mixture()
@@ -48,7 +48,7 @@ def test_mixtures_are_sound_of_one_length_and_the_same_for_the_same_seed(corpus)
         np.testing.assert_array_equal(mixture, second.mixture())
 
 
-def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_killed_training_is_resumed(tmp_path, monkeypatch):
     Distillation, Recipe, size = training.Distillation, training.Recipe, 128
     monkeypatch.setattr(training, "VALIDATION_SIZE", size)
     rng = np.random.default_rng(0)
