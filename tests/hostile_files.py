@@ -1,6 +1,6 @@
-"""Sound files that a careless recorder, a broken disk or an enemy leaves: what each is, and what extraction says of it.
+"""Malformed and unusual sound files, and what extraction reports about them.
 
-``CONTENTS`` is the table: name, bytes, and words of the reason why it cannot be read (None: it can be).
+``CONTENTS`` has the name, the bytes, and a part of the reason why a file cannot be read (None: it can be).
 """
 
 import io
@@ -14,19 +14,19 @@ RATE = 16_000
 
 
 def noise(seconds=0.5, channels=1, rate=RATE, seed=0):
-    """Quiet noise, (samples, channels), float64."""
+    """Return quiet noise, (samples, channels), float64."""
     return 0.1 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))
 
 
 def encoded(samples=None, rate=RATE, container="WAV", subtype="PCM_16"):
-    """The bytes of a whole sound file."""
+    """Return the bytes of a complete sound file."""
     content = io.BytesIO()
     soundfile.write(content, noise(rate=rate) if samples is None else samples, rate, format=container, subtype=subtype)
     return content.getvalue()
 
 
 def wav_header(data=16_000, channels=1, rate=RATE, bits=16, tag=1, riff=None):
-    """The 44 bytes before a WAV's samples, with whatever one likes in them."""
+    """Return the 44 bytes before a WAV's samples, with any values."""
     frame = max(1, channels * bits // 8)
     head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", data + 36 if riff is None else riff, b"WAVE", b"fmt ", 16, tag,
     channels,
@@ -35,19 +35,19 @@ def wav_header(data=16_000, channels=1, rate=RATE, bits=16, tag=1, riff=None):
 
 
 def floats(*values):
-    """A second of noise with some odd samples in it, as a float WAV."""
+    """Return a float WAV with a second of noise and some unusual samples."""
     samples = noise(1.0).astype(np.float32)
     samples[100 : 100 + len(values), 0] = values
     return encoded(samples, subtype="FLOAT")
 
 
 def cut(content, share):
-    """The beginning of a file."""
+    """Return the first part of a file."""
     return content[: int(len(content) * share)]
 
 
 def spoilt(content, start=0.4, length=600):
-    """A file with noise written into its middle."""
+    """Return a file whose middle is overwritten with noise."""
     at = int(len(content) * start)
     return content[:at] + np.random.default_rng(1).bytes(length) + content[at + length :]
 
@@ -66,7 +66,7 @@ NOT_FINITE, TOO_LOUD = "holds NaN or infinite samples", "holds samples beyond"
 
 # name: (bytes, reason)
 CONTENTS = {
-    # no sound in them
+    # without sound
     "empty.wav": (b"", EMPTY),
     "one_byte.wav": (b"R", UNDECODABLE),
     "text.wav": (b"not a sound at all", UNDECODABLE),
@@ -83,7 +83,7 @@ CONTENTS = {
     "cut_in_sample.wav": (encoded()[:-1], None),
     "cut.ogg": (cut(encoded(noise(3), container="OGG", subtype="VORBIS"), 0.6), CUT),
     "cut.mp3": (cut(encoded(noise(3), container="MP3", subtype="MPEG_LAYER_III"), 0.6), CUT),
-    # headers that lie
+    # wrong headers
     "no_channels.wav": (wav_header(channels=0) + bytes(16_000), UNDECODABLE),
     "no_rate.wav": (wav_header(rate=0) + bytes(16_000), UNDECODABLE),
     "fast_rate.wav": (wav_header(rate=2**31) + bytes(16_000), UNDECODABLE),
@@ -91,7 +91,7 @@ CONTENTS = {
     "unknown_codec.wav": (wav_header(tag=0x7777) + bytes(16_000), UNDECODABLE),
     "claims_4_GB.wav": (wav_header(data=0xFFFFFFF0, riff=0xFFFFFFFF) + PCM[:16_000], None),
     "claims_nothing.wav": (wav_header(data=0) + bytes(16_000), None),
-    # samples that are no sound
+    # invalid samples
     "nan.wav": (floats(np.nan), NOT_FINITE),
     "infinite.wav": (floats(np.inf, -np.inf), NOT_FINITE),
     "nan.f64.wav": (encoded(np.full((8_000, 1), np.nan), subtype="DOUBLE"), NOT_FINITE),
@@ -105,7 +105,7 @@ CONTENTS = {
     "silence.wav": (encoded(0 * ONES), None),
     "constant.wav": (encoded(0.5 * ONES), None),
     "clipped.wav": (encoded(np.sign(noise())), None),
-    # every rate, depth, number of channels, container
+    # sample rates, bit depths, numbers of channels, containers
     "1_kHz.wav": (encoded(noise(), 1_000), None),
     "8_kHz.wav": (encoded(noise(), 8_000), None),
     "192_kHz.wav": (encoded(noise(), 192_000), None),

@@ -1,5 +1,4 @@
-"""What kill_moments.py kills: the scripts with their flags, the small inputs that they get, a server with a small
-ESC-50."""
+"""The cases of kill_moments.py: scripts with their flags, small inputs, a server with a small ESC-50."""
 
 import contextlib
 import http.server
@@ -20,16 +19,16 @@ LIGHT = {"filter", "download"}  # cases that need no network
 
 @dataclass
 class Case:
-    """A script with its flags, ``OUT`` in the place of the output folder; ``varies``: files that no two runs share."""
+    """A script with its flags; ``OUT`` stands for the output folder, ``varies`` are files that differ between runs."""
 
     script: str
     flags: list[str]
-    before: Callable[[Path], None] = lambda out: None  # in the fork, before the script
+    before: Callable[[Path], None] = lambda out: None  # runs in the fork before the script
     varies: tuple[str, ...] = ()
 
 
 def cases(work: Path) -> dict[str, Case]:
-    """The scripts, on inputs made under ``work``."""
+    """Return the cases, with inputs in ``work``."""
     inputs = work / "inputs"
     flags = ["--embeddings", str(inputs / "table.csv"), "--output-dir", "OUT"]
     train = {f"train_{key}": Case(f"train_{key}_model.py", flags) for key in ("logreg", "mlp")}
@@ -56,12 +55,12 @@ def cases(work: Path) -> dict[str, Case]:
             "finetune_cnn14.py",
             ["--dataset", sounds, "--checkpoint", "none", "--width", "1", "--epochs", "6", "--target", "label",
              "--per-category", "8", "--batch-size", "8", "--output", "OUT/mine.pth"], _save_often,
-            varies=("mine_learning.png",),  # the rounding of sums
+            varies=("mine_learning.png",),  # rounding of sums
         ),
         "convert": Case(
             "extractEmbeddingCnn14.py", ["--dataset", sounds, "--checkpoint", tiny, "--output", "OUT/t.csv"],
             lambda out: os.environ.__setitem__("DANGER_SAFE_CACHE", str(out / "cache")),
-            varies=("info.json",),  # MNN gives each of its files a number of its own
+            varies=("info.json",),  # MNN writes a random number into each file
         ),
     }  # fmt: skip
 
@@ -94,11 +93,11 @@ def _small_esc50(out: Path) -> None:
     from danger_safe.data import esc50
 
     esc50.CLIPS, esc50.CLIP_BYTES, esc50.URL = 40, 44_144, os.environ["SMALL_ESC50_URL"]
-    os.chdir(out)  # where it is downloaded to
+    os.chdir(out)  # the downloaded file
 
 
 def prepare(work: Path, names: Iterable[str]) -> None:
-    """Small inputs: sounds, a network, a table, a model where it is needed; and a server with a small ESC-50."""
+    """Make small inputs (sounds, a network, a table, a model if needed) and a server with a small ESC-50."""
     import numpy as np
     import soundfile
 
@@ -168,7 +167,7 @@ def _serve(rng) -> str:
         def log_message(self, *arguments):
             pass
 
-    # Listening begins before the fork, so that nobody asks too early; the answers are given by a process of its own.
+    # The socket listens before the fork, so no request is too early; a child process sends the responses.
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     parent = os.getpid()
     if not os.fork():

@@ -1,10 +1,10 @@
-"""Kills every script at many moments and looks at what is left: python tests/kill_moments.py [CASE ...] --moments 20
+"""Kill every script at many moments and check its output: python tests/kill_moments.py [CASE ...] --moments 20
 
-Half of the moments are just after an operation on a file of the output (the n-th of those that a whole run does), half
-are spread over the run's time. After each kill every file with a real name must be whole; the same command, run again,
-must end well, leave nothing behind, and give what a run that nobody killed gives. tests/core/test_faults.py does a few.
+Half of the moments are just after a file operation in the output folder, the others are spread over the run's time.
+After each kill, every file with its final name must be complete. The same command must then succeed, leave no temporary
+files, and give the same output as an uninterrupted run. tests/core/test_faults.py tests a few moments.
 
-Scripts run in forks of this process, which has loaded the heavy libraries: a moment costs seconds. POSIX only.
+Scripts run in forks of this process, which has loaded the heavy libraries, so a moment takes seconds. POSIX only.
 """
 
 import argparse
@@ -37,10 +37,9 @@ EXACT = (".csv", ".json", ".png", ".wav", ".txt", ".toml")
 
 
 def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[int, str, float, int]:
-    """The case in a fork: (exit status or minus the signal, what it printed, seconds, operations on files).
+    """Run the case in a fork: (exit status or minus the signal, output, seconds, file operations).
 
-    ``kill``: the number of the operation on a file after which, and the seconds after it (or after the start, for
-    number 0), the process ends by SIGKILL.
+    ``kill``: number of the file operation (0: the start), and the seconds after it at which the process gets SIGKILL.
     """
     said = out.with_name(out.name + ".said")
     said.touch()
@@ -71,7 +70,7 @@ def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[i
 
 
 def _watch(out: Path, counter: Path, kill: tuple[int, float] | None) -> None:
-    """Count what is done to files under ``out``, a byte each in ``counter``, and end by SIGKILL at the moment given."""
+    """Count file operations under ``out``, as bytes in ``counter``; send SIGKILL at the given moment."""
     end = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
     if kill and kill[0] == 0:
         threading.Timer(kill[1], end).start()
@@ -99,7 +98,7 @@ def _watch(out: Path, counter: Path, kill: tuple[int, float] | None) -> None:
 
 
 def broken(out: Path) -> list[str]:
-    """Files under ``out`` that have their real name and are not whole."""
+    """Return the files under ``out`` that have their final name and are not complete."""
     found = []
     for path in sorted(out.rglob("*")):
         hidden = any(part.startswith(".") or part.endswith(".part") for part in path.relative_to(out).parts)
@@ -113,7 +112,7 @@ def broken(out: Path) -> list[str]:
 
 
 def _read(path: Path) -> None:
-    """Raise something where a file is not whole."""
+    """Raise an exception if a file is not complete."""
     data = path.read_bytes()
     if path.suffix == ".csv":
         assert data.endswith(b"\n"), "no end"
@@ -153,7 +152,7 @@ def _read(path: Path) -> None:
 
 
 def differences(case: Case, out: Path, reference: Path) -> list[str]:
-    """What is not as in a run that nobody killed."""
+    """Return the differences from an uninterrupted run."""
     lists = [sorted(str(p.relative_to(f)) for p in f.rglob("*") if not p.is_dir()) for f in (out, reference)]
     if lists[0] != lists[1]:
         return [f"files: {set(lists[0]) ^ set(lists[1])}"]
@@ -170,7 +169,7 @@ def differences(case: Case, out: Path, reference: Path) -> list[str]:
 
 
 def _other_model(one: Path, other: Path) -> list[str]:
-    """A pickle's bytes tell which objects were one object; what counts is what the model answers."""
+    """Return whether the models' outputs differ; pickles of equal models can have different bytes."""
     import joblib
     import numpy as np
 
@@ -196,7 +195,7 @@ def _other_weights(one: Path, other: Path) -> list[str]:
 
 
 def attack(name: str, case: Case, work: Path, moments: int) -> list[str]:
-    """Kill a case ``moments`` times; returns what was wrong."""
+    """Kill a case at ``moments`` moments; return the failures."""
     reference = work / f"{name}-whole"
     reference.mkdir()
     status, said, seconds, operations = run(case, reference)
@@ -244,7 +243,7 @@ def main() -> int:
 
 
 def attack_all(work: Path, names: list[str], moments: int) -> list[str]:
-    """Kill several cases (all where none is named); returns what was wrong."""
+    """Kill several cases (default: all); return the failures."""
     heavy = ["numpy", "scipy.signal"]
     if not names or set(names) - LIGHT:
         heavy += ["torch", "pandas", "matplotlib.figure", "sklearn.ensemble", "sklearn.neural_network"]
@@ -253,7 +252,7 @@ def attack_all(work: Path, names: list[str], moments: int) -> list[str]:
     os.environ.setdefault("DANGER_SAFE_CACHE", str(work / "cache"))
     known = cases(work)
     prepare(work, names or known)
-    if "extract" in (names or known):  # converted beforehand; the case convert kills that
+    if "extract" in (names or known):  # converted beforehand; the case "convert" kills the conversion
         assert run(known["extract"], work / "unused")[0] == 0
     return [line for name in names or known for line in attack(name, known[name], work, moments)]
 

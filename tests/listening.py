@@ -1,4 +1,4 @@
-"""Helpers of the tests of listen.py: a planted siren, a web server that hears alarms, waiting for what must come."""
+"""Helpers for the tests of listen.py: a siren, a web server that receives alarms."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ RATE = 32_000
 
 
 def siren(seconds):
-    """(samples,) of a siren at 32 kHz, with the overtones that horns have."""
+    """Return a siren with overtones at 32 kHz, (samples,)."""
     time_s = np.arange(seconds * RATE) / RATE
     phase = 2 * np.pi * np.cumsum(900 + 300 * np.sin(2 * time_s)) / RATE
     return 0.3 * sum(np.sin(number * phase) / number for number in range(1, 8))
@@ -28,7 +28,7 @@ class Post:
 
 
 class PostServer:
-    """Answers GET with a recording; takes posts, after it has refused the first ``failures`` of them."""
+    """Answers GET with a recording; accepts POSTs after refusing the first ``failures``."""
 
     def __init__(self, recording=b"", failures=0, status=503):
         self.posts, self.refused = [], 0

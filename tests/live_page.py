@@ -1,4 +1,4 @@
-"""Helpers of the page's tests: the page on a real port, with sources that hear what a test says, and no network."""
+"""Helpers for the tests of the page: the page on a real port, with simulated sources and without a network."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ LOGITS = np.array([-9.0] * 524 + [2.0, 0.5, -2.0])
 
 
 class Named:
-    """A detector whose embeddings begin with a category's number."""
+    """A detector whose embeddings begin with the number of a category."""
 
     CATEGORIES = ("siren", "dog", "chainsaw")
 
@@ -46,7 +46,7 @@ def free_port():
 
 
 class Stage:
-    """A page in a folder, and its sources. Events are logged there, too."""
+    """A page with its sources and event log in a folder."""
 
     def __init__(self, folder, heard=("front door",), alarm=None, record=True, **page):
         self.folder, self.said = folder, []
@@ -77,8 +77,7 @@ class Stage:
         self.page.close()
 
     def hear(self, name, scores, kind=0, level=0.05, silent=False, now=False):
-        """Windows of a source, with these scores; ``kind``: of Named.CATEGORIES; ``now``: heard just now, by the
-        clock."""
+        """Add windows with these scores to a source; ``kind``: of Named.CATEGORIES; ``now``: they end now."""
         self.sources[name].status = "listening"
         tracker = self.trackers.setdefault(name, Tracker(name, self.policies[name], Named, HOP, [self.log, self.page]))
         samples = np.full(int(WINDOW * RATE), level, np.float32)
@@ -94,7 +93,7 @@ class Stage:
             self.page.on_window(name, samples, window, tracker.current, at)
 
     def plant(self, name, kind=0, seconds=3.0, sound=True):
-        """An event from silence to silence, with its sound. Returns its id."""
+        """Add an event between silences, with its sound; return its id."""
         self.hear(name, [0.05] * 12)
         self.hear(name, [0.4, 0.8] + [0.93] * int(seconds / HOP) + [0.5], kind)
         self.hear(name, [0.05] * 40)
@@ -114,13 +113,13 @@ class Stage:
 
 
 class Client:
-    """A browser that keeps cookies, as far as that."""
+    """A minimal browser that keeps cookies."""
 
     def __init__(self, port):
         self.port, self.cookies, self.token = port, {}, ""
 
     def ask(self, path, method="GET", body=None, raw_path=None, **headers):
-        """(status, headers, body); a header is given as an argument, None leaves one out that would be sent."""
+        """Return (status, headers, body). Arguments set headers; None removes a default one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"Host": f"127.0.0.1:{self.port}"}
         if self.cookies:
@@ -145,7 +144,7 @@ class Client:
         return answer.status, answer.headers, content
 
     def open(self, **headers):
-        """The page's text; its token is kept."""
+        """Return the page's text; store its token."""
         status, _, content = self.ask("/", **headers)
         text = content.decode()
         self.token = re.search(r'name="token" (?:content|value)="(\w+)"', text)[1]
@@ -155,6 +154,6 @@ class Client:
         return json.loads(self.ask("/state", **headers)[2])
 
     def judge(self, event, verdict, **headers):
-        """The status of a verdict."""
+        """Send a verdict; return the status."""
         body = json.dumps({"event": event, "verdict": verdict})
         return self.ask("/verdict", "POST", body, **{"x_token": self.token, **headers})[0]

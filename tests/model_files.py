@@ -1,4 +1,4 @@
-"""Model files for tests: a small one that works, and what a pickle may do when it is opened."""
+"""Model files for tests: a small valid one, and a pickle that runs code."""
 
 import os
 
@@ -8,14 +8,14 @@ from sklearn.pipeline import make_pipeline
 
 
 class Evil:
-    """What a pickle may do when it is opened."""
+    """A pickle that runs code when it is opened."""
 
     def __reduce__(self):
         return os.system, ("touch ran",)
 
 
 def model(**other):
-    """A model's dict, with some of it replaced; None leaves a key out."""
+    """Return a model's dict with some values replaced; None removes a key."""
     features, labels = np.random.default_rng(0).standard_normal((20, 4)), np.arange(20) % 2
     content = {
         "pipeline": make_pipeline(LogisticRegression()).fit(features, labels), "threshold": 0.5, "dimensions": 4,

@@ -1,4 +1,4 @@
-"""The Python interface: the example of docs/api.md as it stands, and the same numbers as the scripts'."""
+"""The Python interface: the example of docs/api.md runs, and results equal those of the scripts."""
 
 import re
 
@@ -42,7 +42,7 @@ def test_paths_arrays_and_tables_agree(embeddings, sample):
             embedder.embed(samples)
 
 
-def test_a_table_of_any_network_trains_a_model_that_hears_through_a_function(tmp_path, capsys):
+def test_model_of_any_network_works_with_an_embedding_function(tmp_path, capsys):
     make_table(tmp_path / "own.csv", dimensions=4, apart=6.0)
     train_logreg_model.main(["--embeddings", str(tmp_path / "own.csv"), "--output-dir", str(tmp_path)])
     assert "predict_danger.py will not be able to use the model" in capsys.readouterr().out.splitlines()[0]

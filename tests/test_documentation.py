@@ -1,4 +1,4 @@
-"""What the READMEs and docs say is there is there: flags, files, commands, numbers; and both READMEs say the same."""
+"""The documents name only flags, files, commands and numbers that exist, and both READMEs say the same."""
 
 import ast
 import re
@@ -23,8 +23,8 @@ MAX_PICTURE_BYTES = 100_000
 OTHERS_FLAGS = {
     "--require-hashes", "--port", "--nthreads", "--now", "--init", "--name", "--restart", "--read-only", "--tmpfs",
 }  # fmt: skip
-INSTALLED = "/opt/danger-safe/"  # where docs/raspberry-pi.md has this project
-# Files that readers bring along, or that stand for them.
+INSTALLED = "/opt/danger-safe/"  # where docs/raspberry-pi.md installs this project
+# Files of the reader's own, and placeholders.
 READERS_FILES = {"recording.wav", "kitchen.wav", "windows.csv", "my_cnn14.pth", "my_mapping.toml", "table.parquet"}
 SUFFIXES = "py|md|csv|json|jsonl|png|html|skops|joblib|npz|toml|txt|lock|pth|pt|wav|flac|parquet|journal"
 
@@ -34,7 +34,7 @@ def text_of(page):
 
 
 def code_of(page):
-    """Lines of fenced blocks and inline code of a page."""
+    """Return the lines of fenced blocks and the inline code of a page."""
     text = text_of(page)
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
@@ -42,7 +42,7 @@ def code_of(page):
 
 
 def anchors(page):
-    """Of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)", text_of(page), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
@@ -53,7 +53,7 @@ def commands(page):
 
 @cache
 def flags_of(script):
-    """Flags in a script and in the modules of the project that it imports."""
+    """Return the flags in a script and in the project's modules that it imports."""
     sources = [ROOT / script, ROOT / "danger_safe" / "core" / "cli.py"]
     for node in ast.walk(ast.parse(text_of(ROOT / script))):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("danger_safe."):
@@ -89,7 +89,7 @@ def test_both_readmes_say_the_same():
         assert found[0] == found[1]
 
 
-def test_vietnamese_words():
+def test_vietnamese_terms():
     text = re.sub(r"^```.*?^```|`[^`]*`|\]\(.*?\)", " ", text_of(READMES[1]), flags=re.MULTILINE | re.DOTALL)
     network_or_internet = re.findall(r"(?<!tính )\bmạng\b(?!\s+nơ-ron)\s+\S+", text, re.IGNORECASE)
     assert not network_or_internet, "a neural network is a mạng nơ-ron, and the Internet is the Internet"
@@ -98,7 +98,7 @@ def test_vietnamese_words():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
-def test_what_a_page_names_exists(page):
+def test_flags_files_and_commands_of_a_page_exist(page):
     text = text_of(page)
     for target, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
         assert "://" in target or (page.parent / target).exists(), target
@@ -116,7 +116,7 @@ def test_what_a_page_names_exists(page):
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", line):
             assert flag in OTHERS_FLAGS or f'"{flag}"' in all_sources(), flag
         for name in re.findall(rf"[\w./*…=-]+\.(?:{SUFFIXES})\b", line):
-            if "NAME" in name or "ID" in name or name.startswith("/"):  # the last are of the reader's computer
+            if "NAME" in name or "ID" in name or name.startswith("/"):  # the last are on the reader's computer
                 continue
             stem = name.rpartition("/")[2].replace("*", "").lstrip("_.")
             places = (page.parent, ROOT, ROOT / "models", ROOT / "tests", ROOT / "danger_safe", ROOT / "requirements")

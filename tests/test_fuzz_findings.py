@@ -1,4 +1,4 @@
-"""What make fuzz found: files that ended in something else than a clear refusal. One test for each kind of mistake."""
+"""Findings of make fuzz: malformed files that were not refused with a clear error. One test for each kind."""
 
 import contextlib
 import importlib
@@ -29,7 +29,7 @@ TABLE = "file,label,category,fold,source,seen,feat_0000,feat_0001\na,1,dog,1,a,F
 
 
 def wav(rate=8_000, bits=16, frames=100):
-    """A WAV file with any header."""
+    """Return a WAV file with any header."""
     width = -(-bits // 8)
     form = struct.pack("<HHIIHH", 1, 1, rate, rate * width & 0xFFFFFFFF, width, bits)
     body = (
@@ -46,14 +46,14 @@ def test_wav_streams_with_impossible_headers_are_refused(data):
         list(stream_wav(BytesIO(data)))
 
 
-def test_sample_rates_that_no_recording_has_are_refused(tmp_path):
+def test_impossible_sample_rates_are_refused(tmp_path):
     for rate in (1, 999, 100_000_000):
         soundfile.write(tmp_path / "a.wav", np.zeros(99), rate)
         with pytest.raises(AudioError, match="sample rate"):
             list(read_blocks(tmp_path / "a.wav", 30))
 
 
-def test_name_that_the_system_cannot_have_is_a_missing_clip(tmp_path):
+def test_impossible_file_name_is_a_missing_clip(tmp_path):
     esc50 = write_esc50(tmp_path / "esc50", [("dog", 1, 1), ("rain", 2, 2)])
     with open(esc50 / "meta" / "esc50.csv", "a") as table:
         table.write(f"{'x' * 5_000}.wav,1,0,dog,False,3,A\n")
@@ -64,7 +64,7 @@ def test_name_that_the_system_cannot_have_is_a_missing_clip(tmp_path):
         read_header(tmp_path / ("x" * 5_000))
 
 
-def test_endless_brackets_are_no_mapping_and_no_description(tmp_path):
+def test_deeply_nested_brackets_are_refused(tmp_path):
     path = tmp_path / "mapping.toml"
     path.write_text("Danger = " + "[" * 5_000)
     for read in (lambda: read_categories(path, None), lambda: read_same(path)):
@@ -76,7 +76,7 @@ def test_endless_brackets_are_no_mapping_and_no_description(tmp_path):
     "text", ["[" * 100_000, "[]", "null", '{"checkpoint": "compact"}', '{"checkpoint": {"name": 1, "sha256": 2}}',
              '{"checkpoint": {}}', '{"made_of": ["here"]}', '{"made_of": {"dataset": 1}}'],
 )  # fmt: skip
-def test_json_beside_a_table_that_describes_none(tmp_path, text):
+def test_json_that_does_not_describe_its_table_is_refused(tmp_path, text):
     (tmp_path / "t.csv").write_text(TABLE)
     read_table(tmp_path / "t.csv")
     (tmp_path / "t.json").write_text(text)
@@ -89,7 +89,7 @@ def spoilt_detector(tmp_path, **changes):
     return tmp_path / "detector.npz"
 
 
-def test_detectors_whose_parts_do_not_fit(tmp_path):
+def test_detectors_with_inconsistent_arrays_are_refused(tmp_path):
     good = load_builtin()
     load_builtin(spoilt_detector(tmp_path))
     for changes in (
@@ -103,7 +103,7 @@ def test_detectors_whose_parts_do_not_fit(tmp_path):
 
 
 def checkpoint(path, **changes):
-    """A small checkpoint of our layout with some entries of it, or of its settings, replaced."""
+    """Write a small checkpoint with some of its entries or settings replaced."""
     save_checkpoint(path, CompactNet(2, 1), categories=["a", "b"], fingerprints=["00" * 8], licence="", training={})
     content = torch.load(path, weights_only=True)
     for name, value in changes.items():
@@ -113,7 +113,7 @@ def checkpoint(path, **changes):
     return str(path)
 
 
-def test_checkpoints_whose_parts_do_not_fit(tmp_path):
+def test_inconsistent_checkpoints_are_refused(tmp_path):
     path = tmp_path / "c.pth"
     load_model(checkpoint(path))
     for changes in (
@@ -127,7 +127,7 @@ def test_checkpoints_whose_parts_do_not_fit(tmp_path):
             load_model(checkpoint(path, **changes))
 
 
-def test_small_file_cannot_ask_for_a_network_of_terabytes(tmp_path):
+def test_small_file_cannot_allocate_terabytes(tmp_path):
     torch.save({"model": {"fc_audioset.weight": torch.zeros(1).expand(527, 32 * 4_000)}}, tmp_path / "c.pth")
     with pytest.raises(UserError, match=r"not a checkpoint|is damaged|NaN"):
         load_model(str(tmp_path / "c.pth"))
@@ -143,7 +143,7 @@ def test_small_file_cannot_ask_for_a_network_of_terabytes(tmp_path):
         "DROP TABLE clips; CREATE TABLE clips (other)",
     ],
 )  # fmt: skip
-def test_journals_that_no_extraction_wrote_begin_anew(tmp_path, spoil):
+def test_malformed_journals_are_replaced(tmp_path, spoil):
     path = tmp_path / "t.journal"
     with Journal(path) as journal:
         journal.begin({"checkpoint": "ab"})
@@ -158,7 +158,7 @@ def test_journals_that_no_extraction_wrote_begin_anew(tmp_path, spoil):
         assert journal.results() == {} and journal.made_with == {}
 
 
-def test_journal_that_is_damaged_in_the_middle_says_so(tmp_path):
+def test_journal_that_is_damaged_in_the_middle_is_reported(tmp_path):
     path = tmp_path / "t.journal"
     with Journal(path) as journal:
         journal.begin({"checkpoint": "ab"})
@@ -174,7 +174,7 @@ def test_journal_that_is_damaged_in_the_middle_says_so(tmp_path):
         assert "delete it" in str(error)
 
 
-def test_names_that_the_system_cannot_have_are_not_there(tmp_path):
+def test_impossible_paths_do_not_exist(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text(TABLE.replace("\na,", f"\n{'x' * 5_000},"))
     beside = {
@@ -187,23 +187,23 @@ def test_names_that_the_system_cannot_have_are_not_there(tmp_path):
         find_sounds(read_table(table))
 
 
-def test_table_without_categories_and_sources_is_text_all_the_same(tmp_path):
+def test_missing_categories_and_sources_are_text(tmp_path):
     (tmp_path / "t.csv").write_text(TABLE.replace("dog,1,a", ",1,"))
     clips = read_table(tmp_path / "t.csv").clips
     assert clips["category"].tolist() == ["", "rain"]
-    assert clips["source"].tolist() == ["a", "b"]  # a clip without one is its own
+    assert clips["source"].tolist() == ["a", "b"]  # a clip without a source is its own recording
 
 
 @pytest.mark.parametrize("fold", ["inf", "-1", "1e30"])
-def test_folds_that_are_none(tmp_path, fold):
+def test_invalid_folds_are_refused(tmp_path, fold):
     (tmp_path / "t.csv").write_text(TABLE.replace("dog,1,a", f"dog,{fold},a"))
     with pytest.raises(UserError, match="column fold"):
         read_table(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("name", ["audio", "manifest", "table", "checkpoint", "detector", "journal"])
-def test_what_make_fuzz_begins_with_is_read(name, monkeypatch):
-    """A harness that refuses or breaks on its own valid files looks for nothing."""
+def test_fuzz_targets_accept_their_valid_seeds(name, monkeypatch):
+    """A target that refuses its own valid files finds nothing."""
     monkeypatch.syspath_prepend(str(ROOT / "fuzz"))
     target = importlib.import_module("targets").TARGETS[name]
     used = 0

@@ -1,4 +1,4 @@
-"""What pip installs: one package, which finds its own networks and data from any folder, beside whatever a user has."""
+"""The installed package finds its networks and data from any folder, next to users' packages of any name."""
 
 import os
 import re
@@ -16,8 +16,7 @@ from danger_safe.__main__ import COMMANDS
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """(environment, folder) to run an installation in: the folder has a ``models.py`` and a ``tools.py`` of the
-    user's."""
+    """Install the package: (environment, folder). The folder has a user's ``models.py`` and ``tools.py``."""
     build, folder = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("user")
     command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(build), "--build-lib", str(build / "lib")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
@@ -41,11 +40,11 @@ def test_commands_work_from_any_folder(installed):
     assert run("listn").returncode == 2
     heard = run("predict", "kitchen.wav", "--format", "json")
     assert heard.returncode == 0 and '"file": "kitchen.wav"' in heard.stdout, heard.stderr
-    absent = run("filter", "--esc50", "nowhere")  # after the mapping that comes along has been read
+    absent = run("filter", "--esc50", "nowhere")  # after the included mapping has been read
     assert absent.returncode == 1 and "nowhere is not there" in absent.stderr
 
 
-def test_every_script_is_a_command_and_every_module_is_there(installed):
+def test_every_script_is_a_command_and_every_module_is_installed(installed):
     inside = Path(installed[0]["PYTHONPATH"], "danger_safe")
     scripts = {path.stem for path in ROOT.glob("*.py")} - {"setup"}
     assert {script for script, _ in COMMANDS.values()} == scripts

@@ -1,11 +1,11 @@
-"""The house: imports go down only, whether they stand at a file's top or in a function, and never in a circle."""
+"""Imports go in one direction, at the top of a file and in functions, and have no cycles."""
 
 import ast
 from graphlib import TopologicalSorter
 
 from helpers import ROOT
 
-# Each package and what it may import from, besides itself: what is below it (CONTRIBUTING.md, "The map").
+# Each package and those that it may import: the ones below it (CONTRIBUTING.md, "The map").
 AUDIO = {"core", "audio"}
 DATA = AUDIO | {"models", "data"}
 DETECTION = DATA | {"embeddings", "detection"}
@@ -30,7 +30,7 @@ PARTS = ("danger_safe", "models", "tools")
 
 
 def _modules():
-    """{dotted name: (lines, syntax tree)} of everything that is run, without tests, benchmarks and fuzzing."""
+    """Return {dotted name: (lines, syntax tree)} of all modules, without tests, benchmarks and fuzz."""
     files = [*ROOT.glob("*.py"), *(file for part in PARTS for file in (ROOT / part).rglob("*.py"))]
     texts = {".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text("utf-8") for file in files}
     return {name.removesuffix(".__init__"): (text.splitlines(), ast.parse(text)) for name, text in texts.items()}
@@ -40,7 +40,7 @@ MODULES = _modules()
 
 
 def _imports(name):
-    """(line, imported module of this project) for every import of a module, wherever it stands."""
+    """Yield (line, imported module of this project) for every import in a module."""
     for node in ast.walk(MODULES[name][1]):
         if isinstance(node, ast.Import):
             named = [alias.name for alias in node.names]
@@ -54,14 +54,14 @@ def _imports(name):
 
 
 def _floor(name):
-    """The package that a module is of."""
+    """Return the package of a module."""
     part, _, rest = name.partition(".")
     if part == "danger_safe":
         return rest.partition(".")[0] or "core"
     return part if part in PARTS else "scripts"
 
 
-def test_imports_go_down_only():
+def test_imports_go_in_one_direction():
     wrong = [
         f"{name}, line {line}: imports {other}"
         for name in MODULES
@@ -70,16 +70,16 @@ def test_imports_go_down_only():
         or (_floor(other) == "tools" != _floor(name))
     ]
     assert not wrong
-    assert {_floor(name) for name in MODULES} == EVERYTHING  # a new package needs its place in BELOW
+    assert {_floor(name) for name in MODULES} == EVERYTHING  # add a new package to BELOW
 
 
-def test_no_modules_import_each_other():
-    """Also where one of the imports is in a function or for the type checker alone: a CycleError names the circle."""
+def test_there_are_no_import_cycles():
+    """Imports in functions and for type checkers count. A CycleError names the cycle."""
     TopologicalSorter({name: {other for _, other in _imports(name)} for name in MODULES}).prepare()
 
 
-def test_an_import_in_a_function_says_why():
-    """Of this project's modules, for start-up time: in a comment on one of such lines, or above them."""
+def test_imports_in_functions_have_a_reason():
+    """Imports of this project's modules, mostly for start-up time: the reason is a comment on or above the lines."""
     silent, hidden = [], []
     for name, (lines, tree) in MODULES.items():
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -100,4 +100,4 @@ def test_an_import_in_a_function_says_why():
                 lines_of = range(node.lineno, node.end_lineno + 1)
                 hidden += [f"{name}, line {line}: {other}" for line, other in _imports(name) if line in lines_of]
     assert not silent
-    assert not hidden  # from all but the type checker
+    assert not hidden  # hidden from all but the type checker

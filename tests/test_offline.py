@@ -1,5 +1,4 @@
-"""Nothing goes online but the two downloads: the scripts do their work with sockets forbidden, in every process of
-theirs."""
+"""Only the downloads use the Internet: the pipeline runs with sockets forbidden in all of its processes."""
 
 import os
 import subprocess
@@ -13,7 +12,7 @@ from helpers import ROOT, run
 
 
 def lines(offline, kind):
-    """What the record has of one kind: start or tried."""
+    """Return the lines of the record of one kind: start or tried."""
     text = Path(offline["NO_NETWORK_LOG"]).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line.startswith(kind)]
 
@@ -24,15 +23,15 @@ def lines(offline, kind):
     "import socket; socket.socket()",
     "import socket; socket.getaddrinfo('localhost', 80)",
 ])  # fmt: skip
-def test_the_ban_catches(attempt, offline, tmp_path):
+def test_forbidden_sockets_are_recorded(attempt, offline, tmp_path):
     env = os.environ | {name: str(value) for name, value in offline.items()} | {"NO_NETWORK_LOG": str(tmp_path / "log")}
     done = subprocess.run([sys.executable, "-c", attempt], env=env, capture_output=True)
     assert done.returncode and b"forbid the network" in done.stderr
     assert lines(env, "tried")
 
 
-def test_the_pipeline_with_sockets_forbidden(sample, trained, offline, tmp_path):
-    """The six steps ran so already, to make the fixtures."""
+def test_pipeline_runs_with_sockets_forbidden(sample, trained, offline, tmp_path):
+    """The fixtures have already run the six steps this way."""
     clip = next((sample / "Danger").iterdir())
     run("predict_danger.py", clip, "--plot", tmp_path / "clip.png", env=offline)
     for category in ("Danger", "Safe"):
@@ -45,12 +44,12 @@ def test_the_pipeline_with_sockets_forbidden(sample, trained, offline, tmp_path)
 
     started = "\n".join(lines(offline, "start"))
     for name in ("filterAudio", "extractEmbedding", "mnn_network", "train_rf", "compare_models", "finetune_cnn14"):
-        assert name in started  # the ban was there
+        assert name in started  # sockets were forbidden
     assert not lines(offline, "tried")
 
 
-def test_the_ready_detector_loads_without_pickle(tmp_path):
-    """Arrays and text: NumPy opens it where it may unpickle nothing, and a file that holds a pickle is refused."""
+def test_built_in_detector_loads_without_pickle(tmp_path):
+    """It has only arrays and text: NumPy opens it without pickle, and a file with a pickle is refused."""
     from danger_safe.core.errors import UserError
     from danger_safe.detection.detector import BUILTIN_FILE, load_builtin
 

@@ -1,4 +1,4 @@
-"""What is installed is what was locked: the locks say what the requirements files say, for every supported computer."""
+"""The locks match the requirements files for every supported platform."""
 
 import re
 
@@ -14,7 +14,7 @@ EVERYTHING = [package for packages in LOCKS.values() for package in packages]
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_pin_is_locked_at_its_version(source):
-    """In its lock, one that this leads to, or PyTorch's."""
+    """In its own lock, one that it includes, or PyTorch's."""
     leads_to = [source]
     while SOURCES[leads_to[-1]]:
         leads_to.append(SOURCES[leads_to[-1]])
@@ -31,7 +31,7 @@ def test_every_pin_is_locked_at_its_version(source):
     assert re.findall(r"^-r (\S+)", lock, re.M) == ([f"{first}.lock"] if first else [])
 
 
-def test_every_supported_computer_has_a_file_with_a_hash():
+def test_every_supported_platform_has_a_file_with_a_hash():
     without = {
         f"{platform}, Python {python}": names
         for platform in PLATFORMS
@@ -42,7 +42,7 @@ def test_every_supported_computer_has_a_file_with_a_hash():
     assert all(package.files for package in EVERYTHING)
 
 
-def test_no_package_has_two_versions_in_one_place():
+def test_no_package_has_two_versions_on_one_platform():
     for platform in PLATFORMS:
         for python in PYTHONS:
             needed = {(p.name, p.version) for p in EVERYTHING if p.is_needed(platform, python)}

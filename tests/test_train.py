@@ -1,4 +1,4 @@
-"""Step 3 and 4 through their scripts: what is reported and saved, the old failure, tables that cannot be trusted."""
+"""Steps 3 and 4 through their scripts: reports, saved models, the original failure, invalid tables."""
 
 import json
 
@@ -19,7 +19,7 @@ SCRIPTS = {"rf": "train_rf_model.py", "logreg": "train_logreg_model.py", "mlp": 
 
 
 @pytest.mark.parametrize("key", SCRIPTS)
-def test_model_numbers_and_picture(trained, key, embeddings):
+def test_training_writes_model_metrics_and_plots(trained, key, embeddings):
     folder, _ = trained
     saved = joblib.load(folder / f"{key}_model.joblib")
     contract = {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
@@ -29,7 +29,7 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     assert metrics["threshold"] == saved["threshold"]
     assert np.sum(metrics["at_0.5"]["confusion"]) == 180  # every clip once
     assert metrics["at_threshold"]["danger_recall"]["all"] >= 0.95
-    assert metrics["ranking"]["roc_auc"]["all"] > 0.9  # synthetic sounds are easy
+    assert metrics["ranking"]["roc_auc"]["all"] > 0.9  # synthetic sounds are easy to classify
     assert (folder / f"{key}_confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     for name in ("reliability", "category_recall"):
         assert (folder / f"{key}_{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -39,7 +39,7 @@ def test_model_numbers_and_picture(trained, key, embeddings):
     assert (saved["pipeline"].predict(table.features) == table.labels).mean() > 0.95
 
 
-def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
+def test_comparison_uses_the_saved_scores(trained):
     folder, printed = trained
     rows = pd.read_csv(folder / "model_comparison.csv").set_index("file")
     assert len(rows) == 3
@@ -51,10 +51,10 @@ def test_comparison_has_each_model_with_the_scores_it_was_saved_with(trained):
         assert rows.loc[f"{key}_model.skops", "recall of siren"] == metrics["categories"]["siren"]["at_threshold"]
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
     assert printed.count("(95 % interval over recordings)") == 2 and "\nUse " in printed
-    assert printed.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the thresholds
+    assert printed.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the chosen thresholds
 
 
-def test_network_is_compared_with_features_without_one(trained, embeddings, sample, tmp_path):
+def test_network_is_compared_with_a_baseline_without_one(trained, embeddings, sample, tmp_path):
     baseline = tmp_path / "mfcc.csv"
     run("extractEmbeddingCnn14.py", "--dataset", sample, "--checkpoint", "mfcc", "--output", baseline)
     flags = ["--embeddings", embeddings, "--models", trained[0] / "logreg_model.joblib", "--output-dir", tmp_path]
@@ -79,8 +79,8 @@ def test_model_of_another_checkpoint_is_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values())
-def test_a_classifier_that_answers_safe_to_everything_is_called_out(tmp_path, script):
-    """The failure that this project started from: embeddings without information, few dangers."""
+def test_classifier_that_always_answers_safe_gets_a_warning(tmp_path, script):
+    """The original failure of this project: embeddings without information, few dangers."""
     table = make_table(tmp_path / "t.csv", apart=0.0, clips=80)
     table.loc[:, [name for name in table if name.startswith("feat_")]] = 1.0 + 1e-6 * np.random.default_rng(
         1
@@ -90,7 +90,7 @@ def test_a_classifier_that_answers_safe_to_everything_is_called_out(tmp_path, sc
     assert "NO BETTER THAN GUESSING" in done.stderr or "TO EVERYTHING" in done.stderr
 
 
-def test_all_safe_has_its_own_warning():
+def test_always_safe_has_its_own_warning():
     labels = np.array([0, 0, 0, 1] * 5)
     folds = np.repeat(np.arange(5), 4)
     scores = np.full(20, 0.1)
@@ -98,7 +98,7 @@ def test_all_safe_has_its_own_warning():
     assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in collect_warnings(summarise(result), seen=0))
 
 
-def test_seen_clips_are_called_optimistic(tmp_path):
+def test_scores_on_seen_clips_get_a_warning(tmp_path):
     table = make_table(tmp_path / "t.csv")
     arguments = ["--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path, "--min-recall", "0.5"]
     run("train_logreg_model.py", *arguments)
@@ -110,7 +110,7 @@ def test_seen_clips_are_called_optimistic(tmp_path):
     assert "NO ESTIMATE" in done.stdout and "On new recordings" not in done.stdout
     assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] == 0.5
     metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
-    assert metrics["estimate"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of that threshold
+    assert metrics["estimate"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of this threshold
 
 
 def features(table):
@@ -118,7 +118,7 @@ def features(table):
 
 
 def as_text(table):
-    """What the first version wrote: str(array), shortened by NumPy."""
+    """Write what the first version wrote: str(array), shortened by NumPy."""
     arrays = [str(np.random.default_rng(n).standard_normal(2048)) for n in range(len(table))]
     return table.drop(columns=features(table)).assign(embedding=arrays)
 
@@ -146,7 +146,7 @@ def duplicated(table):
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values())
-def test_the_old_table_is_refused_by_every_script(tmp_path, script):
+def test_table_of_the_first_version_is_refused_by_every_script(tmp_path, script):
     path = tmp_path / "t.csv"
     as_text(make_table(path)).to_csv(path, index=False)
     done = run(script, "--embeddings", path, "--output-dir", tmp_path, status=1)
@@ -169,7 +169,7 @@ def test_the_old_table_is_refused_by_every_script(tmp_path, script):
         (lambda t: t.assign(source=1), "too few recordings"),
     ],
 )
-def test_tables_that_cannot_be_trusted_are_refused(tmp_path, spoil, words):
+def test_invalid_tables_are_refused(tmp_path, spoil, words):
     path = tmp_path / "t.csv"
     table = make_table(path)
     if words == "too few recordings":
@@ -182,7 +182,7 @@ def test_tables_that_cannot_be_trusted_are_refused(tmp_path, spoil, words):
 
 
 @pytest.mark.parametrize("folds", [0, 5])
-def test_clips_of_one_recording_stay_together(tmp_path, folds):
+def test_clips_of_one_recording_stay_in_one_fold(tmp_path, folds):
     make_table(tmp_path / "t.csv", folds=folds, takes=3)
     table = read_table(tmp_path / "t.csv")
     clips = table.clips
@@ -206,7 +206,7 @@ def test_threshold_has_the_highest_specificity_that_the_recall_allows():
 
 @pytest.mark.parametrize("key", ["logreg", "mlp"])
 def test_scores_are_probabilities(tmp_path, key):
-    """Dangers are one in five, so that balanced class weights alone would say far too much."""
+    """One clip in five is danger, so balanced class weights alone would give scores that are far too high."""
     table = make_table(tmp_path / "t.csv", clips=500, apart=1.5, takes=1)
     table = table[(table["label"] == 0) | (table.index % 8 == 1)]
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -223,7 +223,7 @@ def test_scores_are_probabilities(tmp_path, key):
     assert calibration(fresh["label"].to_numpy(), scores).calibration_error < 0.12
 
 
-def test_calibration_measures():
+def test_calibration_measures_are_correct():
     labels = np.repeat([0, 1], 50)
     assert calibration(labels, labels.astype(float)) == Calibration(brier=0.0, calibration_error=0.0)
     assert calibration(labels, 1.0 - labels).calibration_error == 1.0
@@ -231,11 +231,11 @@ def test_calibration_measures():
     assert half.brier == pytest.approx(0.25)
 
 
-def test_interval_is_wider_where_clips_share_recordings():
+def test_interval_is_wider_if_clips_share_recordings():
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 200)
     alone = np.arange(400)
-    scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # a recording's ten clips fail together
+    scores = np.where(np.repeat(rng.random(40) < 0.2, 10), 0.5, labels)  # all ten clips of a recording fail together
     widths = {}
     for name, sources in (("alone", alone), ("shared", alone // 10)):
         estimate = estimate_on_clips(labels, scores, sources, alone % 5, np.full(400, 0.7))

@@ -1,4 +1,4 @@
-"""Files of strangers: what is run is checked first, nothing leads outside, and names are shown as names."""
+"""Untrusted files: no code of theirs is run, no path leads outside, and names are displayed safely."""
 
 import csv
 import io
@@ -64,7 +64,7 @@ FORMULAS = [
 # --- spreadsheets and terminals
 
 
-def test_names_are_no_formulas_and_come_back_as_they_were(tmp_path):
+def test_names_are_not_formulas_and_are_restored(tmp_path):
     for name in FORMULAS:
         cell = next(csv.reader(io.StringIO(csv_line([name, 1]))))[0]
         assert cell[0] not in "=+@\t＝" and (cell[0] != "-" or float(cell) < 0)
@@ -83,7 +83,7 @@ def test_names_are_no_formulas_and_come_back_as_they_were(tmp_path):
 UTF8 = {"PYTHONUTF8": "1"}
 
 
-def test_names_cannot_give_orders_to_a_terminal(refused, tmp_path):
+def test_names_cannot_send_control_sequences_to_a_terminal(refused, tmp_path):
     orders = "a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
     shown = cli.one_line(orders)
     assert shown == r"a\x1b[31m\u202egnp.exe\u2066\x9b31m\u200b"
@@ -96,8 +96,8 @@ def test_names_cannot_give_orders_to_a_terminal(refused, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
-def test_on_a_terminal_no_name_turns_its_line_round():
-    """The numbers behind a Hebrew or Arabic name stay behind it; in a pipe and in files, text is as it is."""
+def test_right_to_left_names_do_not_reorder_a_line_on_a_terminal():
+    """Numbers after a Hebrew or Arabic name stay after it; in pipes and files, text is unchanged."""
     import pty
 
     code = """
@@ -116,7 +116,7 @@ cli.run(lambda _: print("0.98 שלום עולם 12.wav\\x1b[2J 0:07") or cli.war
     assert piped.stdout.decode().startswith("0.98 שלום עולם 12.wav") and done.returncode == piped.returncode == 0
 
 
-def test_want_of_memory_is_told_whatever_it_was_taken_for(capsys):
+def test_lack_of_memory_is_reported_under_any_exception(capsys):
     def fails(error):
         def main(_):
             try:
@@ -133,11 +133,11 @@ def test_want_of_memory_is_told_whatever_it_was_taken_for(capsys):
         assert capsys.readouterr().err.startswith("error: not enough memory: ")
 
 
-# --- nothing leads outside but the command line
+# --- only the command line can name other files
 
 
 @pytest.mark.parametrize("place", ["webhdfs://evil/x", "http://evil/x", "\\\\evil\\share", "//evil/share"])
-def test_what_a_table_names_is_not_gone_to(tmp_path, place):
+def test_addresses_in_a_table_are_not_opened(tmp_path, place):
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     info = {"settings": {"dimensions": 4}, "checkpoint": {"name": "x", "sha256": "y"}}
     info["made_of"] = {"dataset": place, "checkpoint": place}
@@ -171,7 +171,7 @@ def versions():
     return {"scikit-learn": sklearn.__version__}
 
 
-def test_both_formats_of_a_model_say_the_same(tmp_path):
+def test_both_formats_of_a_model_are_equal(tmp_path):
     paths = save_model_files(tmp_path / "x_model.joblib", forest(versions=versions()))
     rows = np.random.default_rng(1).standard_normal((9, 4))
     one, other = (open_model_file(path) for path in paths)
@@ -182,8 +182,8 @@ def test_both_formats_of_a_model_say_the_same(tmp_path):
         open_model_file(paths[1])
 
 
-def test_a_model_that_lies_there_is_not_opened(refused, tmp_path):
-    """A stranger's table with a model beside it: .joblib is opened only by name, .skops runs nothing."""
+def test_model_that_is_not_named_is_not_opened(refused, tmp_path):
+    """A downloaded table with a model next to it: .joblib is opened only by name, .skops runs no code."""
     make_table(tmp_path / "t.csv", clips=12, dimensions=4)
     joblib.dump(Evil(), tmp_path / "x_model.joblib")
     refused(COMPARE, "--embeddings", "t.csv", words="no *_model.skops in .")
@@ -197,7 +197,7 @@ def test_a_model_that_lies_there_is_not_opened(refused, tmp_path):
     refused(COMPARE, "--embeddings", "t.csv", words="it claims to hold 100,000,000 bytes")
 
 
-def test_trees_whose_branches_lead_nowhere_are_refused(tmp_path):
+def test_trees_with_invalid_children_are_refused(tmp_path):
     content = forest(versions=versions())
     tree = content["pipeline"][-1].estimators_[2].tree_
     state = tree.__getstate__()
@@ -210,7 +210,7 @@ def test_trees_whose_branches_lead_nowhere_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["compressed", "tar", "old"])
-def test_checkpoints_that_claim_too_much_are_refused_before_memory_is_taken(tmp_path, kind):
+def test_oversized_checkpoints_are_refused_before_allocation(tmp_path, kind):
     import torch
 
     path = tmp_path / "x.pth"
@@ -228,11 +228,11 @@ def test_checkpoints_that_claim_too_much_are_refused_before_memory_is_taken(tmp_
         load_model(str(path))
 
 
-# --- answers of others
+# --- results of other computers
 
 
 @pytest.mark.parametrize("change", ["nan", "short", "double", "other", "none", "text"])
-def test_answers_of_a_cluster_are_checked(change):
+def test_results_of_a_cluster_are_checked(change):
     task = Task(Clip("a.wav", Path("a.wav"), 0, "x", 1, "a"), "1 2", 5, 1)
     numbers = np.ones(4, np.float32)
     assert check_answer(("MNN", [Result("a.wav", "1 2", 5.0, numbers)]), [task], 4)[0] == "MNN"
@@ -249,7 +249,7 @@ def test_answers_of_a_cluster_are_checked(change):
 # --- folders
 
 
-def test_folders_without_end_and_a_mac_s_companions(tmp_path):
+def test_endless_folders_and_macos_side_files(tmp_path):
     (tmp_path / "Danger").mkdir()
     (tmp_path / "Danger" / "a.wav").write_bytes(encoded())
     (tmp_path / "Danger" / "._a.wav").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
@@ -267,7 +267,7 @@ def test_folders_without_end_and_a_mac_s_companions(tmp_path):
     subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=False)
 
 
-# --- the cache, and processes of ours
+# --- the cache and child processes
 
 
 @posix
@@ -285,7 +285,7 @@ def test_only_a_private_cache_is_used(tmp_path, monkeypatch):
 
 
 @posix
-def test_steps_end_with_whoever_started_them(tmp_path):
+def test_child_processes_end_with_their_parent(tmp_path):
     step = (
         f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep({2 * PATIENCE_S})"
     )
@@ -311,7 +311,7 @@ def test_steps_end_with_whoever_started_them(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes with a name are POSIX")
-def test_what_a_service_reads_is_a_file_and_no_larger_than_it_looks(tmp_path):
+def test_files_of_a_service_are_regular_and_of_limited_size(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe")
     (deep := tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
     (long := tmp_path / "long.toml").write_bytes(b"#" * (2 << 20))

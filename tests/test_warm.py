@@ -1,4 +1,4 @@
-"""A script in a fork of the warm process is what it is in a process of its own."""
+"""A script behaves the same in a fork of the warm process as in a new process."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ if how != "returns":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere scripts are not forked")
-def test_forks_are_and_end_as_processes(tmp_path):
+def test_forks_behave_and_end_like_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     env = {"PATH": "/usr/bin", "WORD": "đêm"}
@@ -42,7 +42,7 @@ def test_forks_are_and_end_as_processes(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere scripts are not forked")
-def test_a_fork_is_forbidden_the_network_where_a_process_would_be(offline, tmp_path):
+def test_network_is_forbidden_in_forks_as_in_processes(offline, tmp_path):
     script, env = tmp_path / "script.py", {"NO_NETWORK_LOG": tmp_path / "log"}
     script.write_text("import socket; socket.create_connection(('127.0.0.1', 9))")
     env = {name: str(value) for name, value in (offline | env).items()}

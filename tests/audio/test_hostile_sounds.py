@@ -187,7 +187,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_each_stream_is_read_or_refused(name):
+def test_bad_streams_are_refused(name):
     content, flags, words = STREAMS[name]
     assert words in run(PREDICT, "-", *flags, stdin=content, status=1).stderr
 

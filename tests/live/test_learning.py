@@ -32,7 +32,7 @@ def directions(seed, count):
 
 
 SIREN, SCREAM, KETTLE, DOOR = 4 * directions(0, 4)  # embeddings of four sounds by an imaginary network
-DANGER = SIREN + SCREAM + KETTLE + DOOR  # log-odds by the regression; two of them are wrong
+DANGER = SIREN + SCREAM + KETTLE + DOOR  # weights of the regression, which wrongly calls the last two danger
 
 
 def takes(sound, count, seed):

@@ -1,4 +1,4 @@
-"""The page of listen.py over real sockets: what it says, what it stores, and whom it refuses."""
+"""The page of listen.py over real sockets: what it shows, what it stores, and whom it refuses."""
 
 import json
 import socket
@@ -18,8 +18,8 @@ from danger_safe.live.page_texts import ENGLISH, VIETNAMESE, choose_language
 from danger_safe.live.verdicts import load_windows, read_verdicts
 
 
-def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
-    monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)  # this computer may be busy
+def test_page_shows_what_is_detected_and_why_there_is_no_alarm(tmp_path, monkeypatch):
+    monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)  # the computer may be busy
     alarm = AlarmConfig(confirm_windows=2, cooldown_seconds=60, min_seconds=1)
     with Stage(tmp_path, ("front door", "Bếp <b>"), alarm) as stage:
         client, door = stage.client(), stage.sources["front door"]
@@ -73,7 +73,7 @@ def test_it_says_what_is_heard_and_why_there_is_no_alarm(tmp_path, monkeypatch):
         assert stage.client().state()["sources"][0]["why"] == f"siren: quiet hours until {around[1]:%H:%M}."
 
 
-def test_words():
+def test_texts_in_both_languages():
     assert set(ENGLISH) == set(VIETNAMESE)
     for key, text in ENGLISH.items():
         named = {part.partition("}")[0] for part in text.split("{")[1:]}
@@ -84,7 +84,7 @@ def test_words():
     assert choose_language("vi", "en") == "vi" and choose_language("../vi", "en") == "en"
 
 
-def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
+def test_only_listed_events_have_sounds_and_pictures(tmp_path):
     (tmp_path / "secret.flac").write_bytes(b"not an event's")
     with Stage(tmp_path) as stage:
         client = stage.client()
@@ -101,7 +101,7 @@ def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
             assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
             assert (b"data:image/png;base64," in picture) == has_sound and b"polyline" in picture
         stage.windows_file(with_sound).write_bytes(b"damaged")
-        assert client.ask(f"/picture/{with_sound}")[0] == 200  # it was made once
+        assert client.ask(f"/picture/{with_sound}")[0] == 200  # it was drawn once
         (tmp_path / "recordings" / f"{without}.flac").write_bytes(b"damaged")
         assert client.ask(f"/picture/{without}")[0] == 404
         places = ("../secret", "../secret.flac", "..\\secret", "other", "../recordings/other", f"./{with_sound}", "%00",
@@ -121,7 +121,7 @@ def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
             assert client.ask(path)[0] in (404, 405), path
         assert client.ask("/page.js")[0] == client.ask("/page.css")[0] == client.ask("/icon.svg")[0] == 200
         assert not stage.said[1:]
-    # An id of the log becomes a part of a path: what is none is not listed.
+    # The id becomes part of a path, so events with an invalid one are not listed.
     log = tmp_path / "events.jsonl"
     event = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
     log.write_text("\n".join([
@@ -134,7 +134,7 @@ def test_sounds_and_pictures_are_those_of_listed_events_alone(tmp_path):
         assert (listed["id"], listed["source"], listed["sound"]) == ("good-1", "<script>", False)
 
 
-def test_verdicts_are_kept_and_can_be_taken_back(tmp_path, monkeypatch):
+def test_verdicts_are_stored_and_can_be_withdrawn(tmp_path, monkeypatch):
     file = tmp_path / "verdicts.jsonl"
     with Stage(tmp_path) as stage:
         client = stage.client()
@@ -148,7 +148,7 @@ def test_verdicts_are_kept_and_can_be_taken_back(tmp_path, monkeypatch):
         assert (kept[first].sound, kept[second].sound) == (f"recordings/{first}.flac", None)
         heard = load_windows(tmp_path / kept[second].embeddings)
         event = json.loads((tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()[1])
-        # windows whose middle is within a second of the event, and nothing else
+        # only windows whose middle is within a second of the event
         assert len(heard.embeddings) == pytest.approx((event["end"] - event["start"] + 2) / 0.5, abs=1)
         assert (heard.embeddings == 2).all(axis=1).sum() >= 6 and heard.checkpoint_sha256 == "ab" * 32
         assert heard.scores.max() == np.float32(0.93) and heard.times[0] < -6 and heard.times[-1] > 8
@@ -181,7 +181,7 @@ def test_verdicts_are_kept_and_can_be_taken_back(tmp_path, monkeypatch):
         wait_for(lambda: stage.windows_file(third).exists() and not stage.windows_file(second).exists())
         assert stage.windows_file(first).exists()  # it has a verdict
     assert {name: v.verdict for name, v in read_verdicts(file).items()} == {first: "right"}
-    with Stage(tmp_path) as stage:  # after a new start
+    with Stage(tmp_path) as stage:  # after a restart
         shown = {e["id"]: (e["right"], e["false"]) for e in stage.client().state()["events"]}
         assert shown == {first: (True, False), second: (False, False), third: (False, False)}
 
@@ -221,7 +221,7 @@ def test_other_sites_are_refused(tmp_path):
         assert "style=" not in text and "onclick" not in text and "<script>" not in text and "http" not in text
 
 
-def test_a_password(tmp_path, monkeypatch):
+def test_password_protects_the_page(tmp_path, monkeypatch):
     page = {"password": "correct horse", "host": "0.0.0.0", "names": ("pi.home",)}
     with Stage(tmp_path, **page) as stage:
         event = stage.plant("front door")
@@ -246,7 +246,7 @@ def test_a_password(tmp_path, monkeypatch):
         status, headers, _ = log_in("correct horse")
         flags = headers["Set-Cookie"].lower()
         assert status == 303 and "httponly" in flags and "samesite=strict" in flags
-        assert client.cookies != before  # a session that somebody else had planted is worth nothing
+        assert client.cookies != before  # a session cookie from an attacker is worthless
         client.open()
         assert client.ask("/state")[0] == 200 and client.judge(event, "right") == 200
         thief = Client(stage.port)
@@ -254,7 +254,7 @@ def test_a_password(tmp_path, monkeypatch):
         assert thief.ask("/state")[0] == 401
         for host, known in (("192.168.1.5:8750", 200), ("[fe80::1]", 200), ("pi.home:80", 200), ("evil.example", 421)):
             assert client.ask("/state", host=host)[0] == known
-        # Many guesses: soon none is looked at any more, right or wrong; who is in stays in.
+        # After several wrong guesses, further ones are rejected, even correct ones; existing sessions stay valid.
         guesser = Client(stage.port)
         for _ in range(page_access.MAX_WRONG):
             assert log_in("guess", guesser)[0] == 403
@@ -265,7 +265,7 @@ def test_a_password(tmp_path, monkeypatch):
         status, headers, _ = client.ask("/logout", "POST", f"token={client.token}")
         assert status == 303 and client.ask("/state")[0] == 401
     access = Access(stage.config.page)
-    for number in range(page_access.MAX_WRONG_TOTAL):  # from everywhere; of IPv6 a network is one computer
+    for number in range(page_access.MAX_WRONG_TOTAL):  # from everywhere; an IPv6 network counts as one client
         assert access.log_in("guess", f"10.0.{number}.1")[1] == 0
     assert access.log_in("guess", "10.1.0.1")[1] > 0
     access = Access(stage.config.page)
@@ -275,7 +275,7 @@ def test_a_password(tmp_path, monkeypatch):
     assert access.log_in("correct horse", "2001:db8::1")[0]
 
 
-def test_a_port_that_is_taken_is_said(tmp_path):
+def test_port_in_use_is_reported(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(UserError, match="another program has it"):
         Stage(tmp_path, port=server.getsockname()[1])
     (tmp_path / "verdicts.jsonl").write_text("{}\n")
@@ -283,14 +283,14 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         Stage(tmp_path, port=free_port())
 
 
-def test_nothing_on_the_page_ends_the_listening(tmp_path, monkeypatch):
+def test_no_request_stops_listening(tmp_path, monkeypatch):
     monkeypatch.setattr("danger_safe.live.page_server.MAX_CONNECTIONS", 4)
     monkeypatch.setattr("danger_safe.live.page_server.REQUEST_S", 0.3)
     stage = Stage(tmp_path)
     with stage:
         client = stage.client()
         event = stage.plant("front door")
-        # Connections that ask for nothing, for nonsense, or for ever.
+        # Connections that send nothing, invalid requests, or never end.
         hung = [socket.create_connection(("127.0.0.1", stage.port)) for _ in range(10)]
         for number, connection in enumerate(hung):
             connection.settimeout(60)
@@ -304,7 +304,7 @@ def test_nothing_on_the_page_ends_the_listening(tmp_path, monkeypatch):
             connection.close()
         wait_for(lambda: client.ask("/state")[0] == 200)
         client.open()
-        with socket.create_connection(("127.0.0.1", stage.port)) as connection:  # a body that never comes
+        with socket.create_connection(("127.0.0.1", stage.port)) as connection:  # a body that is never sent
             connection.settimeout(60)
             connection.sendall(f"POST /verdict HTTP/1.1\r\nHost: 127.0.0.1:{stage.port}\r\nOrigin: http://127.0.0.1:{stage.port}\r\n"
                                f"Cookie: danger-safe-{stage.port}={client.cookies[f'danger-safe-{stage.port}']}\r\n"
@@ -318,7 +318,7 @@ def test_nothing_on_the_page_ends_the_listening(tmp_path, monkeypatch):
                 assert client.ask("/state")[0] == 500
         assert [line for line in stage.said if "listening goes on" in line] == stage.said[1:] and len(stage.said) == 3
         assert client.judge(event, "right") == 200
-        # It ends with a page that is open, and with a sound of which nobody takes more.
+        # It stops although a page is open and a client has stopped reading a sound.
         (tmp_path / "recordings" / f"{event}.flac").write_bytes(bytes(30_000_000))
         last = socket.create_connection(("127.0.0.1", stage.port))
         last.sendall(f"GET /sound/{event} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

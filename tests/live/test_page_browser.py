@@ -1,5 +1,4 @@
-"""The page of listen.py in headless Chromium: players, pictures and buttons, by mouse and by keyboard, on a phone and a
-desk."""
+"""The page of listen.py in headless Chromium: players, pictures and buttons, by mouse and keyboard, at two widths."""
 
 import json
 import time
@@ -26,7 +25,7 @@ PLAYS = "element => element.currentTime > 0 && !element.paused"
 
 @pytest.fixture
 def opened(browser, request):
-    """Opens the page in a context of its own; it has to stay without errors and to ask nobody else."""
+    """Open the page in a new context; assert that there are no errors and no requests to other servers."""
     contexts, problems = [], []
 
     def open_page(stage, **settings):
@@ -48,12 +47,12 @@ def opened(browser, request):
 
 
 def until(page, expression, argument=None):
-    """Wait until it is true; the page's policy forbids Playwright's own way."""
+    """Wait until a condition is true; the page's security policy forbids Playwright's own way."""
     return wait_for(lambda: page.evaluate(expression, argument))
 
 
 def reach(page, selector, key="Tab"):
-    """Move the focus there with the keyboard alone."""
+    """Move the focus to an element with the keyboard."""
     for _ in range(80):
         page.keyboard.press(key)
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
@@ -77,7 +76,7 @@ def test_players_pictures_and_verdicts_by_mouse_and_keyboard(tmp_path, opened):
         page.keyboard.press("Space")
         player = card.locator("audio").element_handle()
         until(page, PLAYS, player)
-        stage.plant(HOSTILE, kind=2, sound=False)  # a new event comes: the other plays on
+        stage.plant(HOSTILE, kind=2, sound=False)  # the sound keeps playing when a new event is added
         until(page, "document.querySelectorAll('.event').length === 2")
         until(page, "player => player.currentTime > 0 && (!player.paused || player.ended)", player)
         assert page.locator(".event .source-name").all_text_contents() == [HOSTILE, "front door"]
@@ -117,7 +116,7 @@ def test_players_pictures_and_verdicts_by_mouse_and_keyboard(tmp_path, opened):
     page.get_by_role("alert").get_by_text("does not respond").wait_for()
 
 
-def test_both_widths_both_languages_light_and_dark(tmp_path, opened):
+def test_widths_languages_and_colour_schemes(tmp_path, opened):
     with Stage(tmp_path, ("Phòng khách", LONG)) as stage:
         stage.plant(LONG)
         stage.plant("Phòng khách", kind=1, sound=False)
@@ -139,12 +138,12 @@ def test_both_widths_both_languages_light_and_dark(tmp_path, opened):
         assert len(colours) == 2
         page.get_by_role("link", name="English").click()
         page.get_by_role("button", name="False alarm").first.wait_for()
-        page.reload()  # it is remembered
+        page.reload()  # the choice is remembered
         page.get_by_role("button", name="False alarm").first.wait_for()
         assert not opened.problems
 
 
-def test_the_password_is_asked_for(tmp_path, opened):
+def test_page_asks_for_the_password(tmp_path, opened):
     with Stage(tmp_path, password="correct horse") as stage:
         page = opened(stage)
         page.keyboard.type("wrong password")  # the field has the focus

@@ -1,4 +1,4 @@
-"""The sound of events: what is kept, for how long, and what is not."""
+"""Recordings of events: which sound is kept, and for how long."""
 
 import os
 import time
@@ -17,9 +17,8 @@ RATE = 32_000
 
 
 def listen(folder, spans, seconds=60, speech=(), **settings):
-    """What was said, after a source's ``seconds`` of a ramp, in which every sample tells its time, with an event for
-    each of
-    ``spans``."""
+    """Record ``seconds`` of a ramp, in which every sample encodes its time, with an event for each of ``spans``; return
+    the messages."""
     said = []
     recorder = Recorder(RecordConfig(str(folder), **settings), said.append)
     sound = recorder.new_buffer()
@@ -44,7 +43,7 @@ def listen(folder, spans, seconds=60, speech=(), **settings):
 
 
 def kept(folder):
-    """{file name: (first second, last second) of the sound in it}"""
+    """Return {file name: (first second, last second) of its sound}."""
     sounds = {path.name: soundfile.read(path) for path in folder.iterdir()}
     assert all(rate == RATE for _, rate in sounds.values())
     return {name: (100 * samples[0], 100 * samples[-1]) for name, (samples, _) in sounds.items()}
@@ -54,25 +53,25 @@ def near(start, end):
     return pytest.approx((start, end), abs=0.1)
 
 
-def test_sound_is_kept_from_before_to_after(tmp_path):
+def test_recordings_include_sound_before_and_after_the_event(tmp_path):
     said = listen(tmp_path, [(2, 4), (20, 25), (56, 58)], before_seconds=5, after_seconds=3)
     assert kept(tmp_path) == {"e0.flac": near(0, 7), "e1.flac": near(15, 28), "e2.flac": near(51, 60)}
     assert not said
 
 
-def test_of_a_long_event_the_beginning_is_kept(tmp_path):
+def test_recordings_of_long_events_are_truncated(tmp_path):
     listen(tmp_path, [(20, 100)], seconds=110, before_seconds=5, max_seconds=30)
     assert kept(tmp_path) == {"e0.flac": near(15, 45)}
 
 
-def test_ogg(tmp_path):
+def test_recordings_as_ogg(tmp_path):
     listen(tmp_path, [(20, 25)], format="ogg")
     (path,) = tmp_path.iterdir()
     info = soundfile.info(path)
     assert (info.format, info.samplerate, info.duration) == ("OGG", RATE, pytest.approx(15, abs=0.1))
 
 
-def test_where_somebody_speaks_no_sound_is_kept_unless_asked_for(tmp_path):
+def test_sound_with_speech_is_kept_only_on_request(tmp_path):
     said = listen(tmp_path, [(10, 12), (40, 42)], speech=[(46, 48)])
     assert list(kept(tmp_path)) == ["e0.flac"]
     assert said == ["a: the sound of e1 is not kept: somebody speaks in it"]
@@ -80,7 +79,7 @@ def test_where_somebody_speaks_no_sound_is_kept_unless_asked_for(tmp_path):
     assert sorted(kept(tmp_path)) == ["e0.flac", "e1.flac"]
 
 
-def test_the_oldest_goes_when_there_is_too_much_or_it_is_too_old(tmp_path):
+def test_oldest_recordings_are_removed_at_the_limits_of_size_and_age(tmp_path):
     (tmp_path / "notes.txt").write_text("not ours")
     for number, days in enumerate((40, 3, 2)):
         path = tmp_path / f"old{number}.flac"
@@ -90,7 +89,7 @@ def test_the_oldest_goes_when_there_is_too_much_or_it_is_too_old(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e0.flac", "notes.txt", "old2.flac"]
 
 
-def test_a_full_disk_is_said_once_and_listening_goes_on(tmp_path, monkeypatch):
+def test_full_disk_is_reported_once_and_listening_continues(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

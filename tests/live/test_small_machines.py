@@ -1,4 +1,4 @@
-"""What requirements/predict.txt installs is enough for predictions: nothing else can be imported here."""
+"""Predictions with only the packages of requirements/predict.txt: importing any other package fails in these tests."""
 
 import json
 import os
@@ -43,7 +43,7 @@ LISTEN = '[[source]]\nname = "file"\nfile = {file}\n[log]\nfile = {log}\n'
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The environment of a script that finds only what the small installation has."""
+    """The environment of a script that finds only the packages of the small installation."""
     site = tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
     return {"PYTHONPATH": str(site)}
@@ -51,7 +51,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """A siren of ten seconds, and as much noise."""
+    """Ten seconds of siren and ten seconds of noise."""
     folder, time = tmp_path_factory.mktemp("recordings"), np.arange(320_000) / 32_000
     phase = 2 * np.pi * np.cumsum(900 + 300 * np.sin(np.pi * time)) / 32_000
     siren, noise = sum(np.sin(k * phase) / k for k in range(1, 6)), np.random.default_rng(0).standard_normal(320_000)
@@ -60,7 +60,7 @@ def recordings(tmp_path_factory):
     return [folder / "siren.wav", folder / "noise.wav"]
 
 
-def test_predictions_are_the_same(recordings, small, tmp_path):
+def test_predictions_equal_those_of_the_full_installation(recordings, small, tmp_path):
     done = run("predict_danger.py", *recordings, "--format", "json", env=small, own_process=True)
     with load_detector() as detector:
         for line, recording in zip(done.stdout.splitlines(), recordings, strict=True):
@@ -76,7 +76,7 @@ def test_predictions_are_the_same(recordings, small, tmp_path):
     assert (tmp_path / "beat").exists()
 
 
-def test_embeddings_are_pytorch_s(recordings, small, tmp_path):
+def test_embeddings_equal_pytorch_s(recordings, small, tmp_path):
     code = [sys.executable, "-c", EMBED, str(tmp_path), *map(str, recordings)]
     done = subprocess.run(code, cwd=ROOT, env=os.environ | small, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
@@ -87,8 +87,8 @@ def test_embeddings_are_pytorch_s(recordings, small, tmp_path):
         assert largest_error(np.load(tmp_path / f"{engine}.npy"), expected) <= MAX_ENGINE_ERROR, engine
 
 
-def test_what_needs_more_says_so(recordings, small, tmp_path):
-    """One process for all three: starting one takes as long as everything else."""
+def test_scripts_that_need_more_packages_say_so(recordings, small, tmp_path):
+    """In one process, because starting one takes longer than the rest."""
     code = (
         "import sys, predict_danger; from danger_safe.core import cli\n"
         "for more in (['--plot', 'x.png'], ['--model', 'x_model.skops'], ['--device', 'cuda']):\n"
@@ -106,19 +106,19 @@ def test_what_needs_more_says_so(recordings, small, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="systemd is Linux's")
-def test_systemd_is_told_that_the_service_lives(tmp_path, monkeypatch):
+def test_service_notifies_systemd(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         heartbeat = Heartbeat()
         heartbeat.start()
-        heartbeat.beat()  # too soon for another sign
+        heartbeat.beat()  # too soon for another notification
         heartbeat.stop()
         assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_container_and_service_start_what_is_there():
-    """The Dockerfile's linter and its commands outside Docker were tried by hand: docs/raspberry-pi.md."""
+def test_container_and_service_refer_to_existing_files():
+    """The Dockerfile was linted and its commands were run by hand: docs/raspberry-pi.md."""
     docker = (ROOT / "Dockerfile").read_text("utf-8")
     copied = [word for line in re.findall(r"^COPY (.*) \S+$", docker, re.M) for word in line.split()]
     assert len(copied) >= 10 and all(list(ROOT.glob(word.rstrip("/"))) for word in copied)

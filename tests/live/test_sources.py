@@ -1,4 +1,4 @@
-"""Sources that end, stall, fall silent or were never there: said once, tried again, and the others go on."""
+"""Sources that end, stall, fall silent or cannot be opened are reported once and retried; the others continue."""
 
 import contextlib
 import shutil
@@ -20,8 +20,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 
 class Camera:
-    """Sends WAV to whoever connects, at the speed of sound, as its ``acts`` say: one for each connection, the last for
-    ever."""
+    """Sends WAV in real time to each connection, as its ``acts`` say: one per connection, then always the last one."""
 
     def __init__(self, *acts):
         self.acts, self.connections = acts, 0
@@ -58,7 +57,7 @@ class Camera:
 
 @pytest.fixture
 def listen(monkeypatch):
-    """Starts sources in this process; the windows of each and what was said."""
+    """Start sources in this process; return the windows of each and the messages."""
     monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.2)
     started, said, heard, shown = [], [], [], set()
     inbox, done = WindowQueue(), threading.Event()
@@ -91,7 +90,7 @@ def listen(monkeypatch):
 
 
 @needs_ffmpeg
-def test_each_trouble_is_said_once_and_the_source_comes_back(listen, monkeypatch):
+def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeypatch):
     monkeypatch.setattr(sources, "CONNECT_S", 15.0)
     start, said, heard, shown = listen
     ends = Camera(("end", 1), ("play", PATIENCE_S))
@@ -116,10 +115,10 @@ def test_each_trouble_is_said_once_and_the_source_comes_back(listen, monkeypatch
     assert refused.status in ("offline", "connecting") and steady.status == "listening"
     assert not [line for line in said if line.startswith("steady") or "secret" in line]
     times = [window.end for name, _, window in heard if name == "steady"]
-    assert times == [1 + 0.5 * n for n in range(len(times))]  # nothing was lost while the others were in trouble
+    assert times == [1 + 0.5 * n for n in range(len(times))]  # it lost nothing while the others failed
 
 
-def test_every_source_has_its_turn_however_many_there_are():
+def test_many_sources_take_turns():
     inbox, batches = WindowQueue(), sources.BATCH_WINDOWS
     many = [type("Quick", (), {"is_stopped": False}) for _ in range(2 * batches)]
     for _ in range(3):
@@ -129,7 +128,7 @@ def test_every_source_has_its_turn_however_many_there_are():
     assert {item.source for _ in range(2) for item in inbox.take(1)} == set(many)
 
 
-def test_when_the_engine_is_late_an_address_loses_its_oldest_sound_and_a_file_waits():
+def test_slow_engine_drops_sound_of_addresses_and_delays_files():
     inbox, lost = WindowQueue(), []
 
     class Quick:
@@ -148,4 +147,4 @@ def test_when_the_engine_is_late_an_address_loses_its_oldest_sound_and_a_file_wa
     assert [item.window for item in taken if item.source is patient] == list(range(40))
     assert next(item.window for item in taken if item.source is Quick) == 3
     first = [item.source for item in taken[: sources.BATCH_WINDOWS]]
-    assert first.count(Quick) <= sources.MAX_WAITING  # nobody is kept waiting by another's windows
+    assert first.count(Quick) <= sources.MAX_WAITING  # no source waits for another's windows

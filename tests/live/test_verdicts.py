@@ -1,4 +1,4 @@
-"""verdicts.jsonl: what was said of events is kept whole, and the last word counts."""
+"""verdicts.jsonl: verdicts on events are stored completely, and the last one counts."""
 
 import os
 from dataclasses import replace
@@ -13,7 +13,7 @@ ONE = Verdict("1", "cửa trước", "2026-11-26T07:00:00.000+07:00", "false_ala
 TWO = replace(ONE, event="2", verdict="right", sound="recordings/2.flac")
 
 
-def test_the_last_word_counts_and_what_a_power_cut_left_is_none(tmp_path, monkeypatch):
+def test_last_verdict_counts_and_partial_lines_are_ignored(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "verdicts.jsonl"
     assert read_verdicts(path) == {}
     for verdict in (ONE, TWO, replace(ONE, verdict="none"), TWO, replace(ONE, verdict="right")):
@@ -40,7 +40,7 @@ def test_the_last_word_counts_and_what_a_power_cut_left_is_none(tmp_path, monkey
             read_verdicts(path)
 
 
-def test_windows_are_kept_without_pickle(tmp_path):
+def test_windows_are_stored_without_pickle(tmp_path):
     windows = EventWindows(np.ones((2, 768)), "ab" * 32, np.array([-1, 0.5, 1]), np.array([0.1, 0.9, 0.8]))
     path = tmp_path / "windows" / "1.npz"
     windows.save(path)
@@ -55,7 +55,7 @@ def test_windows_are_kept_without_pickle(tmp_path):
         with pytest.raises(UserError, match="is damaged"):
             load_windows(path)
     few, whole = np.zeros(2, np.float32), {"embeddings": np.zeros((999, 768), np.float32), "checkpoint_sha256": "a"}
-    bomb = {**whole, "times": few, "scores": few}  # 3 MB out of 5 KB; it could be as many gigabytes
+    bomb = {**whole, "times": few, "scores": few}  # 5 KB unpack to 3 MB; it could be gigabytes
     pickle, uneven = {**bomb, "embeddings": np.array([{}])}, {**bomb, "scores": few[:1]}
     for save, arrays in ((np.savez, pickle), (np.savez, uneven), (np.savez_compressed, bomb)):
         save(path, **arrays)
