@@ -1,4 +1,4 @@
-"""Fixtures of every package's tests. What takes seconds to make is made once, for all of make test's processes."""
+"""Shared fixtures. Slow ones are made once for all processes of make test."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from helpers import REFERENCE, run, tree  # noqa: E402 - found where the line above says
 from warm import WARM_ADDRESS, WarmServer  # noqa: E402 - likewise
 
-# Files whose few tests take long, the longest first: whoever is through with them does the many short ones.
+# Files with few slow tests, the slowest first; processes that finish them run the many quick ones.
 LONGEST = (
     "test_engine", "test_resume", "test_train", "test_faults", "test_false_alarms", "test_finetune", "test_cluster",
     "test_mn04", "test_listen", "test_predict", "test_offline", "test_mistakes", "test_detector",
@@ -26,13 +26,13 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the long files (make test keeps this order), so that no process is left with one at the end."""
+    """Run the slow files first (make test keeps this order), so that no process ends with one."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_configure(config):
-    """Start what scripts are forked from once for all processes, while those collect the tests."""
+    """Start the warm process once for all processes, while they collect the tests."""
     if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
         server = WarmServer()
         os.environ[WARM_ADDRESS] = server.address
@@ -40,19 +40,19 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers():
-    """One process more than there are cores: now and then one of them waits for a camera, a broker or a browser."""
+    """Use one process more than there are cores, because some tests wait for a camera, a broker or a browser."""
     return (os.cpu_count() or 1) + 1
 
 
 def common_folder(tmp_path_factory):
-    """The temporary folder of all processes of this run of the tests."""
+    """Return the temporary folder that all processes of this test run share."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @contextmanager
 def once(tmp_path_factory, name):
-    """(folder, whether it is still to be filled) of what the first process makes and the others wait for."""
+    """Yield (folder, whether it must be filled): the first process fills it while the others wait."""
     folder = common_folder(tmp_path_factory) / name
     with FileLock(folder.with_name(f"{name}.lock")):
         made = folder.with_name(f"{name}.made")
@@ -63,14 +63,14 @@ def once(tmp_path_factory, name):
 
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory):
-    """The environment of a script that is forbidden the network, and NO_NETWORK_LOG, the record: test_offline.py."""
+    """The environment that forbids a script the network; NO_NETWORK_LOG names the record (test_offline.py)."""
     log = common_folder(tmp_path_factory) / "offline.log"
     return {"PYTHONPATH": Path(__file__).with_name("no_network"), "NO_NETWORK_LOG": log}
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory, offline):
-    """The sample sounds, filtered: the folder that --output names. Nobody writes into it but ``embeddings``."""
+    """The sample dataset of step 1. Only ``embeddings`` writes into this folder."""
     with once(tmp_path_factory, "sample") as (folder, new):
         if new:
             run("filterAudioToDangerousAndSafe.py", "--sample", "--output", folder, env=offline)
@@ -79,7 +79,7 @@ def sample(tmp_path_factory, offline):
 
 @pytest.fixture(scope="session")
 def embeddings(sample, offline, tmp_path_factory):
-    """Compact embeddings of the sample sounds: the table's path."""
+    """The path of the table with compact embeddings of the sample sounds."""
     with once(tmp_path_factory, "embeddings") as (folder, new):
         table = folder / "audio_embeddings.csv"
         if new:
@@ -98,8 +98,8 @@ def embeddings(sample, offline, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(embeddings, offline, tmp_path_factory):
-    """All three models of the sample sounds and their comparison, made where the network is forbidden: (folder, what
-    compare_models.py printed). Nobody writes into the folder."""
+    """All three models of the sample sounds and their comparison, made with the network forbidden: (folder, output of
+    compare_models.py). Tests must not write into the folder."""
     with once(tmp_path_factory, "trained") as (folder, new):
         said = folder / "said.txt"
         if new:
@@ -112,13 +112,13 @@ def trained(embeddings, offline, tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Converted networks go to a folder of the tests, with a name as Windows users' folders have it."""
+    """Keep converted networks in a folder with a name like those of Windows users' folders."""
     os.environ["DANGER_SAFE_CACHE"] = str(common_folder(tmp_path_factory) / "Bộ nhớ đệm")
 
 
 @pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory):
-    """A network of other weights, whose activations are large."""
+    """A network with other weights and large activations."""
     import torch
 
     from models.checkpoints import save_checkpoint
@@ -153,7 +153,7 @@ def browser():
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """A script that has to fail: one line of error, and everything in the test's folder as it was."""
+    """Run a script that must fail with a one-line error and must not change the test's folder."""
     monkeypatch.chdir(tmp_path)
 
     def run_script(script, *arguments, status=1, words=""):
@@ -178,7 +178,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory):
-    """The stand-in checkpoint, in the official file's layout."""
+    """The stand-in checkpoint in the official file's layout."""
     with once(tmp_path_factory, "standin") as (folder, new):
         path = folder / "Cnn14_standin.pth"
         if new:

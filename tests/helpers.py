@@ -1,4 +1,4 @@
-"""What tests of every package use: where things are, how a script is run, small inputs, patience."""
+"""Shared helpers: paths, running scripts, small inputs, waiting."""
 
 import atexit
 import functools
@@ -20,19 +20,18 @@ from warm import WARM_ADDRESS, Warm, WarmServer
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 REFERENCE = SHARED / "cnn14_reference"
-PATIENCE_S = 600  # a busy computer may take as long; a broken program takes for ever
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # scripts run side by side, each test file in a process: make test
+PATIENCE_S = 600  # seconds; longer than a busy computer needs
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # make test runs several scripts at the same time
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (real clips, reference network) is not here")
 
 
 def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_process=False):
-    """Run a script; assert its exit status and that no traceback is shown. Returns the finished process, with text.
+    """Run a script; assert its exit status and that there is no traceback. Return the finished process, with text.
 
-    ``env`` is added to this process's environment (None removes a name), ``stdin`` are bytes that come through a pipe.
-    Where the system can, the script runs in a fork of a process that has loaded the heavy libraries (warm.py says what
-    that may hide). It gets a process of its own where ``env`` has what is read while Python or a library starts, where
-    lines are counted (make coverage), and where ``own_process`` asks for it: tests of what happens at a start, and of
-    whether two runs agree.
+    ``env`` is added to this process's environment (None removes a name); ``stdin`` are bytes for a pipe. If possible,
+    the script runs in a fork of a process that has loaded the heavy libraries (warm.py explains what that cannot test).
+    It gets a new process if ``env`` has a variable that is read while Python or a library starts, in make coverage, and
+    with ``own_process``, for tests of the start itself and of reproducibility.
     """
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]
     env = os.environ | (env or {})
@@ -52,8 +51,7 @@ def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_proces
 
 @functools.cache
 def warm_process():
-    """The process that scripts are forked from: that of all of make test's processes (conftest.py), else one of our
-    own."""
+    """Return the process that scripts are forked from: that of make test (conftest.py), otherwise a new one."""
     if WARM_ADDRESS not in os.environ:
         server = WarmServer()
         atexit.register(server.close)
@@ -63,7 +61,7 @@ def warm_process():
 
 @contextmanager
 def patience(process):
-    """While something is read from a process: it is killed, and the reading ends, where that takes for ever."""
+    """Kill a process after PATIENCE_S, so that reading its output ends."""
     timer = threading.Timer(PATIENCE_S, process.kill)
     timer.start()
     try:
@@ -73,7 +71,7 @@ def patience(process):
 
 
 def wait_for(condition):
-    """What ``condition`` returns, once it is true. Raises AssertionError where it never is."""
+    """Return the value of ``condition`` once it is true. Raises AssertionError after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if result := condition():
@@ -83,7 +81,7 @@ def wait_for(condition):
 
 
 def write_esc50(folder, clips, seconds=0.5):
-    """A small ESC-50 folder: ``clips`` are (category, fold, source) and each gets noise of its own."""
+    """Write a small ESC-50 folder: ``clips`` are (category, fold, source); each contains different noise."""
     (folder / "audio").mkdir(parents=True)
     (folder / "meta").mkdir()
     rows = ["filename,fold,target,category,esc10,src_file,take"]
@@ -97,7 +95,7 @@ def write_esc50(folder, clips, seconds=0.5):
 
 
 def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=0):
-    """A table of random embeddings whose labels are ``apart`` standard deviations from each other in one dimension."""
+    """Write a table of random embeddings; the labels differ by ``apart`` standard deviations in one dimension."""
     rng = np.random.default_rng(seed)
     labels = np.arange(clips) // takes % 2
     features = rng.standard_normal((clips, dimensions))
@@ -115,12 +113,12 @@ def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=
 
 
 def tree(folder):
-    """Every file under a folder, with its content where it has one."""
+    """Return every path under a folder with its content, if it is a file."""
     return {p: p.read_bytes() if p.is_file() and not p.is_symlink() else None for p in folder.rglob("*")}
 
 
 def reference_module():
-    """The stand-in's weights and test signals, from ../shared."""
+    """Import the stand-in's weights and test signals from ../shared."""
     spec = importlib.util.spec_from_file_location("reference_weights", REFERENCE / "weights.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Run a script that can write no file larger than so many kilobytes: limited.py 100 predict_danger.py …. POSIX only."""
+"""Run a script with a limit on file sizes in kilobytes: limited.py 100 predict_danger.py …. POSIX only."""
 
 import resource
 import runpy

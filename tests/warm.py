@@ -1,16 +1,16 @@
-"""Scripts without the seconds that loading PyTorch, scikit-learn and pandas takes: forks of a process that has them.
+"""Run scripts in forks of a process that has already imported PyTorch, scikit-learn and pandas, which saves seconds.
 
-``WarmServer`` starts this file as a process of its own, which imports ``LIBRARIES``, none of the project's modules, and
-then waits: one process for all of pytest's. For each that connects (``Warm``) it forks a process, which forks itself
-for each script. That fork takes over the caller's arguments, working folder, environment and streams, and becomes what
-``python script.py …`` would be; exit statuses, signals, threads and ``atexit`` are a process's own.
+``WarmServer`` starts this file as a process that imports ``LIBRARIES``, but none of the project's modules, and serves
+all processes of pytest. For each connection (``Warm``) it forks a process, which forks again for each script. That fork
+takes over the caller's arguments, working directory, environment and streams, and behaves like ``python script.py …``,
+with its own exit status, signals, threads and ``atexit``.
 
-What it cannot show, real processes must: that a script imports what it uses (here a submodule may be loaded that it
-never asked for), what the environment changes while Python or a library starts, and an order that depends on Python's
-seed for hashes, which all forks share. ``helpers.run`` chooses.
+Forks cannot test whether a script imports everything that it uses (a submodule may already be loaded), effects of the
+environment while Python or a library starts, or a dependence on PYTHONHASHSEED, which all forks share. ``helpers.run``
+starts a new process in these cases.
 
-Linux only: elsewhere a fork of a process with such libraries is not safe. One thread and no parallel region before the
-fork, which the thread pools of OpenMP and OpenBLAS would not survive; the server checks that it has one.
+Linux only: elsewhere, forking a process with such libraries is not safe. The server must have a single thread before it
+forks, because the thread pools of OpenMP and OpenBLAS do not survive a fork; it checks that.
 """
 
 import atexit
@@ -36,14 +36,14 @@ LIBRARIES = (
     "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch",
     "soundfile", "soxr", "jinja2", "librosa.feature.spectral", "librosa.filters",
 )  # fmt: skip
-WARM_ADDRESS = "WARM_ADDRESS"  # of the server that there is already, in the environment
+WARM_ADDRESS = "WARM_ADDRESS"  # environment variable: address of a running server
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-# What Python and the libraries above read while they are loaded: whoever sets one of these wants a process of its own.
+# Prefixes of variables that Python and the libraries read while they are loaded; changing one needs a new process.
 READ_AT_START = ("PYTHON", "MPL", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "LD_", "LC_", "LANG", "SKLEARN_", "NUMBA_", "TZ")
-# The one PYTHONPATH that a fork can take over: it has one module, which runs at once.
+# The only PYTHONPATH that a fork can take over: its only module is run immediately.
 NO_NETWORK = ROOT / "tests" / "no_network"
 PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
-FORKABLE = {"jemalloc_bg_thd"}  # of pandas' pyarrow; jemalloc starts it again in a fork
+FORKABLE = {"jemalloc_bg_thd"}  # thread of pandas' pyarrow; jemalloc restarts it in a fork
 
 
 class WarmServer:
@@ -62,7 +62,7 @@ class WarmServer:
             )  # fmt: skip
 
     def close(self) -> None:
-        """End the process; what it has forked ends with those who use it."""
+        """End the process. Its forks end with the test processes that use them."""
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
@@ -78,15 +78,22 @@ class Warm:
         self._lock = threading.Lock()
 
     def suits(self, env: dict[str, str]) -> bool:
-        """Whether a process with this environment would begin as the forks do."""
+        """Return whether a process with this environment would start in the same state as a fork."""
         changed = {name for name, _ in self._env.items() ^ env.items()}
         if env.get("PYTHONPATH") == str(NO_NETWORK):
             changed.discard("PYTHONPATH")
         return not any(name.startswith(READ_AT_START) for name in changed)
 
     def run(self, command: list[str], cwd, env: dict[str, str], content: bytes, timeout_s: float):
-        """As ``subprocess.run`` of an interpreter, a script and its arguments, with ``content`` on stdin; after so many
-        seconds it is killed, and the status says so."""
+        """Run a script like ``subprocess.run``.
+
+        Args:
+            command: interpreter, script and arguments.
+            cwd: working directory.
+            env: environment.
+            content: bytes for stdin.
+            timeout_s: seconds after which the script is killed; the status says so.
+        """
         request = json.dumps({"command": command, "cwd": str(cwd), "env": env}).encode()
         with self._lock, contextlib.ExitStack() as stack:
             out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
@@ -114,7 +121,7 @@ class Warm:
         with contextlib.suppress(ConnectionError):
             answer = self._socket.recv(8)
         if not answer:
-            raise RuntimeError("the warm process has ended; what it said is on stderr")
+            raise RuntimeError("the warm process has ended; its messages are on stderr")
         return int.from_bytes(answer, "big", signed=True)
 
 
@@ -124,8 +131,8 @@ def _feed(writing: int, content: bytes) -> None:
 
 
 def wait_for_callers(listener: socket.socket) -> socket.socket:
-    """Fork for everybody who connects; returns the connection in the fork."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these forks
+    """Fork for every connection; return the connection in the fork."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for these forks
     while True:
         connection, _ = listener.accept()
         if not os.fork():
@@ -136,7 +143,7 @@ def wait_for_callers(listener: socket.socket) -> socket.socket:
 
 
 def serve(connection: socket.socket) -> dict:
-    """Fork at every request and answer with its number, then its exit status; returns the request in the fork.
+    """Fork for every request; send the fork's process ID, then its exit status. Return the request in the fork.
 
     Ends with the caller.
     """
@@ -160,7 +167,7 @@ def serve(connection: socket.socket) -> dict:
 
 
 def become(request: dict) -> None:
-    """Take over what belongs to a process that was started with ``request``."""
+    """Take over the environment, arguments and working directory of ``request``."""
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -173,7 +180,7 @@ def become(request: dict) -> None:
 
 
 def run_main() -> int:
-    """Run the script that ``sys.argv`` names; returns the exit status that Python would give."""
+    """Run the script that ``sys.argv`` names; return the exit status that Python would have."""
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as error:
@@ -188,7 +195,7 @@ def run_main() -> int:
 
 
 def end(status: int) -> None:
-    """End as Python does, in its order; but leave to the system the half second of freeing what the fork never used."""
+    """End as Python does, in the same order, but without freeing memory, which would take half a second."""
     threading._shutdown()  # waits for threads
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -200,16 +207,16 @@ def end(status: int) -> None:
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it does not outlive pytest
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive pytest
     here = socket.socket(fileno=int(sys.argv[1]))
     for name in LIBRARIES:
         importlib.import_module(name)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:  # came with PyTorch, and reads
-        del sys.modules[name]  # while it is loaded whether the project's cli.py wants progress bars
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:  # loaded by PyTorch; at import it
+        del sys.modules[name]  # reads whether the project's cli.py wants progress bars
     threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
     if len(threads - FORKABLE) > 1:
         sys.exit(f"a fork would lose all but one of these threads: {', '.join(sorted(threads))}")
     gc.collect()
-    gc.freeze()  # the fork's collections leave these pages shared
+    gc.freeze()  # garbage collection in forks leaves these pages shared
     become(serve(wait_for_callers(here)))
     end(run_main())
