@@ -41,12 +41,12 @@ def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[i
 
     ``kill``: number of the file operation (0: the start), and the seconds after it at which the process gets SIGKILL.
     """
-    said = out.with_name(out.name + ".said")
-    said.touch()
+    output = out.with_name(out.name + ".said")
+    output.touch()
     started = time.monotonic()
     process = os.fork()
     if not process:
-        with open(said, "w", encoding="utf-8") as file:
+        with open(output, "w", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
@@ -66,7 +66,7 @@ def run(case: Case, out: Path, kill: tuple[int, float] | None = None) -> tuple[i
     counter = out.with_name(out.name + ".count")
     operations = counter.stat().st_size if counter.exists() else 0
     counter.unlink(missing_ok=True)
-    return status, said.read_text(encoding="utf-8", errors="replace"), time.monotonic() - started, operations
+    return status, output.read_text(encoding="utf-8", errors="replace"), time.monotonic() - started, operations
 
 
 def _watch(out: Path, counter: Path, kill: tuple[int, float] | None) -> None:
@@ -198,8 +198,8 @@ def attack(name: str, case: Case, work: Path, moments: int) -> list[str]:
     """Kill a case at ``moments`` moments; return the failures."""
     reference = work / f"{name}-whole"
     reference.mkdir()
-    status, said, seconds, operations = run(case, reference)
-    assert status == 0, said
+    status, output, seconds, operations = run(case, reference)
+    assert status == 0, output
     wrong, ended, clean_slate, words = [], 0, 0, set()
     rng = random.Random(name)
     for number in range(moments):
@@ -215,11 +215,13 @@ def attack(name: str, case: Case, work: Path, moments: int) -> list[str]:
         clean_slate += not any(out.iterdir())
         where = f"{name}, killed {'at ' + format(kill[1], '.2f') + ' s' if by_time else f'after operation {kill[0]}'}"
         wrong += [f"{where}: not whole: {file}" for file in broken(out)]
-        status, said, _, _ = run(case, out)
+        status, output, _, _ = run(case, out)
         if status:
-            wrong.append(f"{where}: the next run ends with {status}: {said[-300:]}")
+            wrong.append(f"{where}: the next run ends with {status}: {output[-300:]}")
         wrong += [f"{where}: after the next run: {words}" for words in differences(case, out, reference)]
-        words |= {phrase for phrase in ("done before", "Going on after", "already there", "goes on") if phrase in said}
+        words |= {
+            phrase for phrase in ("done before", "Going on after", "already there", "goes on") if phrase in output
+        }
         shutil.rmtree(out)
     print(
         f"{name}: {moments} moments in a run of {seconds:.1f} s and {operations} operations on files; {ended} had "

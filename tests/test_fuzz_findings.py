@@ -177,12 +177,12 @@ def test_journal_that_is_damaged_in_the_middle_is_reported(tmp_path):
 def test_impossible_paths_do_not_exist(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text(TABLE.replace("\na,", f"\n{'x' * 5_000},"))
-    beside = {
+    side_json = {
         "checkpoint": {"name": "compact", "sha256": "ab"},
         "settings": {"dimensions": 2},
         "made_of": {"dataset": "d"},
     }
-    table.with_suffix(".json").write_text(json.dumps(beside))
+    table.with_suffix(".json").write_text(json.dumps(side_json))
     with pytest.raises(UserError, match="not there"):
         find_sounds(read_table(table))
 

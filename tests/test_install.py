@@ -38,8 +38,8 @@ def test_commands_work_from_any_folder(installed):
     listed = run("--help")
     assert listed.returncode == 0 and "danger-safe train logreg" in listed.stdout
     assert run("listn").returncode == 2
-    heard = run("predict", "kitchen.wav", "--format", "json")
-    assert heard.returncode == 0 and '"file": "kitchen.wav"' in heard.stdout, heard.stderr
+    output = run("predict", "kitchen.wav", "--format", "json")
+    assert output.returncode == 0 and '"file": "kitchen.wav"' in output.stdout, output.stderr
     absent = run("filter", "--esc50", "nowhere")  # after the included mapping has been read
     assert absent.returncode == 1 and "nowhere is not there" in absent.stderr
 

@@ -87,7 +87,7 @@ def check_sound(sounds, extracted, predicted, name):
     reason = sounds[1][name]
     done, table, failures = extracted
     warnings = [line for line in done.stderr.splitlines() if line.startswith(f"warning: {one_line('Safe/' + name)} ")]
-    heard = [line for line in predicted.stderr.splitlines() if f"{os.sep}Safe{os.sep}{one_line(name)} " in line]
+    reported = [line for line in predicted.stderr.splitlines() if f"{os.sep}Safe{os.sep}{one_line(name)} " in line]
     if reason is None:
         row = table[table["file"] == f"Safe/{name}"]
         assert len(row) == 1
@@ -97,8 +97,8 @@ def check_sound(sounds, extracted, predicted, name):
         assert reason in failures[f"Safe/{name}"]
         assert len(warnings) == 1
         assert reason in warnings[0]
-        assert len([line for line in heard if "warning: " in line]) == 1
-        assert reason in next(line for line in heard if "warning: " in line)
+        assert len([line for line in reported if "warning: " in line]) == 1
+        assert reason in next(line for line in reported if "warning: " in line)
 
 
 def test_names_that_are_not_files_are_reported(sounds, extracted, predicted):

@@ -28,17 +28,17 @@ KINDS = [
 ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 
 
-def heard(path, content=None):
+def read_sound(path, content=None):
     """Read a file: (seconds, error message or "")."""
     if content is not None:
         path.write_bytes(content)
-    samples, complaint = 0, ""
+    samples, error_text = 0, ""
     try:
-        for piece in read_channels(path):
-            samples += len(piece)
+        for chunk in read_channels(path):
+            samples += len(chunk)
     except AudioError as error:
-        complaint = str(error)
-    return samples / 32_000, complaint
+        error_text = str(error)
+    return samples / 32_000, error_text
 
 
 def patched(content, at, data):
@@ -47,24 +47,24 @@ def patched(content, at, data):
 
 @pytest.mark.parametrize(("container", "subtype"), KINDS)
 def test_complete_truncated_and_concatenated_files(tmp_path, container, subtype):
-    whole = encoded(noise(4, seed=1), container=container, subtype=subtype)
+    complete = encoded(noise(4, seed=1), container=container, subtype=subtype)
     other = encoded(noise(3, 2, seed=2), container=container, subtype=subtype)
     path = tmp_path / "sound"
-    assert heard(path, whole) == (pytest.approx(4, abs=0.1), "")
-    seconds, complaint = heard(path, whole[: int(len(whole) * 0.6)])
-    assert seconds < 3.9 and complaint.startswith("breaks off at 0:0")
+    assert read_sound(path, complete) == (pytest.approx(4, abs=0.1), "")
+    seconds, error_text = read_sound(path, complete[: int(len(complete) * 0.6)])
+    assert seconds < 3.9 and error_text.startswith("breaks off at 0:0")
     if container not in ("VOC", "NIST"):
-        for joined in (whole + other, whole + whole):
-            seconds, complaint = heard(path, joined)
-            assert complaint == "" and seconds == pytest.approx(8 if joined == whole + whole else 7, abs=0.3)
+        for joined in (complete + other, complete + complete):
+            seconds, error_text = read_sound(path, joined)
+            assert error_text == "" and seconds == pytest.approx(8 if joined == complete + complete else 7, abs=0.3)
 
 
 @pytest.mark.parametrize(("container", "subtype"), [kind for kind in KINDS if kind[0] in ("FLAC", "OGG", "MP3")])
 def test_damaged_sections_are_reported(tmp_path, container, subtype):
-    seconds, complaint = heard(
+    seconds, error_text = read_sound(
         tmp_path / "sound", spoilt(encoded(noise(8), container=container, subtype=subtype), 0.5, 3_000)
     )
-    assert complaint and (seconds > 5 or container == "FLAC")
+    assert error_text and (seconds > 5 or container == "FLAC")
 
 
 WAV = encoded(noise(4, rate=RATE))
@@ -76,9 +76,9 @@ def test_headers_with_a_length_that_is_too_small(tmp_path):
     path = tmp_path / "sound"
     for length, riff in itertools.product(LENGTHS, (0, 36, len(WAV) - 8, 0xFFFF_FFFF)):
         content = patched(patched(WAV, 40, struct.pack("<I", length)), 4, struct.pack("<I", riff))
-        assert heard(path, content) == (pytest.approx(4, abs=0.01), ""), (length, riff)
-        pieces = np.concatenate(list(stream_wav(io.BytesIO(content))))
-        assert len(pieces) == pytest.approx(4 * 32_000, abs=200), (length, riff)
+        assert read_sound(path, content) == (pytest.approx(4, abs=0.01), ""), (length, riff)
+        streamed = np.concatenate(list(stream_wav(io.BytesIO(content))))
+        assert len(streamed) == pytest.approx(4 * 32_000, abs=200), (length, riff)
     aiff, au, caf, flac = (encoded(noise(4), container=kind) for kind in ("AIFF", "AU", "CAF", "FLAC"))
     sound = aiff.find(b"SSND")
     settings = int.from_bytes(flac[18:26], "big")
@@ -94,7 +94,7 @@ def test_headers_with_a_length_that_is_too_small(tmp_path):
         patched(flac, 18, (settings - 3 * RATE).to_bytes(8, "big")),
         patched(flac, 18, (settings - 4 * RATE).to_bytes(8, "big")),  # no length: written to a pipe
     ):
-        assert heard(path, content) == (pytest.approx(4, abs=0.01), "")
+        assert read_sound(path, content) == (pytest.approx(4, abs=0.01), "")
 
 
 def test_mp3_with_any_length_frame(tmp_path):
@@ -111,9 +111,9 @@ def test_mp3_with_any_length_frame(tmp_path):
         patched(content, tag + 8, struct.pack(">I", frames // 3)),
         with_id3,
     ):
-        assert heard(path, changed) == (pytest.approx(22, abs=0.15), "")
-    seconds, complaint = heard(path, patched(content, tag + 8, struct.pack(">I", 2 * frames)))
-    assert seconds > 21 and "of 0:44" in complaint
+        assert read_sound(path, changed) == (pytest.approx(22, abs=0.15), "")
+    seconds, error_text = read_sound(path, patched(content, tag + 8, struct.pack(">I", 2 * frames)))
+    assert seconds > 21 and "of 0:44" in error_text
 
 
 def test_wav_files_above_4_gib(tmp_path):
@@ -163,13 +163,13 @@ def test_streams_that_are_slow_truncated_or_concatenated(monkeypatch):
 
 def test_metadata_after_the_sound_is_ignored(tmp_path):
     path = tmp_path / "sound.wav"
-    odd = noise(1.00006)[:16_001]
-    for content in (WAV, encoded(odd, subtype="PCM_U8"), encoded(odd, subtype="PCM_24")):
+    short_noise = noise(1.00006)[:16_001]
+    for content in (WAV, encoded(short_noise, subtype="PCM_U8"), encoded(short_noise, subtype="PCM_24")):
         for tail in (b"", b"\0", bytes(452), b"LIST\4\0\0\0INFO", b"TAG" + bytes(125),
         b"id3 \x0a\0\0\0ID3\3\0\0\0\0\0\0",
                      b"abcd\4\0\0\0efgh", b"\r\n"):  # fmt: skip
-            seconds, complaint = heard(path, content + tail)
-            assert complaint == "" and seconds == pytest.approx(round(seconds), abs=0.01), tail
+            seconds, error_text = read_sound(path, content + tail)
+            assert error_text == "" and seconds == pytest.approx(round(seconds), abs=0.01), tail
 
 
 def test_a_danger_on_one_channel_is_found():
@@ -209,17 +209,20 @@ def test_sound_that_ffmpeg_drops_is_reported(tmp_path, recording):
         ("f.mp4", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "500000"),
     ):  # fmt: skip
         path = made(tmp_path / name, "-i", recording, *flags)
-        assert heard(path) == (pytest.approx(6, abs=0.1), ""), name
+        assert read_sound(path) == (pytest.approx(6, abs=0.1), ""), name
         content = path.read_bytes()
         if name in ("a.m4a", "a.wma", "a.flv"):
-            assert heard(tmp_path / f"two{name}", 2 * content) == (pytest.approx(12, abs=0.3), ""), name
-        seconds, complaint = heard(path, content[: int(len(content) * 0.6)])
-        assert seconds < 5 and complaint.startswith("breaks off at"), name
+            assert read_sound(tmp_path / f"two{name}", 2 * content) == (pytest.approx(12, abs=0.3), ""), name
+        seconds, error_text = read_sound(path, content[: int(len(content) * 0.6)])
+        assert seconds < 5 and error_text.startswith("breaks off at"), name
         if name != "a.wma":  # undetectable
-            assert "breaks off" in heard(path, spoilt(content, 0.5, 4_000))[1], name
+            assert "breaks off" in read_sound(path, spoilt(content, 0.5, 4_000))[1], name
     lossless = made(tmp_path / "two.caf", "-i", recording, "-c:a", "alac", "-sample_fmt", "s32p").read_bytes()
-    assert heard(tmp_path / "two.caf", 2 * lossless) == (pytest.approx(12, abs=0.1), "")
-    assert heard(made(tmp_path / "mp3.wav", "-i", recording, "-c:a", "libmp3lame")) == (pytest.approx(6, abs=0.1), "")
+    assert read_sound(tmp_path / "two.caf", 2 * lossless) == (pytest.approx(12, abs=0.1), "")
+    assert read_sound(made(tmp_path / "mp3.wav", "-i", recording, "-c:a", "libmp3lame")) == (
+        pytest.approx(6, abs=0.1),
+        "",
+    )
 
 
 @ffmpeg
@@ -228,13 +231,13 @@ def test_lengths_of_parts_are_checked(tmp_path, recording):
     for name, *flags in (("a.tta",), ("pcm.avi", "-c:a", "pcm_s16le"), ("mp3.avi", "-c:a", "mp3")):
         content = made(tmp_path / name, "-i", recording, *flags).read_bytes()
         half, more = len(content) // 2, len(content) * 2 // 3
-        assert heard(tmp_path / name) == (pytest.approx(6, abs=0.1), ""), name
-        assert heard(tmp_path / name, 2 * content) == (pytest.approx(12, abs=0.2), ""), name
-        assert heard(tmp_path / name, content[:half] + content[more:])[1], name
-    whole = made(tmp_path / "whole.tta", "-i", recording).read_bytes()
-    assert "is damaged" in heard(tmp_path / "b.tta", patched(whole, len(whole) // 2, bytes(4_000)))[1]
+        assert read_sound(tmp_path / name) == (pytest.approx(6, abs=0.1), ""), name
+        assert read_sound(tmp_path / name, 2 * content) == (pytest.approx(12, abs=0.2), ""), name
+        assert read_sound(tmp_path / name, content[:half] + content[more:])[1], name
+    complete = made(tmp_path / "whole.tta", "-i", recording).read_bytes()
+    assert "is damaged" in read_sound(tmp_path / "b.tta", patched(complete, len(complete) // 2, bytes(4_000)))[1]
     truehd = made(tmp_path / "a.thd", "-i", recording, "-c:a", "truehd", "-strict", "-2", "-f", "truehd")
-    assert heard(truehd)[1].startswith("cannot be decoded")  # it has no length field
+    assert read_sound(truehd)[1].startswith("cannot be decoded")  # it has no length field
 
 
 @ffmpeg
@@ -244,7 +247,7 @@ def test_audio_tracks_channels_and_times_of_videos(tmp_path, recording):
     samples = np.concatenate(list(read_channels(late)))
     assert len(samples) == pytest.approx(9 * 32_000, abs=6_000) and not samples[: 2 * 32_000].any()
     gap = made(tmp_path / "gap.mkv", "-i", recording, "-af", "aselect='not(between(t,1,3))'", "-c:a", "aac")
-    assert heard(gap) == (pytest.approx(6, abs=0.1), "")
+    assert read_sound(gap) == (pytest.approx(6, abs=0.1), "")
     soundfile.write(tmp_path / "quiet.wav", np.zeros(2 * RATE), RATE)
     for name in ("two.mka", "two.m4a"):
         two = made(tmp_path / name, "-i", tmp_path / "quiet.wav", "-i", recording, "-map", 0, "-map", 1, "-c:a", "aac")
@@ -261,8 +264,8 @@ def test_playlists_do_not_open_other_files(tmp_path, recording):
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n"
     for name, text in (("list.m4a", hls), ("list.mkv", f"ffconcat version 1.0\nfile '{tmp_path / 'secret.wav'}'\n")):
         (tmp_path / name).write_text(text)
-        seconds, complaint = heard(tmp_path / name)
-        assert seconds == 0 and complaint.startswith("cannot be decoded"), name
+        seconds, error_text = read_sound(tmp_path / name)
+        assert seconds == 0 and error_text.startswith("cannot be decoded"), name
 
 
 def test_prediction_and_extraction_read_the_same_files(tmp_path):

@@ -67,27 +67,27 @@ def test_any_chunk_size_and_a_pipe_give_the_same_events_as_the_file(tmp_path):
 def test_early_sound_is_buffered_up_to_a_limit_and_errors_come_last(monkeypatch):
     monkeypatch.setattr(read_ahead, "MAX_BYTES", 4 * 4000)
 
-    def pieces(given):
+    def chunks(given):
         for number in range(9):
             given.append(number)
             yield np.full(1000, number, np.float32)
         raise AudioError("breaks off")
 
     given = []
-    ahead = ReadAhead(pieces(given))
+    ahead = ReadAhead(chunks(given))
     wait_for(lambda: len(given) == 5)  # four are buffered, and one is waiting
     came = ahead.arrival_time(4000 / RATE)
     assert came <= time.monotonic() and ahead.arrival_time(3500 / RATE) == pytest.approx(came - 500 / RATE, abs=1e-4)
-    heard = []
+    received = []
     with pytest.raises(AudioError, match="breaks off"):
-        heard.extend(piece[0] for piece in ahead)
-    assert heard == list(range(9)) and not ahead.lost_s
+        received.extend(chunk[0] for chunk in ahead)
+    assert received == list(range(9)) and not ahead.lost_s
 
-    microphone = ReadAhead(pieces(given := []), can_wait=False)
+    microphone = ReadAhead(chunks(given := []), can_wait=False)
     wait_for(lambda: len(given) == 9)
     with pytest.raises(AudioError):
-        [heard.append(piece[0]) for piece in microphone]
-    assert heard[9:] == [0, 1, 2, 3] and microphone.lost_s == pytest.approx(5000 / RATE)
+        [received.append(chunk[0]) for chunk in microphone]
+    assert received[9:] == [0, 1, 2, 3] and microphone.lost_s == pytest.approx(5000 / RATE)
 
     endless = ReadAhead(itertools.repeat(np.zeros(1000, np.float32)))
     wait_for(lambda: endless._buffer)

@@ -28,12 +28,12 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves ``content``; the first ``breaks`` responses are cut off after ``break_after`` bytes.
 
-    ``stall``: seconds of silence before it disconnects. ``length`` is added to the length that it
-    promises, ``offset`` to where a resumed answer begins; None promises none. ``/302``: an answer of that number.
+    ``stall``: seconds of silence before it disconnects. ``length`` is added to the announced length (None: announce
+    none), ``offset`` to the start of a resumed response. ``/302`` responds with that status.
     """
 
     content, break_after, breaks, ranges, stall, length, offset = CONTENT, None, 0, True, 0, 0, 0
-    drips = 0  # bytes that it sends before it says nothing, ten a second
+    drips = 0  # bytes that it sends at ten per second before it stalls
     requests: ClassVar[list] = []
 
     def do_GET(self):

@@ -49,7 +49,7 @@ def test_events():
     assert len(events([0.9, 0.1, 0.1, 0.9, 0.1], hop=20.0)) == 2  # further apart than the context
 
 
-def share(start, sound):
+def overlap_of(start, sound):
     """Of a window of three seconds, the share that such a sound, (start, end), is heard in."""
     return max(0, min(start + 3, sound[1]) - max(start, sound[0])) / 3
 
@@ -59,7 +59,7 @@ def test_event_starts_and_ends_with_its_sound(overlap):
     siren = (10.0, 20.0)
     windows = []
     for start in np.arange(0, 30, HOP):
-        held = share(start, siren)
+        held = overlap_of(start, siren)
         score = 0.05 + 0.9 * min(1, 3 * held / overlap)
         windows.append((start, start + 3, score, [held, 1 - held], None))
     (event,) = found_in(windows)
@@ -71,7 +71,7 @@ def test_danger_after_a_low_scoring_sound_is_a_separate_event():
     doubtful, siren = (5.0, 15.0), (15.0, 22.0)
     windows = []
     for start in np.arange(0, 30, HOP):
-        first, second = share(start, doubtful), share(start, siren)
+        first, second = overlap_of(start, doubtful), overlap_of(start, siren)
         score = 0.45 * min(1, 3 * first) + 0.5 * min(1, 3 * second)
         windows.append((start, start + 3, score, [first, second, 1 - first - second], None))
     before, event = found_in(windows, threshold=0.3)
@@ -98,7 +98,7 @@ def test_second_danger_with_a_similar_score_is_the_same_event():
     samples = recording(siren)
     windows = []
     for start in np.arange(0, 30, HOP):
-        score = 0.05 + 0.9 * min(1, 2 * max(share(start, dog), share(start, siren)))
+        score = 0.05 + 0.9 * min(1, 2 * max(overlap_of(start, dog), overlap_of(start, siren)))
         windows.append((start, start + 3, score, [score], levels(samples, start + 3)))
     (event,) = found_in(windows)
     assert abs(event.start - 6) <= 1 and abs(event.end - 24) <= 0.2
@@ -216,12 +216,12 @@ def levels(samples, end):
     return band_levels(samples[round((end - HOP) * SAMPLE_RATE) : round(end * SAMPLE_RATE)], frames_per_hop(HOP))
 
 
-def found(siren, surest, samples, overlap, **settings):
+def found(siren, max_score, samples, overlap, **settings):
     """Return events of 3 s windows that have half of the highest score with ``overlap`` seconds of siren."""
     windows = []
     for start in np.arange(0, 27.5, HOP):
-        held = min(1, share(start, siren) * 3 / (2 * overlap))
-        windows.append((start, start + 3, 0.02 + surest * held, [held, 1 - held], levels(samples, start + 3)))
+        held = min(1, overlap_of(start, siren) * 3 / (2 * overlap))
+        windows.append((start, start + 3, 0.02 + max_score * held, [held, 1 - held], levels(samples, start + 3)))
     return found_in(windows, **settings)
 
 

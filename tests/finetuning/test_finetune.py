@@ -167,7 +167,7 @@ def test_no_recording_is_in_training_and_validation():
 
 def test_resumed_training_gives_the_same_network(sounds, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "MAX_SAVING_FRACTION", 1e9)  # after every epoch
-    whole = trained(sounds, tmp_path / "whole.training", lambda run: None)
+    complete = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):
         if run.epoch == 3:
@@ -183,7 +183,7 @@ def test_resumed_training_gives_the_same_network(sounds, tmp_path, monkeypatch):
         (tmp_path / "cut.training").write_bytes(damaged)
         with pytest.raises(UserError, match="is damaged: delete it"):
             prepared(sounds, tmp_path / "cut.training")
-    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+    for (name, one), other in zip(complete.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.allclose(one, other, atol=1e-5), name
 
 
@@ -192,8 +192,10 @@ def test_long_recordings_are_stored_and_scored_in_chunks(tmp_path):
     times = np.arange(130 * 16_000) / 16_000
     soundfile.write(tmp_path / "long.flac", 0.1 * np.sin(2 * np.pi * 440 * times), 16_000)
     soundfile.write(tmp_path / "short.wav", 0.1 * np.sin(2 * np.pi * 440 * times[:48_000]), 16_000)
-    whole = (tmp_path / "long.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2] + bytes(2_000) + whole[len(whole) // 2 + 2_000 :])
+    complete = (tmp_path / "long.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(
+        complete[: len(complete) // 2] + bytes(2_000) + complete[len(complete) // 2 + 2_000 :]
+    )
     clips = [Clip(name, tmp_path / name, 1, "a", 0, name) for name in ("short.wav", "cut.flac", "long.flac")]
     store = WaveformStore(clips, 16_000)
     assert [len(sound) for sound in store] == [48_000, 130 * 16_000] and [name for name, _ in store.failures] == [

@@ -63,6 +63,6 @@ class UdpCamera(threading.Thread):
 def test_camera_that_sends_only_by_udp_works():
     url = UdpCamera().url
     for feed in (decode_url(url), FfmpegFeed(url)):
-        pieces = iter(feed)
-        assert any(len(piece) and np.abs(piece).max() > 0.1 for piece in pieces)  # the first one belongs to the filter
+        chunks = iter(feed)
+        assert any(len(chunk) and np.abs(chunk).max() > 0.1 for chunk in chunks)  # the first one belongs to the filter
         feed.close()

@@ -28,9 +28,9 @@ needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="the broker mosquitt
 
 
 def event(name="1", is_alarm=True):
-    heard = (("siren", 0.8), ("alarm", 0.4))
+    tags = (("siren", 0.8), ("alarm", 0.4))
     return LiveEvent(
-        name, "front door", Event(3.0, 5.0, 4.0, 0.9, np.zeros(2), heard), "siren", 0.3, 1e9, 1e9 + 2, is_alarm
+        name, "front door", Event(3.0, 5.0, 4.0, 0.9, np.zeros(2), tags), "siren", 0.3, 1e9, 1e9 + 2, is_alarm
     )
 
 
@@ -74,9 +74,11 @@ def subscriber(port, name, **tls):
     """A client that receives all messages from now on: (topic, payload, retained). The broker stores messages with
     quality of service 1 while it is disconnected."""
     paho = pytest.importorskip("paho.mqtt.client")
-    heard, subscribed = [], threading.Event()
+    received, subscribed = [], threading.Event()
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, name, clean_session=False)
-    client.on_message = lambda _c, _d, message: heard.append((message.topic, message.payload.decode(), message.retain))
+    client.on_message = lambda _c, _d, message: received.append(
+        (message.topic, message.payload.decode(), message.retain)
+    )
     client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
     client.on_subscribe = lambda *_: subscribed.set()
     if tls:
@@ -86,30 +88,30 @@ def subscriber(port, name, **tls):
     client.connect_async("127.0.0.1", port)
     client.loop_start()
     assert subscribed.wait(PATIENCE_S)
-    return client, heard
+    return client, received
 
 
 @needs_broker
 def test_restarted_broker_gets_the_current_state(tmp_path):
     from danger_safe.live.mqtt import Mqtt
 
-    port, said = free_port(), []
-    mqtt = Mqtt(MqttConfig("127.0.0.1", port), [Front], said.append)
+    port, messages = free_port(), []
+    mqtt = Mqtt(MqttConfig("127.0.0.1", port), [Front], messages.append)
     mqtt.start()
     mqtt.update()
     with broker(tmp_path, port, "allow_anonymous true"):
-        client, heard = subscriber(port, "all along")
-        newest = lambda: {topic: payload for topic, payload, _ in heard}  # noqa: E731
+        client, received = subscriber(port, "all along")
+        newest = lambda: {topic: payload for topic, payload, _ in received}  # noqa: E731
         phases = lambda: list(dict.fromkeys(  # some may come twice, as quality of service 1 says  # noqa: E731
             (json.loads(payload)["id"], json.loads(payload)["phase"]) for topic, payload,
-            _ in heard if topic.endswith("event")
+            _ in received if topic.endswith("event")
         ))  # fmt: skip
         wait_for(lambda: newest().get("danger-safe/status") == "online")
         wait_for(lambda: newest().get("danger-safe/front-door/status") == "online")
         mqtt.on_alarm_start(event("1"))
         wait_for(lambda: '"alarm": "ON"' in newest()["danger-safe/front-door/state"])
         wait_for(phases)
-    wait_for(lambda: any("it is tried again" in line for line in said))
+    wait_for(lambda: any("it is tried again" in line for line in messages))
     mqtt.on_event_end(event("1"))  # while no broker is running
     mqtt.on_alarm_start(event("2"))
     mqtt.on_event_end(event("2"))
@@ -133,7 +135,7 @@ def test_restarted_broker_gets_the_current_state(tmp_path):
         mqtt.close(5)
         wait_for(lambda: dict(e[:2] for e in everything)["danger-safe/status"] == "offline")
         late.loop_stop()
-    assert sum("tried again" in line for line in said) == sum("connected again" in line for line in said) <= 2
+    assert sum("tried again" in line for line in messages) == sum("connected again" in line for line in messages) <= 2
     client.loop_stop()
 
 
@@ -199,13 +201,13 @@ sys.stdin.read()
 
     with broker(tmp_path, port, *settings):
         # It subscribes before anything is sent; a late subscriber would get these messages as retained ones.
-        client, heard = subscriber(port, "all along", ca_certs=str(tmp_path / "ca.pem"))
+        client, received = subscriber(port, "all along", ca_certs=str(tmp_path / "ca.pem"))
         right, wrong = connect("secret"), connect("guess")
-        wait_for(lambda: ("danger-safe/status", "online", False) in heard)
+        wait_for(lambda: ("danger-safe/status", "online", False) in received)
         assert b"refuses: Not authorized; it is tried again" in wrong.stdout.readline()
         right.kill()  # killed: the broker publishes its last will
-        wait_for(lambda: ("danger-safe/status", "offline", False) in heard)
-        assert not any(topic.startswith("homeassistant") for topic, _, _ in heard)
+        wait_for(lambda: ("danger-safe/status", "offline", False) in received)
+        assert not any(topic.startswith("homeassistant") for topic, _, _ in received)
         wrong.kill()
         for process in (right, wrong):
             process.communicate()
@@ -215,10 +217,10 @@ sys.stdin.read()
 def test_webhook_is_retried_after_temporary_errors(monkeypatch):
     monkeypatch.setattr(alerts, "FIRST_PAUSE_S", 0.01)
     for status, failures, delivered in ((503, 3, ["1", "2"]), (401, 1, ["2"]), (307, 1, ["2"])):
-        said = []
+        messages = []
         with PostServer(failures=failures, status=status) as server:
             hook = alerts.Webhook(
-                WebhookConfig(f"http://127.0.0.1:{server.port}/?key=secret", on=("begin",)), said.append
+                WebhookConfig(f"http://127.0.0.1:{server.port}/?key=secret", on=("begin",)), messages.append
             )
             hook.on_alarm_start(event("1"))
             hook.on_alarm_start(event("2"))
@@ -226,23 +228,23 @@ def test_webhook_is_retried_after_temporary_errors(monkeypatch):
             hook.close(30)
             assert [json.loads(post.body)["id"] for post in server.posts] == delivered
             assert server.posts[0].signature is None
-        assert f"HTTP {status}" in said[0] and "secret" not in "".join(said)
-        assert len(said) == (2 if status == 503 else 1)
-    said = []
-    hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{free_port()}/"), said.append)
+        assert f"HTTP {status}" in messages[0] and "secret" not in "".join(messages)
+        assert len(messages) == (2 if status == 503 else 1)
+    messages = []
+    hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{free_port()}/"), messages.append)
     hook.on_alarm_start(event())
-    wait_for(lambda: said)
+    wait_for(lambda: messages)
     hook.close(0)
-    assert "refused" in said[0] and "1 messages were not delivered" in said[1]
+    assert "refused" in messages[0] and "1 messages were not delivered" in messages[1]
 
 
 def test_command_gets_the_event_in_its_environment_without_a_shell(tmp_path):
-    said = []
+    messages = []
     code = (
         "import os, sys; open(sys.argv[1], 'w').write(os.environ['DANGER_EVENT'] + sys.argv[2]); sys.exit('it broke')"
     )
     config = CommandConfig((sys.executable, "-c", code, str(tmp_path / "out"), "$(touch hacked) ; *"))
-    command = alerts.Command(config, said.append)
+    command = alerts.Command(config, messages.append)
     command.on_alarm_start(event())
     command.on_event_end(event())  # not asked for
     command.close(60)
@@ -250,13 +252,13 @@ def test_command_gets_the_event_in_its_environment_without_a_shell(tmp_path):
     assert text.endswith("$(touch hacked) ; *")
     message = json.loads(text.removesuffix("$(touch hacked) ; *"))
     assert message["phase"] == "begin" and message["heard"][0] == {"category": "siren", "similarity": 0.8}
-    assert said == [f"command {sys.executable}: exit status 1 (it broke); given up"]
+    assert messages == [f"command {sys.executable}: exit status 1 (it broke); given up"]
 
 
 def test_events_are_logged_completely_or_not_at_all(tmp_path, monkeypatch):
-    path, said = tmp_path / "events.jsonl", []
+    path, messages = tmp_path / "events.jsonl", []
     path.write_bytes(b'{"id": "0"}\n{"id": "torn by a power c')
-    log = EventLog(path, said.append)
+    log = EventLog(path, messages.append)
     assert path.read_bytes() == b'{"id": "0"}\n'
 
     def full(_):
@@ -274,7 +276,7 @@ def test_events_are_logged_completely_or_not_at_all(tmp_path, monkeypatch):
     lines = [json.loads(line) for name in ("events.jsonl.1", "events.jsonl") for line in (tmp_path / name).open()]
     assert [line["id"] for line in lines] == ["0", "1", "2", "3"]
     assert [line["alarm"] for line in lines[1:]] == [True, False, True]
-    assert len(said) == 2 and "No space left" in said[0] and "can be written again" in said[1]
+    assert len(messages) == 2 and "No space left" in messages[0] and "can be written again" in messages[1]
 
 
 class Named:
@@ -287,10 +289,10 @@ class Named:
 
 def decisions(config, categories, scores, kind=1, begin=1e9):
     """Return (alarms that began, with their times; ended events, with the reason why they were not alarms)."""
-    told, ended = [], []
+    started, ended = [], []
 
     class Ears:
-        on_alarm_start = staticmethod(lambda event: told.append(event.category))
+        on_alarm_start = staticmethod(lambda event: started.append(event.category))
         on_event_end = staticmethod(lambda event: ended.append(event.reason or event.category))
 
     tracker = Tracker("a", Policy(config, categories, config.threshold or 0.5), Named, 0.5, [Ears])
@@ -300,7 +302,7 @@ def decisions(config, categories, scores, kind=1, begin=1e9):
         )
         tracker.add(window, begin + window.end)
     tracker.finish()
-    return told, ended
+    return started, ended
 
 
 def test_which_events_become_alarms():
@@ -338,12 +340,12 @@ def test_a_source_may_have_its_own_sensitivity():
 
 def test_a_receiver_that_hangs_does_not_block_the_others(monkeypatch):
     monkeypatch.setattr(alerts, "TIMEOUT_S", PATIENCE_S)
-    said = []
+    messages = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/"), said.append)
+        hook = alerts.Webhook(WebhookConfig(f"http://127.0.0.1:{silent.getsockname()[1]}/"), messages.append)
         begun = time.monotonic()
         for number in range(alerts.MAX_WAITING + 5):
             hook.on_alarm_start(event(str(number)))
         hook.close(0)
         assert time.monotonic() - begun < alerts.TIMEOUT_S
-    assert 3 <= sum("one more was dropped" in line for line in said) <= 5
+    assert 3 <= sum("one more was dropped" in line for line in messages) <= 5

@@ -162,18 +162,18 @@ class KeptSound:
     """A scorer that detects the kettle in every recording."""
 
     @staticmethod
-    def score_recording(pieces, is_live=False):
-        assert next(iter(pieces)) is not None and is_live  # a large batch would occupy memory permanently
+    def score_recording(chunks, is_live=False):
+        assert next(iter(chunks)) is not None and is_live  # a large batch would occupy memory permanently
         for embedding in takes(KETTLE, 3, 40):
             yield type("Window", (), {"embedding": embedding, "is_silent": False})
 
 
 def test_verdicts_are_learnt_withdrawn_and_forgotten(builtin, tmp_path):
     soundfile.write(tmp_path / "c.wav", 0.1 * np.ones(SAMPLE_RATE), SAMPLE_RATE)
-    learner, said, new = Learner(tmp_path, builtin, KeptSound), [], takes(KETTLE, 9, 50)
+    learner, messages, new = Learner(tmp_path, builtin, KeptSound), [], takes(KETTLE, 9, 50)
 
     def learn():
-        detector = learner.learn(said.append)
+        detector = learner.learn(messages.append)
         learner.save()
         return detector
 
@@ -186,8 +186,8 @@ def test_verdicts_are_learnt_withdrawn_and_forgotten(builtin, tmp_path):
     assert learner.has_news
     assert (learn().scores(new) < 0.5).all()
     assert not learner.has_news
-    assert said[0].startswith("1 verdict cannot be learnt from")
-    assert said[1].startswith(
+    assert messages[0].startswith("1 verdict cannot be learnt from")
+    assert messages[1].startswith(
         "learnt from 4 verdicts of this household (3 false alarms, 1 right): on the shipped evaluation"
     )
     (tmp_path / "c.wav").unlink()  # the learnt state is kept
@@ -245,8 +245,8 @@ def household(engine_and_detector):
         def loudest(names, least):
             rng = np.random.default_rng(0)
             sounds = [(name, source) for name in names for source in range(2)]
-            heard = embed([Room(0).record(synthesise(*sound, 0), rng, -8) for sound in sounds], scorer)
-            scores = [score(windows, builtin) for windows in heard]
+            windows_of_sounds = embed([Room(0).record(synthesise(*sound, 0), rng, -8) for sound in sounds], scorer)
+            scores = [score(windows, builtin) for windows in windows_of_sounds]
             assert max(scores) > least, "no synthesised sound raises an alarm any more"
             return sounds[int(np.argmax(scores))]
 
@@ -291,8 +291,8 @@ def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):
     room, rng = Room(2), np.random.default_rng(5)
     days = [room.record(take, rng, -10) for take in takes_]
     with WindowScorer(engine, builtin, WINDOW_S, HOP_S) as scorer:
-        for number, heard in enumerate(embed(days[:3], scorer)):
-            embeddings = np.array([window.embedding for window in heard])
+        for number, windows_of_sounds in enumerate(embed(days[:3], scorer)):
+            embeddings = np.array([window.embedding for window in windows_of_sounds])
             give_verdict(tmp_path, f"day{number}", "false_alarm", embeddings, builtin.checkpoint_sha256)
     quiet = 0.001 * rng.standard_normal(8 * SAMPLE_RATE)
     recording = np.concatenate([days[3], quiet, room.record(danger, rng, -8)])

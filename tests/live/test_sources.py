@@ -59,28 +59,28 @@ class Camera:
 def listen(monkeypatch):
     """Start sources in this process; return the windows of each and the messages."""
     monkeypatch.setattr(sources, "FIRST_PAUSE_S", 0.2)
-    started, said, heard, shown = [], [], [], set()
+    started, messages, results, shown = [], [], [], set()
     inbox, done = WindowQueue(), threading.Event()
 
     def take():
         while not done.is_set():
             for item in inbox.take(0.1):
                 if item.window is not None:
-                    heard.append((item.source.name, item.connection, item.window))
+                    results.append((item.source.name, item.connection, item.window))
                     item.source.note_silence(bool(np.ptp(item.window.samples) < 2e-3), item.window.end)
             for source in started:
                 source.check()
                 shown.add((source.name, source.status, source.problem.rstrip(" s0123456789")))
 
     def start(**settings):
-        source = Source(SourceConfig(**settings), inbox, said.append, 1.0, 0.5)
+        source = Source(SourceConfig(**settings), inbox, messages.append, 1.0, 0.5)
         source.start()
         started.append(source)
         return source
 
     thread = threading.Thread(target=take)
     thread.start()
-    yield start, said, heard, shown
+    yield start, messages, results, shown
     for source in started:
         source.stop()
         source.join(PATIENCE_S)
@@ -92,7 +92,7 @@ def listen(monkeypatch):
 @needs_ffmpeg
 def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeypatch):
     monkeypatch.setattr(sources, "CONNECT_S", 15.0)
-    start, said, heard, shown = listen
+    start, messages, results, shown = listen
     ends = Camera(("end", 1), ("play", PATIENCE_S))
     stalls = Camera(("stall", 1), ("play", PATIENCE_S))
     silent = Camera(("silence", PATIENCE_S), ("silence", PATIENCE_S), ("play", PATIENCE_S))
@@ -103,9 +103,11 @@ def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeyp
     start(name="silent", url=silent.address, silence_seconds=2)
     refused = start(name="refused", url=f"tcp://127.0.0.1:{port}")
     steady = start(name="steady", url=Camera(("play", PATIENCE_S)).address)
-    wait_for(lambda: {(name, number) for name, number, _ in heard} >= {("ends", 2), ("stalls", 2), ("silent", 3)})
-    wait_for(lambda: sum("again" in line and "tried" not in line for line in said) == 3)
-    lines = {name: [line for line in said if line.startswith(name)] for name in ("ends", "stalls", "silent", "refused")}
+    wait_for(lambda: {(name, number) for name, number, _ in results} >= {("ends", 2), ("stalls", 2), ("silent", 3)})
+    wait_for(lambda: sum("again" in line and "tried" not in line for line in messages) == 3)
+    lines = {
+        name: [line for line in messages if line.startswith(name)] for name in ("ends", "stalls", "silent", "refused")
+    }
     assert lines["ends"] == ["ends: the sound ended; it is tried again", "ends: there is sound again"]
     assert len(lines["stalls"]) == 2 and "no sound for" in lines["stalls"][0]
     offline = {(name, problem) for name, status, problem in shown if status == "offline" and name != "refused"}
@@ -113,8 +115,8 @@ def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeyp
     assert len(lines["silent"]) == 2 and "nothing but silence for 2 s" in lines["silent"][0]
     assert len(lines["refused"]) == 1 and "Connection refused" in lines["refused"][0]
     assert refused.status in ("offline", "connecting") and steady.status == "listening"
-    assert not [line for line in said if line.startswith("steady") or "secret" in line]
-    times = [window.end for name, _, window in heard if name == "steady"]
+    assert not [line for line in messages if line.startswith("steady") or "secret" in line]
+    times = [window.end for name, _, window in results if name == "steady"]
     assert times == [1 + 0.5 * n for n in range(len(times))]  # it lost nothing while the others failed
 
 

@@ -115,10 +115,10 @@ def test_batches_equal_single_clips(sample):
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A cache folder for one test, with the converted compact network."""
-    whole = find_or_convert("compact").file.parent
-    shutil.copytree(whole, tmp_path / "cache" / whole.name)
+    original = find_or_convert("compact").file.parent
+    shutil.copytree(original, tmp_path / "cache" / original.name)
     monkeypatch.setenv("DANGER_SAFE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / whole.name
+    return tmp_path / "cache" / original.name
 
 
 def test_killed_child_process_is_restarted_once(kept):
@@ -255,8 +255,8 @@ def test_gpu_code_on_the_cpu(monkeypatch):
     expected = network.embed(logmel)
     sizes = []
     monkeypatch.setattr(network, "_largest_batch", lambda frames: 2)
-    whole = network._run
-    monkeypatch.setattr(network, "_run", lambda batch: sizes.append(len(batch)) or whole(batch))
+    original = network._run
+    monkeypatch.setattr(network, "_run", lambda batch: sizes.append(len(batch)) or original(batch))
     assert np.allclose(network.embed(logmel), expected, atol=1e-6)
     assert sizes == [2, 2, 1]
     network._try_half_precision(logmel)
