@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     from danger_safe.evaluation.report import summarise_windows
     from danger_safe.evaluation.thresholds import RULE_OF_THREE, ThresholdRule
     from danger_safe.evaluation.window_table import embed_windows
-    from danger_safe.reports.plots import draw_operating_points
+    from danger_safe.reports.operating_point_plot import draw_operating_points
     from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
 
     table = read_table(args.embeddings)

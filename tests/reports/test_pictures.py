@@ -25,7 +25,8 @@ from danger_safe.reports.category_plot import draw_category_recall
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
 from danger_safe.reports.embedding_map import COOL, WARM, plan_map, write_map
 from danger_safe.reports.learning_curve import draw_learning
-from danger_safe.reports.plots import draw_confusion, draw_operating_points, draw_reliability, group_by_score
+from danger_safe.reports.operating_point_plot import draw_operating_points
+from danger_safe.reports.plots import draw_confusion, draw_reliability, group_by_score
 from danger_safe.reports.timeline import Overview, draw_timeline, place_event_names
 
 DATA = "24 clips (12 Danger, 12 Safe), compact, 21 scored through networks that never heard them"
