@@ -237,8 +237,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
     add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
     add("--plot", type=Path, metavar="FILE", help="picture of one recording (.png)")
-    add("--only", type=names, default=(), metavar="A,B", help="tell only of these categories (default: of all)")
-    add("--ignore", type=names, default=(), metavar="A,B", help="do not tell of these categories (default: of all)")
+    add("--only", type=names, metavar="A,B", help="report only these categories (default: all)")
+    add("--ignore", type=names, metavar="A,B", help="do not report these categories (default: none)")
     add(
         "--fail-on-danger",
         action="store_true",
@@ -255,6 +255,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")
     add("--jobs", type=cli.cores, default=available_cores(), metavar="N", help="processor cores to use")
     args = parser.parse_args(arguments)
+    args.only, args.ignore = args.only or (), args.ignore or ()
     if bool(args.input) == args.mic:
         parser.error("give recordings, a folder, - for stdin, or --mic")
     if "" in args.input:

@@ -240,7 +240,9 @@ def draw(output: Path, clips: int, runs, parts, growth) -> None:
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--dataset", type=Path, default=ROOT / "dataset", help="folder of step 1, with manifest.csv")
     parser.add_argument("--runs", type=int, default=3, help="rounds")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results.md")

@@ -95,7 +95,9 @@ def as_table(clips: list[Clip], labels: dict[str, int], features: np.ndarray) ->
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--esc50", type=Path, default=ROOT / "dataset" / "ESC-50-master")
     parser.add_argument("--checkpoints", nargs="+", default=["mn04", "compact", "mfcc"])
     parser.add_argument("--jobs", type=int, default=2)

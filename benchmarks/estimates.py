@@ -87,7 +87,9 @@ def fraction(alarms: np.ndarray, clips: np.ndarray, sources: np.ndarray) -> list
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--esc50", type=Path, default=ROOT / "dataset" / "ESC-50-master")
     parser.add_argument("--checkpoint", default="mn04", help="a network that was not trained on ESC-50")
     parser.add_argument("--categories", type=Path, default=ROOT / "dataset" / "categories.toml")

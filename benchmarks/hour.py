@@ -111,7 +111,9 @@ def summarise(
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--dataset", type=Path, nargs="+", required=True, help="folders of sounds")
     add("--same", type=Path, default=Path(__file__).parent.parent / "models" / "compact_same.toml")

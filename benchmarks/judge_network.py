@@ -119,7 +119,9 @@ def print_table(report: dict) -> None:
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--checkpoint", required=True, help="compact, cnn14 or a file")
     parser.add_argument("--esc50", type=Path, default=Path("dataset/ESC-50-master"))
     parser.add_argument("--holdout-fold", type=int, default=5)

@@ -25,7 +25,9 @@ NAMES = ("audio", "manifest", "table", "checkpoint", "detector", "journal")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(NAMES)} (default: all)")
     parser.add_argument("--minutes", type=float, default=1.0, help="time for each target")
     parser.add_argument("--file", type=Path, default=None, help="only run the target on this file")

@@ -234,7 +234,9 @@ def attack(name: str, case: Case, work: Path, moments: int) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--moments", type=int, default=20)
     args = parser.parse_args()

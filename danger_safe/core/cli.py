@@ -6,6 +6,7 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
 import math
 import os
@@ -54,7 +55,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Keeps the docstring's lines, and ends each flag's help with its default as one would type it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None:  # the help text itself says what happens without the flag
+        if action.default is None or isinstance(action.default, bool):  # the help says what happens without the flag
             return action.help or ""
         if isinstance(action.default, list):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
@@ -62,9 +63,13 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports wrong flags in one line, whatever characters they contain."""
+    """Reports wrong flags in one line, whatever characters they contain, and names the flag that may be meant."""
 
     def error(self, message: str):
+        unknown = message.removeprefix("unrecognized arguments: ")
+        flag = unknown.split()[0].partition("=")[0] if unknown != message else ""
+        if flag.startswith("--") and (near := difflib.get_close_matches(flag, self._option_string_actions, n=1)):
+            message += f" (did you mean {near[0]}?)"
         super().error(one_line(message))
 
 
@@ -82,9 +87,9 @@ class _VersionAction(argparse.Action):
 
 def new_parser(docstring: str | None) -> argparse.ArgumentParser:
     """Return a parser whose --help is the script's docstring, with the flags --quiet, --version and --debug."""
-    parser = _Parser(description=docstring, formatter_class=_HelpFormatter)
+    parser = _Parser(description=docstring, formatter_class=_HelpFormatter, allow_abbrev=False)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr, only warnings and errors")
-    parser.add_argument("--version", action=_VersionAction, nargs=0, help="print the project's version and leave")
+    parser.add_argument("--version", action=_VersionAction, nargs=0, help="print the project's version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -9,6 +9,7 @@ from helpers import ROOT
 
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_path
+from danger_safe.core.flags import training_flags
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py") if "cli.run(main)" in path.read_text(encoding="utf-8"))
 ASCII = {
@@ -53,6 +54,24 @@ def test_lack_of_memory_is_reported_with_the_libraries_messages():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert ("may use 717 MB" in done.stderr) == warned and ("a library" in done.stderr.splitlines()[-1:]) == said
+
+
+def test_flags_are_not_abbreviated_and_the_nearest_is_named(capsys):
+    """An abbreviation was taken for the flag, and a model was overwritten."""
+    for wrong, answer in (
+        ("--min-recal=0.9", "(did you mean --min-recall?)"),
+        ("--zzz", "unrecognized arguments: --zzz\n"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            training_flags([wrong], "")
+        assert answer in capsys.readouterr().err
+
+
+def test_help_states_no_default_of_a_switch(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        training_flags(["--help"], "")
+    said = capsys.readouterr().out
+    assert "(default: False)" not in said and "(default: 0.95)" in said
 
 
 def test_flags_are_parsed_before_heavy_imports():
