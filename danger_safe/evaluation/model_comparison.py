@@ -16,6 +16,24 @@ from danger_safe.evaluation.metrics import false_alarms_at_recall
 
 
 @dataclass(frozen=True)
+class HourlyRates:
+    """A model's false alarms per hour, as measured by measure_false_alarms.py."""
+
+    minutes: float  # length of the safe sound in which they were counted
+    at_min_recall: Estimate  # at the highest threshold with the recall that was asked for; comparable between models
+    at_threshold: Estimate  # at the chosen threshold, as measure_false_alarms.py prints it
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model to use, and which others could be as good."""
+
+    title: str
+    fewest: str  # the model with the fewest false alarms; another one than ``title`` if that has a higher ROC-AUC
+    rivals: list[str]  # the other models whose false alarms could equal those of ``fewest``
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The model to use, with the reasons."""
 
@@ -24,7 +42,7 @@ class Recommendation:
     differences: list[str]  # one line for each other model
 
 
-def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[str, Estimate]) -> Recommendation:
+def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[str, HourlyRates]) -> Recommendation:
     """Recommend the model with the fewest false alarms at the recall that was asked for.
 
     Another one is recommended if its ROC-AUC is higher by more than chance and the false alarms of both could be equal.
@@ -36,39 +54,78 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
     """
     alarms, aucs = resampled_metrics(results)
     hourly = per_hour if set(models) <= per_hour.keys() else None
-    cost = {title: hourly[title].value if hourly else float(alarms[title][0]) for title in models}
-    best = min(models, key=lambda title: (cost[title], -aucs[title][0], title))
-
-    def may_be_equal(title: str) -> bool:
-        """Whether the false alarms of a model and of ``best`` could be equal."""
-        if hourly:
-            return hourly[title].low <= hourly[best].high
-        return difference(alarms[title], alarms[best]).low <= 0
-
-    better = [t for t in models if t != best and may_be_equal(t) and difference(aucs[t], aucs[best]).low > 0]
-    chosen = max(better, key=lambda title: (aucs[title][0], title), default=best)
-    recall = results[chosen].rule.min_recall
+    choice = choose_model(models, alarms, aucs, hourly)
+    recall = results[choice.title].rule.min_recall
     differences = []
-    for title in (title for title in results if title != chosen):
-        alarm_gap, auc_gap = difference(alarms[chosen], alarms[title]), difference(aucs[chosen], aucs[title])
+    for title in (title for title in results if title != choice.title):
+        alarm_gap = difference(alarms[choice.title], alarms[title])
+        auc_gap = difference(aucs[choice.title], aucs[title])
         differences.append(
-            f"{chosen} minus {title}: ROC-AUC {_signed(auc_gap, '.3f')}, safe clips with an alarm where {recall:.0%} "
-            f"of the dangers are found {_signed(alarm_gap, '.1%')} (95 % interval over recordings)"
+            f"{choice.title} minus {title}: ROC-AUC {_signed(auc_gap, '.3f')}, safe clips with an alarm where "
+            f"{recall:.0%} of the dangers are found {_signed(alarm_gap, '.1%')} (95 % interval over recordings)"
         )
     if hourly:
-        price = f"about {cost[chosen]:.0f} false alarms per hour where {recall:.0%} of the dangers are found"
-        others = ", ".join(f"{cost[title]:.0f} ({title})" for title in models if title != chosen)
+        cost = {title: describe_rate(hourly[title].at_min_recall, hourly[title].minutes) for title in models}
+        price = f"at the highest threshold that finds {recall:.0%} of the dangers, {cost[choice.title]} per hour"
     else:
-        price = f"an alarm on {cost[chosen]:.1%} of safe clips where {recall:.0%} of the dangers are found"
-        others = ", ".join(f"{cost[title]:.1%} ({title})" for title in models if title != chosen)
-    if len(models) == 1:
-        return Recommendation(chosen, f"Use {chosen}: it is the only one; {price}.", differences)
-    if chosen != best:
-        why = f"{best} has fewer, which may be due to chance, and a ROC-AUC that is lower by more than chance"
+        cost = {title: f"{alarms[title][0]:.1%}" for title in models}
+        price = f"an alarm on {cost[choice.title]} of safe clips where {recall:.0%} of the dangers are found"
+    sentence = describe_choice(choice, price, cost)
+    if hourly:
+        rates = hourly[choice.title]
+        sentence += (
+            f" At its chosen threshold, {results[choice.title].threshold:.3f}, measure_false_alarms.py estimates "
+            f"{describe_rate(rates.at_threshold, rates.minutes)} per hour (95 % intervals)."
+        )
+    return Recommendation(choice.title, sentence, differences)
+
+
+def choose_model(
+    models: list[str],
+    alarms: dict[str, np.ndarray],
+    aucs: dict[str, np.ndarray],
+    hourly: dict[str, HourlyRates] | None,
+) -> Choice:
+    """Choose among ``models``; ``alarms`` and ``aucs`` are as returned by ``resampled_metrics``."""
+    cost = {title: hourly[title].at_min_recall.value if hourly else float(alarms[title][0]) for title in models}
+    fewest = min(models, key=lambda title: (cost[title], -aucs[title][0], title))
+
+    def may_be_equal(title: str) -> bool:
+        """Whether the false alarms of a model and of ``fewest`` could be equal."""
+        if hourly:
+            return hourly[title].at_min_recall.low <= hourly[fewest].at_min_recall.high
+        return difference(alarms[title], alarms[fewest]).low <= 0
+
+    rivals = [title for title in models if title != fewest and may_be_equal(title)]
+    better = [title for title in rivals if difference(aucs[title], aucs[fewest]).low > 0]
+    return Choice(max(better, key=lambda title: (aucs[title][0], title), default=fewest), fewest, rivals)
+
+
+def describe_choice(choice: Choice, price: str, cost: dict[str, str]) -> str:
+    """Return the sentence that recommends a model.
+
+    Args:
+        choice: as returned by ``choose_model``.
+        price: the false alarms of the chosen model.
+        cost: the false alarms of every model, by title.
+    """
+    if len(cost) == 1:
+        return f"Use {choice.title}: it is the only one; {price}."
+    others = ", ".join(f"{text} ({title})" for title, text in cost.items() if title != choice.title)
+    if choice.title != choice.fewest:
+        why = f"{choice.fewest} has fewer, which may be due to chance, and a ROC-AUC that is lower by more than chance"
+    elif choice.rivals:
+        why = f"its lead over {' and '.join(choice.rivals)} may be due to chance"
     else:
-        rivals = [title for title in models if title != best and may_be_equal(title)]
-        why = f"its lead over {' and '.join(rivals)} may be due to chance" if rivals else "its lead is more than chance"
-    return Recommendation(chosen, f"Use {chosen}: {price}, against {others}; {why}.", differences)
+        why = "its lead is more than chance"
+    return f"Use {choice.title}: {price}, against {others}; {why}."
+
+
+def describe_rate(rate: Estimate, minutes: float) -> str:
+    """Format false alarms per hour that were counted in ``minutes`` of safe sound."""
+    if rate.value == 0:
+        return f"no false alarm in {minutes:.1f} minutes, so at most {rate.high:.0f}"
+    return f"about {rate.value:.0f} false alarms ({rate.low:.0f}–{rate.high:.0f})"
 
 
 def resampled_metrics(

@@ -10,7 +10,7 @@ from danger_safe.embeddings.table import EmbeddingTable, describe_data
 from danger_safe.evaluation.compared_models import ComparedModel, comparison_row
 from danger_safe.evaluation.intervals import Estimate
 from danger_safe.evaluation.metrics import category_table, matrices_side_by_side
-from danger_safe.evaluation.model_comparison import recommend
+from danger_safe.evaluation.model_comparison import HourlyRates, recommend
 from danger_safe.reports.comparison_plots import draw_comparison, draw_confusions
 from danger_safe.reports.mistakes_page import write_mistakes
 
@@ -36,7 +36,15 @@ def write_comparison(
     print(matrices_side_by_side(at_half, at_threshold))
     saved_models = [model for model in models if not model.is_baseline]
     print(category_table({model.title: model.report.categories for model in saved_models}))
-    per_hour = {model.title: Estimate(*model.per_hour["at_min_recall"]) for model in saved_models if model.per_hour}
+    per_hour = {
+        model.title: HourlyRates(
+            minutes=model.per_hour["minutes"],
+            at_min_recall=Estimate(*model.per_hour["at_min_recall"]),
+            at_threshold=Estimate(*model.per_hour["false_alarms_per_hour"]),
+        )
+        for model in saved_models
+        if model.per_hour
+    }
     titles = [model.title for model in saved_models]
     recommendation = recommend(results, titles, per_hour)
     for line in [*recommendation.differences, recommendation.sentence]:

@@ -17,8 +17,8 @@ from danger_safe.core.errors import UserError
 from danger_safe.evaluation import compared_models
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import Estimate
-from danger_safe.evaluation.model_comparison import difference, recommend, resampled_metrics
-from danger_safe.evaluation.thresholds import ThresholdRule
+from danger_safe.evaluation.model_comparison import HourlyRates, difference, recommend, resampled_metrics
+from danger_safe.evaluation.thresholds import HourlyEstimate, ThresholdRule
 
 
 def results_of(noises, clips=200):
@@ -30,6 +30,11 @@ def results_of(noises, clips=200):
         scores = 4 * labels + hard + noise * np.random.default_rng(number).normal(size=clips)
         results[title] = Evaluation(labels, scores, scores, alone % 5, alone, ThresholdRule(), 0.5, "")
     return results
+
+
+def rates(value, low, high, at_threshold=(14.0, 0.4, 64.0)):
+    """Return the rates of a model with these false alarms per hour at the recall that was asked for."""
+    return HourlyRates(12.5, Estimate(value, low, high), Estimate(*at_threshold))
 
 
 def test_paired_difference_is_more_sensitive_than_separate_intervals():
@@ -47,13 +52,31 @@ def test_model_with_fewest_false_alarms_is_recommended_at_any_speed():
     assert chosen.title == "good" and chosen.sentence.startswith("Use good: an alarm on ")
     assert len(chosen.differences) == 2 and "where 95% of the dangers are found" in chosen.differences[0]
     assert recommend(results_of(dict(reversed(noises.items()))), list(noises), {}).title == "good"
-    hourly = {title: Estimate(rate, rate / 2, 2 * rate) for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)}
+    hourly = {title: rates(rate, rate / 2, 2 * rate) for title, rate in zip(noises, (99.0, 72.0, 24.0), strict=True)}
     by_the_hour = recommend(results_of(dict.fromkeys(noises, 0.0)), list(noises), hourly)
-    assert by_the_hour.title == "middling" and "about 24 false alarms per hour" in by_the_hour.sentence
-    assert "99 (worst)" in by_the_hour.sentence and "its lead over good may be due to chance" in by_the_hour.sentence
+    assert by_the_hour.title == "middling" and "about 24 false alarms (12–48) per hour" in by_the_hour.sentence
+    assert (
+        "about 99 false alarms (50–198) (worst)" in by_the_hour.sentence
+        and "its lead over good may be due to chance" in by_the_hour.sentence
+    )
     part = {"worst": hourly["worst"]}  # only one was measured, so rates are not comparable
     assert recommend(results_of(noises), list(noises), part).title == "good"
     assert "it is the only one" in recommend(results_of({"good": 0.0}), ["good"], {}).sentence
+
+
+def test_sentence_has_intervals_and_agrees_with_measure_false_alarms():
+    results = results_of({"good": 0.0, "other": 0.0})
+    hourly = {"good": rates(0.0, 0.0, 17.7), "other": rates(4.8, 0.1, 27.0)}
+    sentence = recommend(results, list(results), hourly).sentence
+    assert sentence.startswith(
+        "Use good: at the highest threshold that finds 95% of the dangers, no false alarm in 12.5 minutes, so at most "
+        "18 per hour, against about 5 false alarms (0–27) (other); its lead over other may be due to chance."
+    )
+    measured = HourlyEstimate(12.5, Estimate(1.0, 0.9, 1.0), hourly["good"].at_threshold).describe()
+    assert "about 14 false alarms (0–64)" in measured
+    assert "chosen threshold, 0.500, measure_false_alarms.py estimates about 14 false alarms (0–64) per" in sentence
+    unmeasured = recommend(results, list(results), {}).sentence
+    assert "threshold" not in unmeasured and "hour" not in unmeasured
 
 
 def test_significantly_better_auc_outweighs_insignificantly_fewer_false_alarms():
@@ -74,7 +97,7 @@ def test_significantly_better_auc_outweighs_insignificantly_fewer_false_alarms()
         title: Evaluation(labels, scores, scores, alone % 5, alone, ThresholdRule(0.9), 0.5, "")
         for title, scores in (("few", few), ("sharp", sharp))
     }
-    hourly = {"few": Estimate(20.0, 5.0, 60.0), "sharp": Estimate(24.0, 8.0, 70.0)}
+    hourly = {"few": rates(20.0, 5.0, 60.0), "sharp": rates(24.0, 8.0, 70.0)}
     chosen = recommend(results, ["few", "sharp"], hourly)
     assert chosen.title == "sharp" and "few has fewer, which may be due to chance" in chosen.sentence
 
