@@ -24,6 +24,7 @@ import os
 import time
 
 from danger_safe.core import cli, paths
+from danger_safe.core.commands import command_line
 from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import TABLES, Clip, read_clips
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> int:
             f"{path} is of an older version, which knew its training sounds by name: whether these clips were among "
             "them is not known, and scores on them may be optimistic. Fine-tune it anew to know"
         )
-    print(f"Wrote {args.output}. Next: python train_logreg_model.py --embeddings {args.output}")
+    print(f"Wrote {args.output}. Next: {command_line('train logreg')} --embeddings {args.output}")
     new = sum(task.clip.file not in failures for task in plan.tasks)
     print(
         f"{new} clips in {seconds:.1f} s, {new / seconds:.1f} clips per second, {len(failures)} failures "
@@ -109,7 +110,7 @@ def labelled_clips(dataset: paths.PathOrUrl) -> list[Clip]:
     if unlabelled:
         raise UserError(
             f"{dataset}: {unlabelled[0]} is neither Danger nor Safe. "
-            "Run filterAudioToDangerousAndSafe.py first, or put the sounds into folders named Danger and Safe"
+            f"Run {command_line('filter')} first, or put the sounds into folders named Danger and Safe"
         )
     return with_folds(clips)
 

@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import replace
 
 from danger_safe.core import cli
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.data.categories import read_categories
 from danger_safe.data.clips import LABEL_NAMES, SAFE, Clip, read_clips
@@ -42,8 +43,10 @@ def main(arguments: list[str]) -> int:
 
     print_counts(present)
     print(f"{placed} clips placed, {len(present) - placed} already there, {removed} removed")
-    dataset = "" if args.output == Path("dataset") else f" --dataset {args.output}"
-    print(f"Wrote {args.output / 'manifest.csv'}. Next: python extractEmbeddingCnn14.py{dataset}")
+    flags = ("" if args.output == Path("dataset") else f" --dataset {args.output}") + (
+        " --checkpoint compact" if args.sample else ""
+    )
+    print(f"Wrote {args.output / 'manifest.csv'}. Next: {command_line('extract')}{flags}")
     for clip in missing:
         cli.warn(f"{clip.path} is listed in meta/esc50.csv but missing")
     return cli.SOME_FAILED if missing else cli.DONE

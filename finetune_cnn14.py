@@ -29,6 +29,7 @@ from statistics import median
 from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_overwrite
 from danger_safe.data.categories import read_dangers, read_same
@@ -161,7 +162,7 @@ def main(arguments: list[str]) -> int:
         )
     minutes = sum(epoch["seconds"] for epoch in training.history) / 60
     print(f"Wrote {args.output} and {picture} after {training.epoch} epochs, {minutes:.1f} minutes")
-    print(f"Next: python extractEmbeddingCnn14.py --checkpoint {args.output}")
+    print(f"Next: {command_line('extract')} --checkpoint {args.output}")
     return cli.SOME_FAILED if failures else cli.DONE
 
 

@@ -26,6 +26,7 @@ import os
 import signal
 
 from danger_safe.core.atomic import atomic_write_text
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 
 
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         if os.path.lexists(args.config):
             raise UserError(f"{args.config} is there already: --init overwrites nothing")
         atomic_write_text(args.config, EXAMPLE.read_text(encoding="utf-8"))
-        print(f"{args.config} written: name your sources in it, then run listen.py")
+        print(f"{args.config} written: name your sources in it, then run {command_line('listen')}")
         return cli.DONE
     config = read_config(args.config)
     folder = Path(config.log.file).absolute().parent

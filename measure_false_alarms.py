@@ -24,6 +24,7 @@ from danger_safe.core import cli  # first: names the missing package, if one is
 
 # isort: split
 
+from danger_safe.core.commands import command_line
 from danger_safe.core.flags import models_parser
 from danger_safe.core.ownership import check_overwrite
 
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
         f"to show N per hour takes {RULE_OF_THREE:g}/N hours"
     )
     print(f"Wrote {', '.join(map(str, written))}, and into {', '.join(str(file) for file, _ in models)}")
-    print("Next: python predict_danger.py RECORDING --model FILE --max-false-alarms-per-hour N")
+    print(f"Next: {command_line('predict')} RECORDING --model FILE --max-false-alarms-per-hour N")
     for warning in warnings:
         cli.warn(warning)
     return cli.DONE

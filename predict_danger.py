@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATES, AudioError
 from danger_safe.audio.read_ahead import ReadAhead
+from danger_safe.core.commands import command_line
 from danger_safe.core.cores import available_cores
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import check_overwrite
@@ -188,10 +189,7 @@ def choose_threshold(
     if max_false_alarms_per_hour is None:
         return detector.threshold if threshold is None else threshold
     if not detector.operating_points:
-        raise UserError(
-            f"--max-false-alarms-per-hour: {detector.name} states none; run measure_false_alarms.py where its sounds "
-            "are"
-        )
+        raise UserError(f"--max-false-alarms-per-hour: {detector.name} has none; run {command_line('measure')} first")
     from danger_safe.evaluation.thresholds import threshold_for, too_little_sound  # scikit-learn takes a second to load
 
     point = threshold_for(detector.operating_points, max_false_alarms_per_hour)

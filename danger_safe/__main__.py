@@ -5,31 +5,17 @@ danger-safe train rf --help
 """
 
 import importlib
-import importlib.util
 import sys
 from importlib.metadata import version
 
 from danger_safe.core import cli
-
-COMMANDS = {  # subcommand: (script, description)
-    "filter": ("filterAudioToDangerousAndSafe", "step 1: ESC-50's clips into Danger and Safe"),
-    "extract": ("extractEmbeddingCnn14", "step 2: clips into a table of embeddings"),
-    "train rf": ("train_rf_model", "step 3: a random forest"),
-    "train logreg": ("train_logreg_model", "step 3: logistic regression"),
-    "train mlp": ("train_mlp_model", "step 3: a small neural network"),
-    "measure": ("measure_false_alarms", "step 4: false alarms per hour of ordinary sound"),
-    "compare": ("compare_models", "step 4: the models side by side"),
-    "predict": ("predict_danger", "dangerous sounds in any recording"),
-    "listen": ("listen", "alarms from cameras and microphones, day and night"),
-    "export": ("export_onnx", "a network as an ONNX file, for phones and boards"),
-    "finetune": ("finetune_cnn14", "a network trained on"),
-}
+from danger_safe.core.commands import COMMANDS, IS_INSTALLED
 
 
 def main() -> None:
     """Run the script of the subcommand and exit with its status."""
     arguments = sys.argv[1:]
-    package = "danger_safe.scripts." if importlib.util.find_spec("danger_safe.scripts") else ""  # not in a checkout
+    package = "danger_safe.scripts." if IS_INSTALLED else ""
     for command, (script, _) in COMMANDS.items():
         words = command.split()
         if arguments[: len(words)] == words:

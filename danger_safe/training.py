@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from danger_safe.core import cli
 from danger_safe.core.atomic import atomic_write_text
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.core.flags import TrainingFlags
 from danger_safe.core.ownership import MADE_BY, check_overwrite
@@ -137,7 +138,7 @@ def find_models(models: list[Path] | None, folder: Path) -> list[Path]:
     files = list(dict.fromkeys(models or [])) or sorted(folder.glob("*_model.skops"))
     if not files:
         raise UserError(
-            f"no *_model.skops in {folder}: run the train scripts first, or name models with --models "
+            f"no *_model.skops in {folder}: run {command_line('train rf')} first, or name models with --models "
             "(.joblib files can run code: only your own)"
         )
     return files

@@ -21,6 +21,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from danger_safe.core.atomic import atomic_path
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import MADE_BY, check_overwrite, mark_zip
 
@@ -85,7 +86,7 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
 def open_model_file(path: Path) -> dict:
     """Load the dict in a model file. Raises UserError if it cannot be opened or is no model file."""
     if not path.is_file():
-        raise UserError(f"{path}: no such model; make it with one of the train scripts")
+        raise UserError(f"{path}: no such model; make it with {command_line('train rf')}")
     try:
         saved = _open_skops(path) if path.suffix == ".skops" else _open_joblib(path)
     except (UserError, MemoryError):

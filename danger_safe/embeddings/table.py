@@ -15,6 +15,7 @@ import pandas as pd
 
 from danger_safe.core.atomic import unescape_formula
 from danger_safe.core.cli import one_line, warn
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.data.clips import MAX_FOLDS, normalise_name
 from danger_safe.embeddings.table_writer import INFO_COLUMNS, feature_names, need_parquet, side_file
@@ -58,7 +59,7 @@ class EmbeddingTable:
 def read_table(path: Path) -> EmbeddingTable:
     """Read and check a table. Raises UserError that says what is wrong with it and what to do."""
     if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):  # --rows-per-part makes a folder
-        raise UserError(f"{path}: no such table. Make it with extractEmbeddingCnn14.py")
+        raise UserError(f"{path}: no such table. Make it with {command_line('extract')}")
     try:
         if path.suffix == ".parquet":
             need_parquet()
@@ -121,16 +122,16 @@ def _check_columns(path: Path, table: pd.DataFrame, features: list[str]) -> None
         raise UserError(
             f"{path}: column {as_text[0]} holds whole arrays as text"
             + (", shortened with '...': most numbers are lost" if _is_shortened(table[as_text[0]]) else "")
-            + ". Write one numeric column per dimension: run extractEmbeddingCnn14.py again"
+            + f". Write one numeric column per dimension: run {command_line('extract')} again"
         )
     if not len(table):
         raise UserError(f"{path}: the table has no rows")
     if len(table.columns) == 1 and any(sign in str(table.columns[0]) for sign in ";\t"):
         raise UserError(f"{path}: the columns are parted by semicolons or tabs: save it with commas")
     if not features:
-        raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with extractEmbeddingCnn14.py")
+        raise UserError(f"{path}: no columns feat_0000, feat_0001, …; make the table with {command_line('extract')}")
     if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with extractEmbeddingCnn14.py")
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; make it with {command_line('extract')}")
     if list(features) != feature_names(len(features)):
         pairs = zip(features, feature_names(len(features)), strict=True)
         found, expected = next((found, expected) for found, expected in pairs if found != expected)

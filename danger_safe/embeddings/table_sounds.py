@@ -2,6 +2,7 @@
 
 from pathlib import Path, PureWindowsPath
 
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import PathOrUrl, exists, is_url, parse_path
 from danger_safe.data.clips import find_on_disk, path_inside, read_clips, read_csv_rows
@@ -76,14 +77,14 @@ def manifest_warnings(table: EmbeddingTable) -> list[str]:
     if removed or changed:
         raise UserError(
             f"{table.path} is older than {manifest}: {len(changed)} of its clips have another label or category there, "
-            f"and {len(removed)} are gone. Run extractEmbeddingCnn14.py again; only what is new takes time"
+            f"and {len(removed)} are gone. Run {command_line('extract')} again; only what is new takes time"
         )
     failures = side_file(table.path, "_failures.csv")
     unreadable = {row["file"] for row in read_csv_rows(failures, ("file",))} if failures.is_file() else set()
     if missing := current.keys() - embedded.keys() - unreadable:
         return [
             f"{manifest} has {len(missing)} clips that {table.path} has not: it is older, or rows were removed. "
-            "extractEmbeddingCnn14.py adds them"
+            f"{command_line('extract')} adds them"
         ]
     return []
 
