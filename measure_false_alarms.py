@@ -1,4 +1,4 @@
-"""Step 4: how often would each model raise a false alarm? False alarms per hour of ordinary sound, window by window.
+"""Before step 4, optional: how many false alarms per hour of ordinary sound does each model raise?
 
     python measure_false_alarms.py
     python measure_false_alarms.py --models logreg_model.skops --minutes 60
@@ -57,6 +57,8 @@ def main(arguments: list[str]) -> int:
     models = load_models(files, table)
     sounds, checkpoint = find_sounds(table, args.dataset), table_checkpoint(table)
 
+    noun = "model" if len(models) == 1 else "models"
+    print(f"Measuring {len(models)} {noun} on at most {args.minutes:g} minutes of safe sound", flush=True)
     written = []
     for file, saved in models:
         metrics, title = saved["metrics"], cli.one_line(saved["metrics"]["model"])
@@ -73,8 +75,7 @@ def main(arguments: list[str]) -> int:
         write_metrics(file, metrics)
         written.append(args.output_dir / f"{key_of(file)}_operating_point.png")
         draw_operating_points(written[-1], metrics["model"], describe_data(table), metrics)
-        print(f"{metrics['model']}: {hourly.estimate.describe()}")
-        print(novelty.describe())
+        print(f"{metrics['model']}: {hourly.estimate.describe()}", novelty.describe(), sep="\n", flush=True)
     minutes = hourly.estimate.minutes
     print(
         f"Measured on {minutes:.1f} minutes of safe sound. Even without a false alarm in them, nothing below "

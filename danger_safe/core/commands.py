@@ -8,7 +8,7 @@ COMMANDS = {  # subcommand: (script, description)
     "train rf": ("train_rf_model", "step 3: a random forest"),
     "train logreg": ("train_logreg_model", "step 3: logistic regression"),
     "train mlp": ("train_mlp_model", "step 3: a small neural network"),
-    "measure": ("measure_false_alarms", "step 4: false alarms per hour of ordinary sound"),
+    "measure": ("measure_false_alarms", "before step 4, optional: false alarms per hour of ordinary sound"),
     "compare": ("compare_models", "step 4: the models side by side"),
     "predict": ("predict_danger", "dangerous sounds in any recording"),
     "listen": ("listen", "alarms from cameras and microphones, day and night"),

@@ -38,6 +38,7 @@ def measured(embeddings, trained, tmp_path_factory):
 
 def test_false_alarms_per_hour_are_measured_and_kept_in_the_model(measured):
     folder, printed, before = measured
+    assert printed.startswith("Measuring 1 model on at most 20 minutes of safe sound\n")
     assert all(words in printed for words in ("false alarms (", "rule of three", "left out of training"))
     metrics, saved = (
         json.loads((folder / "logreg_metrics.json").read_text()),
