@@ -25,7 +25,10 @@ OTHERS_FLAGS = {
 }  # fmt: skip
 INSTALLED = "/opt/danger-safe/"  # where docs/raspberry-pi.md installs this project
 # Files of the reader's own, and placeholders.
-READERS_FILES = {"recording.wav", "kitchen.wav", "windows.csv", "my_cnn14.pth", "my_mapping.toml", "table.parquet"}
+READERS_FILES = {
+    "recording.wav", "kitchen.wav", "windows.csv", "my_cnn14.pth", "my_mapping.toml", "my_embeddings.csv",
+    "table.parquet",
+}  # fmt: skip
 SUFFIXES = "py|md|csv|json|jsonl|png|html|skops|joblib|npz|toml|txt|lock|pth|pt|wav|flac|parquet|journal"
 
 

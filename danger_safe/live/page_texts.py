@@ -76,7 +76,7 @@ ENGLISH = {
 
 VIETNAMESE = {
     "title": "Lắng nghe nguy hiểm",
-    "trust": "Nó bỏ sót nguy hiểm và báo nhầm âm thanh vô hại. Đừng phó thác tính mạng cho nó.",
+    "trust": "Nó bỏ sót nguy hiểm và báo động nhầm khi âm thanh vô hại. Đừng phó thác tính mạng cho nó.",
     "alarm": "NGUY HIỂM: {what}",
     "no alarm": "Không có báo động.",
     "now": "Bây giờ",
@@ -87,7 +87,7 @@ VIETNAMESE = {
     "no tags": "chưa có gì",
     "why": "Vì sao không báo động",
     "learnt": "Đã học từ nhận xét của bạn ({count}): trên bộ đánh giá kèm theo, phát hiện {found} thay vì "
-    "{found_before} % âm thanh nguy hiểm, báo động giả {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa "
+    "{found_before} % âm thanh nguy hiểm, báo động nhầm {wrong} thay vì {wrong_before} %. Lệnh listen.py --forget đưa "
     "về như ban đầu.",
     "last events": "Các sự kiện gần đây",
     "no events": "Chưa có sự kiện nào. Âm thanh nghe như nguy hiểm sẽ hiện ở đây, dù có báo động hay không.",
@@ -96,7 +96,7 @@ VIETNAMESE = {
     "was alarm": "báo động",
     "was none": "không báo động: {why}",
     "is right": "Đúng",
-    "is false": "Báo nhầm",
+    "is false": "Báo động nhầm",
     "verdict": "Có đúng không?",
     "saved": "Đã lưu. Nhấn lần nữa để rút lại.",
     "taken back": "Đã rút lại.",
@@ -128,7 +128,7 @@ VIETNAMESE = {
     "why done": "Đã nghe hết.",
     "why silent": "Im lặng: không có gì to hơn −60 dB.",
     "why behind": "Máy không theo kịp: âm thanh đang chờ được nghe.",
-    "why learnt": "Im lặng từ khi đã học: giống âm thanh từng được cho là báo động giả ({alarms}).",
+    "why learnt": "Im lặng từ khi đã học: giống âm thanh từng được cho là báo động nhầm ({alarms}).",
     "why below": "Điểm thấp hơn ngưỡng.",
     "why averaging": "Ba giây mới nhất vượt ngưỡng, trung bình cùng các giây trước thì chưa.",
     "why too short": "Chưa kéo dài đủ {seconds} giây.",

@@ -124,7 +124,7 @@ def test_widths_languages_and_colour_schemes(tmp_path, opened):
         stage.sources[LONG].status, stage.sources[LONG].problem = "offline", "x" * 200
         colours = set()
         for scheme, locale, false_alarm, number in (
-            ("light", "en-GB", "False alarm", "0.93"), ("dark", "vi-VN", "Báo nhầm", "0,93"),
+            ("light", "en-GB", "False alarm", "0.93"), ("dark", "vi-VN", "Báo động nhầm", "0,93"),
         ):  # fmt: skip
             page = opened(stage, locale=locale, color_scheme=scheme)
             page.locator(".event").nth(1).wait_for()
