@@ -23,7 +23,7 @@ from danger_safe.detection.novelty import fit_novelty
 from danger_safe.embeddings.table import EmbeddingTable, describe_data, read_table
 from danger_safe.embeddings.table_sounds import manifest_warnings
 from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
-from danger_safe.evaluation.cross_validation import evaluate
+from danger_safe.evaluation.cross_validation import Evaluation, evaluate, out_of_fold
 from danger_safe.evaluation.metrics import category_table, classification_text
 from danger_safe.evaluation.novelty_report import NoveltyReport, summarise_novelty
 from danger_safe.evaluation.report import Report, Spread, ThresholdReport, collect_warnings, summarise
@@ -71,7 +71,7 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
     model_file = flags.output_dir / f"{key}_model.joblib"
     metrics = report.as_json() | {"model": title, "seen": seen, **asdict(result.rule), "seed": flags.seed}
     metrics |= {"warnings": warnings, "unknown": novelty_report.as_json(), "table_sha256": table.sha256}
-    written = save_model(model_file, model, novelty, table, metrics)
+    written = save_model(model_file, model, novelty, table, metrics, result)
     write_metrics(model_file, metrics)
 
     from danger_safe.reports.category_plot import draw_category_recall
@@ -97,7 +97,7 @@ def _has_known_network(table: EmbeddingTable) -> bool:
 
 
 def save_model(
-    path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict
+    path: Path, model: Pipeline, novelty: NearestNeighbors, table: EmbeddingTable, metrics: dict, result: Evaluation
 ) -> list[Path]:
     """Write a model as a plain dict, in both formats of model_file.py; return the paths.
 
@@ -107,13 +107,14 @@ def save_model(
         novelty: the fitted novelty rule.
         table: the clips that the model was trained on.
         metrics: what *_metrics.json holds.
+        result: the cross-validation, whose scores compare_models.py uses again.
     """
     packages = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     content = {
         "pipeline": model, "threshold": metrics["threshold"], "checkpoint": table.checkpoint,
         "dimensions": table.features.shape[1], "categories": categories_by_label(table), "metrics": metrics,
         "versions": packages,
-        "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]},
+        "unknown": {"rule": novelty, "level": metrics["unknown"]["level"]}, "out_of_fold": out_of_fold(result),
     }  # fmt: skip
     return save_model_files(path, content)
 

@@ -101,7 +101,8 @@ def broken(out: Path) -> list[str]:
     """Return the files under ``out`` that have their final name and are not complete."""
     found = []
     for path in sorted(out.rglob("*")):
-        hidden = any(part.startswith(".") or part.endswith(".part") for part in path.relative_to(out).parts)
+        parts = path.relative_to(out).parts
+        hidden = any(part.startswith(".") or part.endswith((".part", ".download")) for part in parts)
         if hidden or path.is_dir() or path.name.endswith(("-wal", "-shm")):
             continue
         try:
@@ -182,6 +183,7 @@ def _other_model(one: Path, other: Path) -> list[str]:
         answers.append(
             np.hstack([model.pop("pipeline").predict_proba(rows), distances, np.full((50, 1), novelty["level"])])
         )
+        model["out_of_fold"] = {name: np.asarray(kept).tolist() for name, kept in model["out_of_fold"].items()}
     same = models[0] == models[1] and np.array_equal(*answers)
     return [] if same else [f"{one.name}: another model"]
 

@@ -23,7 +23,7 @@ def test_training_writes_model_metrics_and_plots(trained, key, embeddings):
     folder, _ = trained
     saved = joblib.load(folder / f"{key}_model.joblib")
     contract = {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
-    assert set(saved) == contract | {"unknown", "made_by"}
+    assert set(saved) == contract | {"unknown", "out_of_fold", "made_by"}
     assert saved["checkpoint"]["name"] == "compact"
     metrics = json.loads((folder / f"{key}_metrics.json").read_text())
     assert metrics["threshold"] == saved["threshold"]

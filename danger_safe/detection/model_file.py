@@ -153,6 +153,8 @@ def _find_problem(saved: dict) -> str:
         isinstance(novelty, dict) and "rule" in novelty and _is_number(novelty.get("level"))
     ):
         return "what it says of unknown sounds is not what a training writes"
+    if "out_of_fold" in saved and not _are_out_of_fold(saved["out_of_fold"]):
+        return "its out-of-fold scores are not what a training writes"
     try:
         check_is_fitted(saved["pipeline"])
         labels, dimensions = list(saved["pipeline"].classes_), saved["pipeline"].n_features_in_
@@ -199,6 +201,19 @@ def _has_valid_trees(forest: RandomForestClassifier) -> bool:
         if not is_valid or tree.value.shape[1:] != (1, 2):
             return False
     return True
+
+
+def _are_out_of_fold(kept: object) -> bool:
+    """Whether this is what ``evaluation.cross_validation.out_of_fold`` returns."""
+    if not isinstance(kept, dict) or not _is_number(kept.get("unconverged")):
+        return False
+    return all(
+        isinstance(scores, np.ndarray)
+        and scores.ndim == 1
+        and scores.dtype.kind == "f"
+        and ((scores >= 0) & (scores <= 1)).all()
+        for scores in (kept.get("scores"), kept.get("raw_scores"))
+    )
 
 
 def _is_operating_point(point: object) -> bool:

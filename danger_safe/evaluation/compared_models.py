@@ -1,4 +1,4 @@
-"""Cross-validate saved models again, side by side, for compare_models.py."""
+"""Put the out-of-fold scores of saved models side by side, for compare_models.py."""
 
 import math
 import time
@@ -11,20 +11,19 @@ from sklearn.pipeline import Pipeline
 from danger_safe.core.cli import one_line
 from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.calibration import uncalibrated
-from danger_safe.evaluation.cross_validation import Evaluation, evaluate
+from danger_safe.evaluation.cross_validation import Evaluation, evaluate, restore
 from danger_safe.evaluation.report import Report, summarise
 from danger_safe.evaluation.thresholds import ThresholdRule
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A classifier, cross-validated on one table."""
+    """A classifier and its out-of-fold scores on one table."""
 
     title: str
     file: Path | None  # the saved model; None for a baseline, which is never recommended
     result: Evaluation
     report: Report
-    seconds: float  # duration of the cross-validation
     seconds_per_thousand: float  # prediction time for 1,000 clips whose embeddings exist; NaN for a baseline
     per_hour: dict  # false alarms, as in *_metrics.json; empty unless measure_false_alarms.py was run
 
@@ -37,7 +36,10 @@ class ComparedModel:
 def evaluate_all(
     models: list[tuple[Path, dict]], table: EmbeddingTable, baseline: EmbeddingTable | None, jobs: int
 ) -> list[ComparedModel]:
-    """Cross-validate every model on the table and, if there is a baseline table, the same classifiers on that."""
+    """Return every model's evaluation on the table and, if there is a baseline table, the same classifiers' on that.
+
+    A model file holds the scores of its training. Without them, and on the baseline, the classifier is cross-validated.
+    """
     compared: list[ComparedModel] = []
     for embeddings in (table, baseline) if baseline else (table,):
         is_baseline = embeddings is baseline
@@ -47,16 +49,17 @@ def evaluate_all(
             title = f"{settings['model']} on {embeddings.checkpoint['name']}" if is_baseline else settings["model"]
             if title in [model.title for model in compared]:
                 title += f" ({file})"
-            pipeline, started = uncalibrated(saved["pipeline"]), time.perf_counter()
-            result = evaluate(pipeline, embeddings, rule, settings["seed"], jobs=jobs, title=one_line(title))
-            seconds = time.perf_counter() - started
+            if "out_of_fold" in saved and not is_baseline:
+                result = restore(saved["out_of_fold"], table, rule, settings["seed"])
+            else:
+                pipeline = uncalibrated(saved["pipeline"])
+                result = evaluate(pipeline, embeddings, rule, settings["seed"], jobs=jobs, title=one_line(title))
             compared.append(
                 ComparedModel(
                     title=title,
                     file=None if is_baseline else file,
                     result=result,
                     report=summarise(result),
-                    seconds=seconds,
                     seconds_per_thousand=(
                         math.nan if is_baseline else seconds_per_thousand(saved["pipeline"], table.features)
                     ),
@@ -99,7 +102,6 @@ def comparison_row(model: ComparedModel) -> dict[str, str | float]:
         row |= {name + ending: count for name, count in zip(("TN", "FP", "FN", "TP"), counts, strict=True)}
     row |= {f"recall of {name}": recall.at_threshold for name, recall in report.categories.items()}
     return row | {
-        "cross_validation_s": model.seconds,
         "model_MB": file.stat().st_size / 1e6 if file else math.nan,
         "s_per_1000_clips": model.seconds_per_thousand,
     }

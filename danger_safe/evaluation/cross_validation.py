@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from danger_safe.core.errors import UserError
 from danger_safe.data.clips import LABEL_NAMES
 from danger_safe.data.splits import assign_folds
 from danger_safe.detection.novelty import fit_novelty, similarity
@@ -138,8 +139,7 @@ def evaluate(
         if windows is not None and (val_windows := val[windows.clip]).any():
             probabilities = sigmoid.predict(window_scores[val_windows])
             window_scores[val_windows] = probabilities * windows.audible[val_windows]
-    if table.seen.any():
-        rule = replace(rule, max_threshold=min(rule.max_threshold, MAX_THRESHOLD))
+    rule = _rule_for(table, rule)
     windowed = None
     if windows is not None:
         windowed = WindowedEvaluation(windows, window_scores, table.labels, folds, sources)
@@ -148,6 +148,41 @@ def evaluate(
         values=values, similarity=similarities, windowed=windowed, window_similarity=window_similarities,
         categories=categories_of(table), unconverged=len(unconverged),
     )  # fmt: skip
+
+
+def out_of_fold(result: Evaluation) -> dict:
+    """Return what a model file keeps of an evaluation, so that ``restore`` need not train again."""
+    return {"scores": result.scores, "raw_scores": result.raw_scores, "unconverged": result.unconverged}
+
+
+def restore(kept: dict, table: EmbeddingTable, rule: ThresholdRule, seed: int) -> Evaluation:
+    """Return the evaluation that ``evaluate`` made of the same table, rule and seed, without its decision values.
+
+    Args:
+        kept: the dict of ``out_of_fold``.
+        table: the clips with their embeddings.
+        rule: how the threshold was chosen.
+        seed: for making folds if the table has none.
+
+    Raises:
+        UserError: the scores are of another number of clips.
+    """
+    if len(kept["scores"]) != len(table.labels) or len(kept["raw_scores"]) != len(table.labels):
+        raise UserError(f"the model's scores are not of the clips of {table.path}. Train again")
+    folds, splitting = table_folds(table, seed)
+    rule = _rule_for(table, rule)
+    return Evaluation(
+        table.labels, kept["scores"], kept["raw_scores"], folds, sources_of(table), rule,
+        rule.choose(table.labels, kept["scores"]), splitting, categories=categories_of(table),
+        unconverged=kept["unconverged"],
+    )  # fmt: skip
+
+
+def _rule_for(table: EmbeddingTable, rule: ThresholdRule) -> ThresholdRule:
+    """Limit the threshold to MAX_THRESHOLD if the network was trained on some of the clips."""
+    if table.seen.any():
+        return replace(rule, max_threshold=min(rule.max_threshold, MAX_THRESHOLD))
+    return rule
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from sklearn.pipeline import make_pipeline
 EXTRACT, PREDICT = "extractEmbeddingCnn14", "predict_danger"
 COMPARE, FINETUNE = "compare_models", "finetune_cnn14"
 
+TOO_HIGH = {"scores": np.array([2.0]), "raw_scores": np.array([0.5]), "unconverged": 0}
+
 
 def one_class():
     """Return a pipeline that was trained on a single label."""
@@ -42,6 +44,8 @@ def one_class():
         pytest.param(pickle.dumps(model(metrics={"model": "x", "min_recall": "abc", "seed": 0})), id="recall_text"),
         pytest.param(pickle.dumps(model(unknown="x")), id="unknown_text"),
         pytest.param(pickle.dumps(model(unknown={"rule": 1, "level": "low"})), id="level_text"),
+        pytest.param(pickle.dumps(model(out_of_fold={"scores": "high"})), id="out_of_fold_text"),
+        pytest.param(pickle.dumps(model(out_of_fold=TOO_HIGH)), id="out_of_fold_above_one"),
         pytest.param(pickle.dumps(model() | {"pipeline": None}), id="pipeline_none"),
         pytest.param(pickle.dumps(model(pipeline="fit")), id="pipeline_text"),
         pytest.param(pickle.dumps(model(pipeline=make_pipeline(LogisticRegression()))), id="unfitted"),

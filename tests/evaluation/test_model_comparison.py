@@ -14,6 +14,7 @@ import compare_models
 import train_logreg_model
 import train_mlp_model
 from danger_safe.core.errors import UserError
+from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation import compared_models
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import Estimate
@@ -128,6 +129,19 @@ def test_timings_do_not_change_the_recommendation(here, monkeypatch, capsys):
         compare_models.main([])
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1
+
+
+def test_scores_that_a_model_file_keeps_are_those_of_a_cross_validation(two_models):
+    table = read_table(two_models / "audio_embeddings.csv")
+    file = two_models / "logreg_model.joblib"
+    saved = joblib.load(file)
+    older = {key: value for key, value in saved.items() if key != "out_of_fold"}
+    kept, again = (compared_models.evaluate_all([(file, model)], table, None, 1)[0] for model in (saved, older))
+    assert np.array_equal(kept.result.scores, again.result.scores)
+    assert kept.report.as_json() == again.report.as_json()
+    saved["out_of_fold"]["scores"] = saved["out_of_fold"]["scores"][1:]
+    with pytest.raises(UserError, match="not of the clips of"):
+        compared_models.evaluate_all([(file, saved)], table, None, 1)
 
 
 def test_models_of_another_mapping_or_an_older_table_are_not_compared(here):
