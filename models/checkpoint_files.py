@@ -7,6 +7,7 @@ path = checkpoint_path("mine.pth")  # any file; its hash is recorded
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -99,13 +100,16 @@ def checkpoint_path(checkpoint: str) -> Path:
         return COMPACT
     if official := OFFICIAL.get(checkpoint):
         if not official.path.is_file():
-            download(official.url, official.path, size=official.size, sha256=official.sha256)
+            facts = f"{official.size / 1e6:.0f} MB, {official.licence.partition(' (')[0]}"
+            print(f"Downloading {official.title} ({facts}) from {official.url}", file=sys.stderr)
+            advice = "--checkpoint compact"
+            download(official.url, official.path, size=official.size, sha256=official.sha256, offline_steps=advice)
         return official.path
     if checkpoint == "mfcc":
         return BASELINE
     path = Path(checkpoint)
     if not path.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint; give {' or '.join(NAMES)}, or the path of a file")
+        raise UserError(f"{checkpoint}: no such checkpoint; choose {', '.join(NAMES)} or a file")
     return path
 
 

@@ -34,7 +34,13 @@ def file_sha256(path: str | Path) -> str:
 
 
 def download(
-    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, manual_steps: str = ""
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    manual_steps: str = "",
+    offline_steps: str = "",
 ) -> Path:
     """Download ``url`` to ``target`` and return ``target``.
 
@@ -44,6 +50,7 @@ def download(
         size: the expected size in bytes, if known.
         sha256: the expected hash in hexadecimal, if known.
         manual_steps: advice for the user if the server refuses the request.
+        offline_steps: advice for a user without Internet.
 
     Raises:
         UserError: the file cannot be downloaded completely, or is not the expected one.
@@ -51,7 +58,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     if os.path.lexists(part) and (part.is_symlink() or not is_regular_file(part)):
-        raise UserError(f"{part} is in the way of the download, and no part of one: move it away")
+        raise UserError(f"{part} exists but is not a partial download: move it away")
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             _fetch(url, part, size)
@@ -62,11 +69,12 @@ def download(
                 raise UserError(f"{url}: {problem}. {manual_steps or f'Save the file by hand as {target}'}") from error
         except (_Incomplete, OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-                message = "the disk is full: make room, and run again: the download goes on where it stopped"
+                message = "the disk is full: make room, and run again: the download resumes"
                 raise UserError(f"{part}: {message}") from error
             problem = str(getattr(error, "reason", error))
         if attempt == MAX_ATTEMPTS:
-            raise UserError(f"{url}: {problem}. Check the connection and run again: it goes on where it stopped")
+            advice = "Check the connection and run again: the download resumes"
+            raise UserError(f"{url}: {problem}. {advice}{offline_steps and f'. Without Internet: {offline_steps}'}")
     if size is not None and part.stat().st_size != size:
         got = part.stat().st_size
         part.unlink()

@@ -40,7 +40,8 @@ def download_esc50(folder: Path) -> None:
     archive, unpacked = work / "ESC-50.zip", work / "unpacked"
     if not archive.is_file():
         print(f"Downloading ESC-50 (about 600 MB, CC BY-NC 3.0) from {URL}", file=sys.stderr)
-        download(URL, archive, manual_steps="Download and unpack ESC-50 by hand, and give its folder with --esc50")
+        by_hand = "Download and unpack ESC-50 by hand, and give its folder with --esc50"
+        download(URL, archive, manual_steps=by_hand, offline_steps="--esc50 FOLDER or --sample")
     shutil.rmtree(unpacked, ignore_errors=True)  # left by an interrupted run
     try:
         _unpack(archive, unpacked)

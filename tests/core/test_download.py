@@ -105,7 +105,7 @@ def test_broken_connection_is_resumed(server, tmp_path, ranges):
 
 def test_interrupted_download_is_resumed_by_the_next_run(server, tmp_path):
     server.break_after, server.breaks = 100_000, downloads.MAX_ATTEMPTS
-    with pytest.raises(UserError, match="goes on where it stopped"):
+    with pytest.raises(UserError, match="the download resumes"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert not (tmp_path / "file").exists()
     server.breaks = 0
@@ -140,7 +140,7 @@ def whole(server, tmp_path, **known):
 def test_stalled_download_times_out(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
     server.break_after, server.breaks, server.stall = 300_000, downloads.MAX_ATTEMPTS, 2
-    with pytest.raises(UserError, match=r"timed out.*goes on where it stopped"):
+    with pytest.raises(UserError, match=r"timed out.*the download resumes"):
         download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert not (tmp_path / "file").exists()
     server.breaks, server.stall = 0, 0
@@ -217,7 +217,7 @@ def test_full_disk_is_not_reported_as_a_bad_connection(server, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(downloads.tqdm, "update", full)
-        with pytest.raises(UserError, match=r"file\.part: the disk is full.*goes on where it stopped"):
+        with pytest.raises(UserError, match=r"file\.part: the disk is full.*the download resumes"):
             download(server.url, tmp_path / "file", size=len(CONTENT), sha256=SHA256)
     assert len(server.requests) == 1
     assert whole(server, tmp_path, size=len(CONTENT), sha256=SHA256)
@@ -296,6 +296,20 @@ def test_official_checkpoint_with_a_wrong_hash_is_refused(server, tmp_path, monk
     here.path.write_bytes(CONTENT)
     with pytest.raises(UserError, match=words):
         checkpoints.load_model(name)
+
+
+def test_missing_connection_is_reported_with_the_way_without_one(tmp_path, monkeypatch, capsys):
+    from models import checkpoint_files
+
+    nobody = "http://127.0.0.1:9/file"  # the port "discard": no server
+    here = replace(checkpoint_files.OFFICIAL["cnn14"], path=tmp_path / "network.pth", url=nobody)
+    monkeypatch.setitem(checkpoint_files.OFFICIAL, "cnn14", here)
+    with pytest.raises(UserError, match=r"the download resumes\. Without Internet: --checkpoint compact$"):
+        checkpoint_files.checkpoint_path("cnn14")
+    assert f"Downloading the official Cnn14 (327 MB, CC BY 4.0) from {nobody}\n" in capsys.readouterr().err
+    monkeypatch.setattr("danger_safe.data.esc50.URL", nobody)
+    with pytest.raises(UserError, match=r"Without Internet: --esc50 FOLDER or --sample$"):
+        download_esc50(tmp_path / "ESC-50-master")
 
 
 @needs_shared
