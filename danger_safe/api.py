@@ -9,8 +9,9 @@ A sound is a path, or a float array of (samples,) or (samples, channels) with it
 Errors are ``UserError`` for models and checkpoints and ``AudioError`` for sounds, with messages for users.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ __all__ = [
     "AudioError",
     "Detection",
     "Embedder",
+    "Event",
+    "ScoredWindow",
     "SoundDetector",
     "UserError",
     "load_detector",
@@ -39,7 +42,7 @@ __all__ = [
     "open_model",
 ]
 
-Sound = str | Path | np.ndarray
+Sound = str | Path | np.ndarray | Sequence  # a path, or samples
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,26 @@ class SoundDetector:
         """Find the dangers in a recording of any length, in windows of 3 s every 0.5 s.
 
         Args:
-            sound: A path or an array.
+            sound: A path or an array (or list) of float.
             sample_rate: Sample rate of an array in Hz.
-            threshold: In [0, 1]; None for the detector's own.
+            threshold: In (0, 1]; None for the detector's own.
 
         Raises:
             AudioError: The sound cannot be read or has no samples.
+            ValueError: The threshold is outside (0, 1].
         """
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
         threshold = self.threshold if threshold is None else threshold
         finder = EventFinder(EventConfig(threshold), HOP_S)
         windows, events = [], []
-        for window in self._scorer.score_recording(_read_chunks(sound, sample_rate)):
-            windows.append(window)
-            events += finder.add(window)
-        events += finder.finish()
-        if not windows:
-            raise AudioError("has no samples")
+        with _naming(sound):
+            for window in self._scorer.score_recording(_read_chunks(sound, sample_rate)):
+                windows.append(window)
+                events += finder.add(window)
+            events += finder.finish()
+            if not windows:
+                raise AudioError("has no samples")
         for event in events:
             event.heard = self._detector.tags(event.embedding)
         return Detection(windows[-1].end, threshold, events, windows)
@@ -114,19 +121,20 @@ class Embedder:
         For a sound longer than 60 s it is the mean over windows of 60 s, weighted by their length.
 
         Args:
-            sound: A path or an array.
+            sound: A path or an array (or list) of float.
             sample_rate: Sample rate of an array in Hz.
 
         Raises:
             AudioError: The sound cannot be read or has no samples.
         """
         total, samples = np.zeros(self.dimensions), 0
-        for block in _read_blocks(sound, sample_rate):
-            embedding = self._engine.embed(self._engine.front_end(block)[None])[0]
-            total += embedding.astype(np.float64) * len(block)
-            samples += len(block)
-        if not samples:
-            raise AudioError("has no samples")
+        with _naming(sound):
+            for block in _read_blocks(sound, sample_rate):
+                embedding = self._engine.embed(self._engine.front_end(block)[None])[0]
+                total += embedding.astype(np.float64) * len(block)
+                samples += len(block)
+            if not samples:
+                raise AudioError("has no samples")
         return (total / samples).astype(np.float32)
 
     def close(self) -> None:
@@ -180,31 +188,46 @@ def load_embedder(checkpoint: str = "compact", device: str = "auto") -> Embedder
 def open_model(path: str | Path) -> dict:
     """Load a ``*_model.skops`` or ``.joblib``: a dict with ``pipeline`` (scikit-learn), ``threshold``, ``metrics``, …
 
-    A .joblib can run code when it is opened: only open your own. Raises UserError if it is no model file.
+    A .joblib can run code when it is opened: only open your own. Raises UserError if it is not a model file.
     """
     return open_model_file(Path(path))
 
 
+@contextmanager
+def _naming(sound: Sound) -> Iterator[None]:
+    """Put the path, or "the array", before the message of an AudioError."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{sound if isinstance(sound, str | os.PathLike) else 'the array'} {error}") from error
+
+
 def _read_chunks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     """Yield float32 chunks at 32 kHz, (samples,) or (samples, channels)."""
-    if not isinstance(sound, np.ndarray):
+    if isinstance(sound, str | os.PathLike):
         return read_channels(Path(sound))
-    samples, rate = _checked(sound, sample_rate)
+    samples, rate = _validate_array(sound, sample_rate)
     return resample(iter([samples]), rate)
 
 
 def _read_blocks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
     """Yield float32 mono blocks of 60 s at 32 kHz, (samples,); the last one may be shorter."""
-    if not isinstance(sound, np.ndarray):
+    if isinstance(sound, str | os.PathLike):
         return read_blocks(Path(sound), EMBEDDING_WINDOW_S)
-    whole, rate = _checked(sound, sample_rate)
+    whole, rate = _validate_array(sound, sample_rate)
     samples = np.concatenate(list(resample(iter([to_mono(whole)]), rate)))
     size = int(EMBEDDING_WINDOW_S * SAMPLE_RATE)
     return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
-def _checked(samples: np.ndarray, sample_rate: int | None) -> tuple[np.ndarray, int]:
-    """Return the array as float32 with its sample rate in Hz. Raises AudioError if it is no sound."""
+def _validate_array(sound: np.ndarray | Sequence, sample_rate: int | None) -> tuple[np.ndarray, int]:
+    """Return the array as float32 with its sample rate in Hz. Raises AudioError if it is not a sound."""
+    try:
+        samples = np.asarray(sound)
+    except ValueError as error:  # lists of different lengths
+        raise AudioError(f"cannot be read: {error}") from error
+    if samples.size == 0:
+        raise AudioError("has no samples")
     if sample_rate is None or samples.ndim not in (1, 2) or samples.dtype.kind != "f":
         raise AudioError("needs to be an array of float, (samples,) or (samples, channels), with its sample_rate in Hz")
     return check_samples(np.asarray(samples, np.float32)), sample_rate

@@ -8,7 +8,7 @@ import soundfile
 from helpers import ROOT, make_table
 
 import train_logreg_model
-from danger_safe.api import AudioError, UserError, load_detector, load_embedder
+from danger_safe.api import AudioError, Event, ScoredWindow, UserError, load_detector, load_embedder
 from danger_safe.embeddings.table import read_table
 
 
@@ -32,12 +32,23 @@ def test_paths_arrays_and_tables_agree(embeddings, sample):
         np.testing.assert_allclose(embedding, table.features[0], rtol=0, atol=1e-3 * np.abs(embedding).max())
         stereo = np.stack([samples, samples], axis=1)
         np.testing.assert_allclose(embedder.embed(stereo, rate), embedding, rtol=0, atol=1e-4)
-        by_path, by_array = detector.detect(str(path), threshold=0.0), detector.detect(samples, rate, threshold=1.0)
+        by_path, by_array = detector.detect(str(path), threshold=0.001), detector.detect(samples, rate, threshold=1.0)
         assert by_path.score == pytest.approx(by_array.score, abs=1e-4)
         assert by_path.events and by_path.events[0].heard and not by_array.events
-        for wrong in (samples[:0], samples * np.nan, samples.astype(int)):
-            with pytest.raises(AudioError):
+        assert isinstance(by_path.events[0], Event) and isinstance(by_path.windows[0], ScoredWindow)
+        assert "array" not in repr(by_path)  # 768 numbers a window
+        by_list = detector.detect(samples.tolist(), rate)
+        assert by_list.score == by_array.score
+        silent = (samples[:0], [], samples * np.nan, samples.astype(int), [[0.1], [0.1, 0.2]])
+        for wrong, message in zip(silent, 2 * ["the array has no samples"] + 3 * ["^the array "], strict=True):
+            with pytest.raises(AudioError, match=message):
                 detector.detect(wrong, rate)
+        for read in (detector.detect, embedder.embed):
+            with pytest.raises(AudioError, match=r"^nope\.wav is missing$"):
+                read("nope.wav")
+        for threshold in (0.0, 1.1, float("nan")):
+            with pytest.raises(ValueError, match="above 0 and at most 1"):
+                detector.detect(path, threshold=threshold)
         with pytest.raises(AudioError, match="sample_rate"):
             embedder.embed(samples)
 

@@ -1,7 +1,7 @@
 """Overlapping windows over a stream of audio chunks, and the scores of these windows."""
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,10 +33,11 @@ class ScoredWindow:
     end: float
     raw_score: float  # danger score of this window alone; locates onsets and offsets
     smoothed_score: float  # mean over recent windows (see above); compared with the threshold
-    embedding: np.ndarray  # (dimensions,)
+    embedding: np.ndarray = field(repr=False)  # (dimensions,)
     is_unknown: bool = False  # unlike every sound in the training data
     is_silent: bool = False  # too quiet to be classified
-    band_levels: np.ndarray | None = None  # dB, (frames, bands), of the part that the previous window did not contain
+    # dB, (frames, bands), of the part that the previous window did not contain
+    band_levels: np.ndarray | None = field(default=None, repr=False)
     similar_false_alarms: int = 0  # if > 0, so many reported false alarms are so similar that it is not a danger
 
     @property
@@ -45,7 +46,7 @@ class ScoredWindow:
         if not self.similar_false_alarms:
             return ""
         count = self.similar_false_alarms
-        return f"quiet since learnt: resembles {count} false alarm{'s' if count > 1 else ''}"
+        return f"suppressed: similar to {count} reported false alarm{'s' if count > 1 else ''}"
 
 
 def sliding_windows(chunks: Iterable[np.ndarray], window_s: float, hop_s: float) -> Generator[Window, None, None]:

@@ -13,7 +13,7 @@ its own peak.
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -45,7 +45,7 @@ class Event:
     end: float
     peak: float  # time in seconds at which the score is highest
     score: float  # the highest smoothed score
-    embedding: np.ndarray  # (dimensions,), of the window with the highest score
+    embedding: np.ndarray = field(repr=False)  # (dimensions,), of the window with the highest score
     heard: tuple[tuple[str, float], ...] = ()  # (category, similarity), most similar first
 
 

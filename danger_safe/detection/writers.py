@@ -120,9 +120,9 @@ class Table(Writer):
         for event in summary.events:
             print(f"         {self._format_event(event)}", flush=True)
         for span in summary.quiet_spans:
-            alarms = f"{span.false_alarms} false alarm{'s' if span.false_alarms > 1 else ''}"
+            alarms = f"{span.false_alarms} reported false alarm{'s' if span.false_alarms > 1 else ''}"
             times = f"{format_time(span.start)} – {format_time(span.end)}"
-            print(f"         quiet since learnt  {times}  resembles {alarms}", flush=True)
+            print(f"         suppressed  {times}  similar to {alarms}", flush=True)
 
     @staticmethod
     def _format_event(event: Event) -> str:

@@ -310,7 +310,7 @@ def test_scripts_learn_use_and_forget(tmp_path, engine_and_detector, household):
     assert answer["quiet_since_learnt"][0]["false_alarms"] == 3 and answer["quiet_since_learnt"][0]["end"] < begin
     done = run("listen.py", cwd=tmp_path)
     assert "learnt from 3 verdicts" in done.stderr
-    assert "kitchen: quiet since learnt: resembles 3 false alarms" in done.stderr
+    assert "kitchen: suppressed: similar to 3 reported false alarms" in done.stderr
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [event["start"] > begin - 1 for event in events] == [True]
 
