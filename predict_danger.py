@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     # Check everything that can be checked before the network is loaded.
     if args.plot:
         check_overwrite(args.plot)
-    recordings = list(find_recordings(args.input)) if args.input else [STREAM]
+    recordings = find_recordings(args.input) if args.input else [STREAM]
     if args.model is None:
         check_categories((*args.only, *args.ignore), load_builtin())
 
@@ -269,7 +269,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if args.hop > args.window:
         parser.error("--hop must not be longer than --window: sound would be left out")
     if args.plot and (len(args.input) != 1 or Path(args.input[0]).is_dir() or is_live(args.input[0])):
-        parser.error("--plot is for one recording")
+        given = len(args.input) if len(args.input) > 1 else "a folder or a stream"
+        parser.error(f"--plot takes one recording, not {given}")
     if args.plot and not args.plot.absolute().parent.is_dir():
         parser.error(f"--plot {args.plot}: there is no such folder")
     if args.plot and (

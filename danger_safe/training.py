@@ -150,13 +150,20 @@ def load_models(files: list[Path], table: EmbeddingTable) -> list[tuple[Path, di
     models = [(file, load_model_file(file, table.checkpoint, table.features.shape[1])) for file in files]
     categories = categories_by_label(table)
     if mismatched := [file.name for file, saved in models if saved["categories"] != categories]:
-        mapping = "; ".join(f"{label}: {', '.join(names)}" for label, names in categories.items())
+        theirs = next(saved["categories"] for _, saved in models if saved["categories"] != categories)
         raise UserError(
-            f"{', '.join(mismatched)}: trained with another mapping than {table.path} has ({mapping}). Train again"
+            f"{', '.join(mismatched)} were trained on other categories ({_only_in(theirs, categories)}) "
+            f"than {table.path} has ({_only_in(categories, theirs)}): run the train scripts again"
         )
     if outdated := [file.name for file, saved in models if saved["metrics"].get("table_sha256") != table.sha256]:
         raise UserError(f"{', '.join(outdated)}: trained on another state of {table.path} than it has now. Train again")
     return models
+
+
+def _only_in(mapping: dict[str, list[str]], other: dict[str, list[str]]) -> str:
+    """Return the categories that only ``mapping`` has, or has under another label, as text."""
+    extra = {label: [name for name in names if name not in other.get(label, [])] for label, names in mapping.items()}
+    return "; ".join(f"{label}: {', '.join(map(str, names))}" for label, names in extra.items() if names) or "no others"
 
 
 def categories_by_label(table: EmbeddingTable) -> dict[str, list[str]]:

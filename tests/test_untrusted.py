@@ -190,7 +190,7 @@ def test_model_that_is_not_named_is_not_opened(refused, tmp_path):
     import skops.io
 
     skops.io.dump(forest(categories=Path("x"), versions=versions()), tmp_path / "x_model.skops")
-    refused(COMPARE, "--embeddings", "t.csv", words="which is no part of a model of this project: it was not opened")
+    refused(COMPARE, "--embeddings", "t.csv", words="which is not part of a model of this project: it was not opened")
     assert not (tmp_path / "ran").exists()
     with zipfile.ZipFile(tmp_path / "x_model.skops", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("schema.json", bytes(100_000_000))

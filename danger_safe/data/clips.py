@@ -19,6 +19,7 @@ from unicodedata import normalize
 from danger_safe.audio.decode import AUDIO_SUFFIXES
 from danger_safe.core.atomic import unescape_formula
 from danger_safe.core.cli import one_line, warn
+from danger_safe.core.commands import command_line
 from danger_safe.core.errors import UserError
 from danger_safe.core.paths import PathOrUrl, exists, is_url, join, list_files, open_file
 
@@ -51,7 +52,7 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
     if not is_url(folder):
         folder = Path(folder)
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
+            raise UserError(f"{folder}: no such folder; run {command_line('filter')} first, or give --dataset")
     if exists(join(folder, "manifest.csv")):
         clips = _from_manifest(folder)
     elif exists(join(folder, "meta/esc50.csv")):
@@ -73,7 +74,7 @@ def read_clips(folder: PathOrUrl) -> list[Clip]:
 
 
 def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
-    """Return (name, path) of the files under a folder that have one of AUDIO_SUFFIXES; tell what was passed over.
+    """Return (name, path) of the files under a folder that have one of AUDIO_SUFFIXES; tell what was skipped.
 
     A folder that cannot be listed is returned too: reading it will say why.
     """
@@ -87,8 +88,8 @@ def list_sounds(folder: PathOrUrl) -> list[tuple[str, PathOrUrl]]:
             others[(dot + suffix.lower()) or name] += 1
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(5)) + (", …" if len(others) > 5 else "")
-        count = "1 file is" if others.total() == 1 else f"{others.total()} files are"
-        print(one_line(f"{folder}: {count} passed over, not named as sounds: {kinds}"), file=sys.stderr)
+        count = "1 file" if others.total() == 1 else f"{others.total()} files"
+        print(one_line(f"{folder}: {count} skipped (not audio files): {kinds}"), file=sys.stderr)
     return sounds
 
 

@@ -76,7 +76,7 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
         dimensions: Length of its embeddings.
 
     Raises:
-        UserError: It cannot be opened, is no model file, or belongs to another checkpoint.
+        UserError: It cannot be opened, is not a model file, or belongs to another checkpoint.
     """
     saved = open_model_file(path)
     check_belongs(path, saved, checkpoint, dimensions)
@@ -84,9 +84,11 @@ def load_model_file(path: Path, checkpoint: dict, dimensions: int) -> dict:
 
 
 def open_model_file(path: Path) -> dict:
-    """Load the dict in a model file. Raises UserError if it cannot be opened or is no model file."""
+    """Load the dict in a model file. Raises UserError if it cannot be opened or is not a model file."""
     if not path.is_file():
         raise UserError(f"{path}: no such model; make it with {command_line('train rf')}")
+    if path.suffix not in (".skops", ".joblib"):
+        raise UserError(f"{path} is not a model file (*_model.skops)")
     try:
         saved = _open_skops(path) if path.suffix == ".skops" else _open_joblib(path)
     except (UserError, MemoryError):
@@ -119,7 +121,7 @@ def _open_skops(path: Path) -> object:
     if uncompressed > max(MAX_UNCHECKED_BYTES, MAX_EXPANSION * os.path.getsize(path)):
         raise UserError(f"{path} is damaged: it claims to hold {uncompressed:,} bytes")
     if untrusted := sorted(set(skops_io.get_untrusted_types(file=path)) - set(TRUSTED)):
-        raise UserError(f"{path} holds {untrusted[0]}, which is no part of a model of this project: it was not opened")
+        raise UserError(f"{path} holds {untrusted[0]}, which is not part of a model of this project: it was not opened")
     saved = skops_io.load(path, trusted=TRUSTED)
     version = saved["versions"]["scikit-learn"]
     if version != sklearn.__version__:
@@ -143,6 +145,8 @@ def _find_problem(saved: dict) -> str:
         return "it does not say which checkpoint it is for"
     if not isinstance(metrics, dict) or any(key not in metrics for key in ("model", "min_recall", "seed")):
         return "its metrics are incomplete"
+    if not isinstance(saved["categories"], dict) or not all(isinstance(x, list) for x in saved["categories"].values()):
+        return "its categories are not lists by label"
     if not all(_is_number(metrics.get(name, 1.0)) for name in ("min_recall", "max_threshold", "seed")):
         return "its metrics are no numbers"
     points = metrics.get("operating_points", [])

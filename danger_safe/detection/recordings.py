@@ -22,11 +22,19 @@ STREAM = "-"  # the stream on stdin
 SHORT_S = 30.0  # seconds of sound that NumPy embeds before MNN has loaded its network
 
 
-def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
-    """Yield files as paths, the recordings in each folder as well, and live inputs as the text that was given.
+def find_recordings(inputs: list[str]) -> list[Path | str]:
+    """Return files as paths, the recordings in each folder as well, and live inputs as the text that was given.
 
-    Raises UserError for a folder without recordings and for an address that cannot be opened.
+    Raises UserError for a folder without recordings, for an address that cannot be opened, and if no file exists.
     """
+    recordings = list(_expand(inputs))
+    if all(isinstance(recording, Path) and _is_missing(recording) for recording in recordings):
+        others = ", nor is any of the others there" if len(recordings) > 1 else ""
+        raise UserError(f"{recordings[0]}: no such file{others}")
+    return recordings
+
+
+def _expand(inputs: list[str]) -> Iterator[Path | str]:
     for name in inputs:
         path = Path(name)
         if is_live(name):
@@ -42,6 +50,16 @@ def find_recordings(inputs: list[str]) -> Iterator[Path | str]:
             yield from (file for _, file in found)
         else:
             raise UserError(f"{path}: no recordings in it ({', '.join(AUDIO_SUFFIXES)})")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # reading it will say why
+        return False
+    return False
 
 
 def is_live(recording: str) -> bool:

@@ -280,4 +280,4 @@ def test_prediction_and_extraction_read_the_same_files(tmp_path):
     done = run("extractEmbeddingCnn14.py", "--dataset", tmp_path, *flags, status=3)
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(AUDIO_SUFFIXES)
     assert "Safe/cut.wav breaks off at 0:00.2 of 0:05.0" in done.stderr
-    assert "1 file is passed over" in done.stderr and ".xyz" in done.stderr
+    assert "1 file skipped (not audio files)" in done.stderr and ".xyz" in done.stderr

@@ -108,7 +108,9 @@ def test_unreadable_files_are_reported_and_the_others_processed(tmp_path, record
     assert "text.wav cannot be decoded" in done.stderr
     assert "good.wav" in done.stdout
     assert run(SCRIPT, tmp_path / "empty.wav", status=1).stdout == ""
-    assert "is missing" in run(SCRIPT, tmp_path / "nowhere.wav", status=1).stderr
+    missing = run(SCRIPT, "nowhere.wav", cwd=tmp_path, status=1)
+    assert missing.stderr == "error: nowhere.wav: no such file\n"  # before the network is loaded
+    assert "nowhere.wav is missing" in run(SCRIPT, tmp_path / "nowhere.wav", tmp_path / "good.wav", status=3).stderr
 
 
 @pytest.mark.parametrize("ffmpeg", [True, False])
