@@ -97,7 +97,9 @@ def add_left_out_categories(
     counts = leave_out_categories(result, model, table)
     label_of = dict(zip(categories.tolist(), table.labels.tolist(), strict=True))
     totals = {
-        label: sum((found for name, found in counts.items() if label_of[name] == label), AnswerCounts(0, 0, 0))
+        label: sum(
+            (answers for category, answers in counts.items() if label_of[category] == label), AnswerCounts(0, 0, 0)
+        )
         for label in (DANGER, SAFE)
     }
     return replace(report, left_out_dangers=totals[DANGER], left_out_safe=totals[SAFE], left_out_categories=counts)
@@ -112,20 +114,23 @@ def leave_out_categories(result: Evaluation, model: Pipeline, table: EmbeddingTa
     assert result.values is not None and result.similarity is not None  # evaluate keeps them
     sigmoid = fit_sigmoid(result.values, labels)
     min_similarity = min_similarity_of(result.similarity)
-    names = np.unique(categories)
-    group_of = {name: number % GROUPS for number, name in enumerate(names)}
-    group = np.array([group_of[name] for name in categories])
+    unique_categories, category_index = np.unique(categories, return_inverse=True)
+    group_of_clip = category_index % GROUPS
     counts = {}
-    for number in range(min(GROUPS, len(names))):
-        val, train = group == number, group != number
+    for group in range(min(GROUPS, len(unique_categories))):
+        left_out, train = group_of_clip == group, group_of_clip != group
         if len(np.unique(labels[train])) < 2:
             continue  # no other category has this label
         classifier, rule = clone(model).fit(features[train], labels[train]), fit_novelty(features[train])
-        danger = sigmoid.predict(decision_values(classifier, features[val])) >= result.threshold
-        unknown = ~danger & (similarity(rule, features[val]) < min_similarity)
-        for name in np.unique(categories[val]):
-            mask = categories[val] == name
-            counts[str(name)] = AnswerCounts(int(mask.sum()), int(danger[mask].sum()), int(unknown[mask].sum()))
+        is_danger = sigmoid.predict(decision_values(classifier, features[left_out])) >= result.threshold
+        is_unknown = ~is_danger & (similarity(rule, features[left_out]) < min_similarity)
+        for category in np.unique(categories[left_out]):
+            in_category = categories[left_out] == category
+            counts[str(category)] = AnswerCounts(
+                clips=int(in_category.sum()),
+                danger=int(is_danger[in_category].sum()),
+                unknown=int(is_unknown[in_category].sum()),
+            )
     return counts
 
 

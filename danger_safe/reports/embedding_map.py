@@ -80,7 +80,7 @@ class MapPlan:
     mistaken: set[int]  # rows that get a ring
     clips: int  # number of clips in the table
     seen: int  # number of clips that the network was trained on
-    same_side: float  # fraction of clips whose nearest clip of another recording has their label
+    neighbour_agreement: float  # fraction of clips whose nearest clip of another recording has their label
     method: str  # t-SNE or PCA
 
     @property
@@ -95,7 +95,12 @@ def radius_of(points: int) -> float:
 
 
 def plan_map(
-    features: np.ndarray, labels: np.ndarray, categories: list[str], mistakes: np.ndarray, same_side: float, seen: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    categories: list[str],
+    mistakes: np.ndarray,
+    neighbour_agreement: float,
+    seen: int,
 ) -> MapPlan:
     """Lay out the map.
 
@@ -104,7 +109,7 @@ def plan_map(
         labels: (clips,) 0 Safe, 1 Danger.
         categories: of each clip.
         mistakes: rows of misclassified clips, worst first.
-        same_side: see MapPlan.
+        neighbour_agreement: see MapPlan.
         seen: see MapPlan.
     """
     rows = _choose_rows(len(features), mistakes)
@@ -115,7 +120,7 @@ def plan_map(
     fractions = (raw - raw.min(axis=0)) / spread
     positions = np.round(25 + fractions * (WIDTH - 50, HEIGHT - 50), 1)
     groups = _groups(rows, positions, labels, categories)
-    return MapPlan(rows, positions, groups, set(mistakes.tolist()), len(features), seen, same_side, method)
+    return MapPlan(rows, positions, groups, set(mistakes.tolist()), len(features), seen, neighbour_agreement, method)
 
 
 def _choose_rows(clips: int, mistakes: np.ndarray) -> np.ndarray:
@@ -220,7 +225,8 @@ def draw_map(path: Path, plan: MapPlan) -> None:
 
 def describe_separation(plan: MapPlan) -> str:
     """Say how well Danger and Safe are separated, in the embeddings themselves rather than on the map."""
-    return f"For {percent(plan.same_side, 0)} of the clips, the nearest clip of another recording has the same label."
+    agreement = percent(plan.neighbour_agreement, 0)
+    return f"For {agreement} of the clips, the nearest clip of another recording has the same label."
 
 
 def map_caption(plan: MapPlan) -> str:

@@ -16,7 +16,7 @@ from danger_safe.embeddings.table import EmbeddingTable
 from danger_safe.evaluation.cross_validation import Evaluation
 
 NEIGHBOURS = 3
-KINDS = ("false alarm", "missed danger")  # name of a mistake, by true label
+MISTAKE_NAMES = ("false alarm", "missed danger")  # name of a mistake, by true label
 _BLOCK_SIZE = 256  # clips whose similarities to all others are in memory at once
 
 
@@ -45,9 +45,10 @@ def find_mistakes(results: dict[str, Evaluation], models: list[str]) -> Mistakes
     evaluations = [results[title] for title in titles]
     labels, scores = evaluations[0].labels, np.array([result.scores for result in evaluations])
     thresholds = np.array([result.threshold for result in evaluations])
-    at = thresholds[:, None]
-    wrong = (scores >= at) != (labels == DANGER)
-    below, above = (at - scores) / np.maximum(at, 1e-12), (scores - at) / np.maximum(1 - at, 1e-12)
+    thresholds_column = thresholds[:, None]
+    wrong = (scores >= thresholds_column) != (labels == DANGER)
+    below = (thresholds_column - scores) / np.maximum(thresholds_column, 1e-12)
+    above = (scores - thresholds_column) / np.maximum(1 - thresholds_column, 1e-12)
     severity = np.where(wrong, np.where(labels == DANGER, below, above), 0.0)
     worst, mean = severity[: len(models)].max(axis=0), severity[: len(models)].mean(axis=0)
     order = np.lexsort((-mean, -labels, -worst))  # the last key counts most; ties stay in the table's order
@@ -77,7 +78,7 @@ def nearest_neighbours(features: np.ndarray, sources: np.ndarray, rows: np.ndarr
     return found
 
 
-def same_side(features: np.ndarray, sources: np.ndarray, labels: np.ndarray) -> float:
+def nearest_neighbour_agreement(features: np.ndarray, sources: np.ndarray, labels: np.ndarray) -> float:
     """Return the fraction of clips whose nearest clip of another recording has the same label.
 
     Arguments as in ``nearest_neighbours``; ``labels``: (clips,).
@@ -96,7 +97,7 @@ def column_title(mistakes: Mistakes, title: str) -> str:
     return f"{title} (baseline)" if title in mistakes.baselines else title
 
 
-def write_list(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours: list) -> None:
+def write_mistakes_csv(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours: list) -> None:
     """Write mistakes.csv: one row per mistake, worst first.
 
     ``neighbours``: as returned by ``nearest_neighbours`` for ``mistakes.rows``.
@@ -106,21 +107,22 @@ def write_list(path: Path, table: EmbeddingTable, mistakes: Mistakes, neighbours
         columns += [f"{column_title(mistakes, title)}: {suffix}" for suffix in ("score", "wrong")]
     for number in range(1, NEIGHBOURS + 1):
         columns += [f"neighbour_{number}{suffix}" for suffix in ("", "_label", "_category", "_similarity")]
-    files, categories = names_of(table)
+    files, categories = files_and_categories(table)
     n_models = len(mistakes.titles) - len(mistakes.baselines)
-    lines = []
-    for row, of_row in zip(mistakes.rows, neighbours, strict=True):
+    csv_rows = []
+    for row, row_neighbours in zip(mistakes.rows, neighbours, strict=True):
         label = mistakes.labels[row]
-        line = [files[row], label, categories[row], KINDS[label], f"{mistakes.severity[:n_models, row].max():.4f}"]
+        severity = f"{mistakes.severity[:n_models, row].max():.4f}"
+        csv_row = [files[row], label, categories[row], MISTAKE_NAMES[label], severity]
         for score, wrong in zip(mistakes.scores[:, row], mistakes.wrong[:, row], strict=True):
-            line += [f"{score:.4f}", int(wrong)]
-        for neighbour, similarity in of_row:
-            line += [files[neighbour], mistakes.labels[neighbour], categories[neighbour], f"{similarity:.4f}"]
-        lines.append(line + [""] * (len(columns) - len(line)))
-    write_csv(path, columns, lines)
+            csv_row += [f"{score:.4f}", int(wrong)]
+        for neighbour, similarity in row_neighbours:
+            csv_row += [files[neighbour], mistakes.labels[neighbour], categories[neighbour], f"{similarity:.4f}"]
+        csv_rows.append(csv_row + [""] * (len(columns) - len(csv_row)))
+    write_csv(path, columns, csv_rows)
 
 
-def names_of(table: EmbeddingTable) -> tuple[list[str], list[str]]:
+def files_and_categories(table: EmbeddingTable) -> tuple[list[str], list[str]]:
     """Return file and category of each clip; clips without a category get their label's name."""
     label_names = table.clips["label"].map(dict(enumerate(LABEL_NAMES)))
     categories = table.clips["category"]

@@ -32,14 +32,14 @@ from danger_safe.reports.embedding_map import (
     write_map,
 )
 from danger_safe.reports.mistakes import (
-    KINDS,
+    MISTAKE_NAMES,
     Mistakes,
     column_title,
+    files_and_categories,
     find_mistakes,
-    names_of,
+    nearest_neighbour_agreement,
     nearest_neighbours,
-    same_side,
-    write_list,
+    write_mistakes_csv,
 )
 from danger_safe.reports.page_media import PLAYED_SECONDS, draw_logmels, encode_sounds
 
@@ -86,10 +86,10 @@ def write_mistakes(
         sounds = None
     paths = [folder / name for name in ("mistakes.html", "mistakes.csv", "embedding_map.png", "embedding_map.csv")]
     page, mistakes_csv, map_png, map_csv = paths
-    write_list(mistakes_csv, table, mistakes, neighbours)
-    files, categories = names_of(table)
-    same = same_side(standardised, sources, mistakes.labels)
-    plan = plan_map(standardised, mistakes.labels, categories, mistakes.rows, same, int(table.clips["seen"].sum()))
+    write_mistakes_csv(mistakes_csv, table, mistakes, neighbours)
+    files, categories = files_and_categories(table)
+    agreement = nearest_neighbour_agreement(standardised, sources, mistakes.labels)
+    plan = plan_map(standardised, mistakes.labels, categories, mistakes.rows, agreement, int(table.clips["seen"].sum()))
     write_map(map_png, map_csv, files, plan)
     for problem in write_page(page, table, mistakes, neighbours, plan, sounds):
         cli.warn(problem)
@@ -114,9 +114,9 @@ def write_page(
         plan: the map.
         sounds: the file of each row of the table; None if they were not found.
     """
-    files, categories = names_of(table)
+    files, categories = files_and_categories(table)
     listed = mistakes.rows[:MAX_ROWS].tolist()
-    rows = listed + [row for of_row in neighbours[:MAX_ROWS] for row, _ in of_row] + plan.rows.tolist()
+    rows = listed + [row for row_neighbours in neighbours[:MAX_ROWS] for row, _ in row_neighbours] + plan.rows.tolist()
     rows = list(dict.fromkeys(rows))  # without duplicates, most important first
     logmels = draw_logmels({row: sounds[row] for row in listed}) if sounds and listed else {}
     page = _Page(table, mistakes, neighbours, plan, files, categories, logmels)
@@ -206,7 +206,7 @@ def _row(page: _Page, sounds: dict[int, str], rank: int) -> dict:
         return {"row": number, "file": page.files[number], "playable": number in sounds}
 
     return {
-        "clip": clip(row), "label": label, "kind": KINDS[label], "category": page.categories[row],
+        "clip": clip(row), "label": label, "kind": MISTAKE_NAMES[label], "category": page.categories[row],
         "side": LABEL_NAMES[label], "logmel": page.logmels.get(row),
         "wrong": " ".join(map(str, np.flatnonzero(mistakes.wrong[:, row]))),
         "severity": " ".join(f"{value:.4f}" for value in mistakes.severity[:, row]),
@@ -229,7 +229,7 @@ def _map(page: _Page, sounds: dict[int, str]) -> dict:
     for group in plan.groups:
         shade = f"{'sd'[group.label]}{group.shade}"
         for row in group.rows.tolist():
-            mistake = f", mistake: {KINDS[group.label]}" if row in plan.mistaken else ""
+            mistake = f", mistake: {MISTAKE_NAMES[group.label]}" if row in plan.mistaken else ""
             text = f"{group.category}, {LABEL_NAMES[group.label]}{mistake}, {page.files[row]}"
             text += "" if row in sounds else ", no player"
             (x, y), shape = position_of[row], SHAPES[group.shape]

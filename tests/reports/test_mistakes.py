@@ -18,7 +18,7 @@ from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.thresholds import ThresholdRule
 from danger_safe.reports import mistakes_page
 from danger_safe.reports.embedding_map import SHADES, plan_map, write_map
-from danger_safe.reports.mistakes import find_mistakes, names_of, nearest_neighbours
+from danger_safe.reports.mistakes import files_and_categories, find_mistakes, nearest_neighbours
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_sounds
 
 # Linux and macOS allow this file name; the / becomes _
@@ -210,7 +210,7 @@ def test_clips_without_a_category_are_named_by_their_label(tmp_path):
         "b,0,rain,2,b,False,2,3",
     ]
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
-    assert names_of(read_table(tmp_path / "t.csv")) == (["a", "b"], ["Danger", "rain"])
+    assert files_and_categories(read_table(tmp_path / "t.csv")) == (["a", "b"], ["Danger", "rain"])
 
 
 def test_page_without_mistakes_says_so(tmp_path):
