@@ -218,22 +218,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="the learnt.npz of listen.py: quiet about what your household called false alarms",
     )
     add("--checkpoint", metavar="NAME|FILE", help="the model's network (default: what the model names)")
-    add("--threshold", type=cli.fraction, metavar="T", help="danger from this score on (default: the model's)")
+    add("--threshold", type=cli.fraction, metavar="T",
+        help="score at or above which a window is danger (default: the model's)")  # fmt: skip
     add(
         "--sensitivity",
         choices=SENSITIVITIES,
         help="of the built-in detector: low for few alarms, high to miss less (default: normal)",
     )
-    add(
-        "--max-false-alarms-per-hour",
-        type=cli.number(0),
-        metavar="N",
-        help="instead of a threshold: how many are bearable in an hour of ordinary sound",
-    )
-    add("--window", type=seconds, default=WINDOW_S, metavar="S", help="seconds that are judged at once")
+    add("--max-false-alarms-per-hour", type=cli.number(0), metavar="N",
+        help="highest acceptable rate; sets the threshold")  # fmt: skip
+    add("--window", type=seconds, default=WINDOW_S, metavar="S", help="window length in seconds")
     add("--hop", type=seconds, default=HOP_S, metavar="S", help="seconds from one window to the next")
     add("--min-duration", type=cli.number(0), default=0.0, metavar="S", help="seconds that an event must last")
-    add("--format", choices=tuple(FORMATS), default="table", help="how to answer")
+    add("--format", choices=tuple(FORMATS), default="table", help="output format")
     add("--plot", type=Path, metavar="FILE", help="picture of one recording (.png)")
     add("--only", type=names, metavar="A,B", help="report only these categories (default: all)")
     add("--ignore", type=names, metavar="A,B", help="do not report these categories (default: none)")
@@ -246,8 +243,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--raw",
         type=cli.whole_number(SAMPLE_RATES[0], SAMPLE_RATES[-1]),
         metavar="RATE",
-        help="the stream is mono 16-bit PCM of so many Hz, without a header: that RATE is right and all of it came "
-        "cannot be checked",
+        help="the stream is headerless mono 16-bit PCM at RATE Hz (neither rate nor end can be checked)",
     )
     add("--mic", action="store_true", help="listen to the microphone (needs the package sounddevice)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one")

@@ -1,4 +1,7 @@
-"""Recognition of a file's containers, and the search for the recordings in it (sections.py says why)."""
+"""Recognition of a file's containers, and the search for the recordings in it.
+
+Decoders trust a header's length and stop there; what a file holds beyond it is found by parsing the container.
+"""
 
 import struct
 

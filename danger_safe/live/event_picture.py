@@ -6,6 +6,7 @@ It is written without matplotlib, which would need more memory than the whole se
 import base64
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ MAX_SOUND_S = 500  # seconds; longer than any recording
 _MAGMA = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
 
 
-def draw(
+def draw_event_svg(
     windows: EventWindows | None, sound: Path | None, sound_begins: float, seconds: float, threshold: float
 ) -> bytes:
     """Return an SVG of an event, in which time 0 is the event's start.
@@ -48,38 +49,71 @@ def draw(
     elif scored is not None:
         begin, end = float(scored.times[0]), float(scored.times[-1])
     else:
-        raise UserError("nothing was kept of this event")
-    end = max(end, begin + 0.1)
-    x_of = lambda second: LEFT + (min(max(second, begin), end) - begin) / (end - begin) * (WIDTH - LEFT)  # noqa: E731
-    top = TOP if mel is None else MIDDLE
-    y_of = lambda score: BOTTOM - min(max(score, 0.0), 1.0) * (BOTTOM - top - 8)  # noqa: E731
+        raise UserError("neither sound nor scores of this event were kept")
+    axes = _Axes(begin, max(end, begin + 0.1), TOP if mel is None else MIDDLE)
     parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#16181b"/>']
     if mel is not None:
-        image = base64.b64encode(_png(_levels(mel))).decode("ascii")
-        parts.append(
-            f'<image x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT}" height="{MIDDLE - TOP}" preserveAspectRatio="none" '
-            f'href="data:image/png;base64,{image}"/>'
-        )
-    left, right = x_of(0), max(x_of(seconds), x_of(0) + 2)
-    parts.append(f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="4" fill="#ff9a5c"/>')
-    parts.append(f'<path d="M{LEFT} {y_of(threshold):.1f}H{WIDTH}" stroke="#fff" stroke-dasharray="5 4" opacity=".6"/>')
+        parts.append(_spectrogram(mel))
+    left, right = axes.x(0), max(axes.x(seconds), axes.x(0) + 2)
+    parts.append(f'<rect x="{left:.1f}" y="{axes.top}" width="{right - left:.1f}" height="4" fill="#ff9a5c"/>')
+    line = f"M{LEFT} {axes.y(threshold):.1f}H{WIDTH}"
+    parts.append(f'<path d="{line}" stroke="#fff" stroke-dasharray="5 4" opacity=".6"/>')
     if scored is not None:
-        is_shown = (scored.times >= begin) & (scored.times <= end)
-        points = " ".join(
-            f"{x_of(t):.1f},{y_of(s):.1f}" for t, s in zip(scored.times[is_shown], scored.scores[is_shown], strict=True)
-        )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="#fff" stroke-width="2"/>')
-    parts += [_text(LEFT - 4, y_of(score) + 4, str(score), "end") for score in (0, 1)]
-    step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300) if (end - begin) / s <= 8), int((end - begin) / 8) + 1)
-    for second in range(int(np.ceil(begin / step)) * step, int(end) + 1, step):
-        x = x_of(second)
-        parts.append(f'<path d="M{x:.1f} {BOTTOM}v4" stroke="#bbb"/>')
-        parts.append(_text(min(max(x, LEFT), WIDTH - 12), HEIGHT - 4, f"{second} s".replace("-", "−"), "middle"))
-    body = "".join(parts)
+        parts.append(_curve(axes, scored))
+    parts += [_text(LEFT - 4, axes.y(score) + 4, str(score), "end") for score in (0, 1)]
+    body = "".join([*parts, *_ticks(axes)])
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">{body}</svg>'.encode()
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """Positions in the picture: time in seconds from ``begin`` to ``end``, score from 0 to 1 below ``top``."""
+
+    begin: float
+    end: float
+    top: int
+
+    def x(self, second: float) -> float:
+        """Return the position of a time; that of the nearer end if it is not shown."""
+        shown = min(max(second, self.begin), self.end)
+        return LEFT + (shown - self.begin) / (self.end - self.begin) * (WIDTH - LEFT)
+
+    def y(self, score: float) -> float:
+        """Return the position of a score."""
+        return BOTTOM - min(max(score, 0.0), 1.0) * (BOTTOM - self.top - 8)
+
+
+def _spectrogram(mel: np.ndarray) -> str:
+    """Return the image of a log-mel spectrogram, (frames, 64) in dB."""
+    image = base64.b64encode(_png(_levels(mel))).decode("ascii")
+    return (
+        f'<image x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT}" height="{MIDDLE - TOP}" preserveAspectRatio="none" '
+        f'href="data:image/png;base64,{image}"/>'
+    )
+
+
+def _curve(axes: _Axes, scored: EventWindows) -> str:
+    """Return the line of the scores."""
+    is_shown = (scored.times >= axes.begin) & (scored.times <= axes.end)
+    pairs = zip(scored.times[is_shown], scored.scores[is_shown], strict=True)
+    points = " ".join(f"{axes.x(time):.1f},{axes.y(score):.1f}" for time, score in pairs)
+    return f'<polyline points="{points}" fill="none" stroke="#fff" stroke-width="2"/>'
+
+
+def _ticks(axes: _Axes) -> list[str]:
+    """Return the marks and labels of at most nine whole seconds."""
+    length = axes.end - axes.begin
+    step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300) if length / s <= 8), int(length / 8) + 1)
+    parts = []
+    for second in range(int(np.ceil(axes.begin / step)) * step, int(axes.end) + 1, step):
+        x = axes.x(second)
+        parts.append(f'<path d="M{x:.1f} {BOTTOM}v4" stroke="#bbb"/>')
+        parts.append(_text(min(max(x, LEFT), WIDTH - 12), HEIGHT - 4, f"{second} s".replace("-", "−"), "middle"))
+    return parts
+
+
 def _text(x: float, y: float, text: str, anchor: str) -> str:
+    """Return a text; ``anchor``: start, middle or end."""
     style = f'font-family="sans-serif" font-size="13" fill="#ddd" text-anchor="{anchor}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{text}</text>'
 
@@ -91,7 +125,7 @@ def _log_mel(sound: Path) -> np.ndarray:
     try:
         with soundfile.SoundFile(sound) as file:
             if file.samplerate != SAMPLE_RATE or file.channels != 1 or file.frames > MAX_SOUND_S * SAMPLE_RATE:
-                raise UserError(f"{sound} is no sound that was kept here")
+                raise UserError(f"{sound} is not a recording of this service")
             for block in file.blocks(BLOCK_S * SAMPLE_RATE, dtype="float32"):
                 frames.append(front_end(block)[: max(1, len(block) // HOP_LENGTH)])
     except (OSError, RuntimeError) as error:  # libsndfile raises RuntimeError
@@ -102,7 +136,7 @@ def _log_mel(sound: Path) -> np.ndarray:
 
 
 def _levels(mel: np.ndarray) -> np.ndarray:
-    """(frames, 64) in dB -> (64, columns) of 0 to 15, pitch upwards."""
+    """Return a spectrogram's levels: (frames, 64) in dB -> (64, columns) of 0 to 15, pitch upwards."""
     columns = min(COLUMNS, len(mel))
     edges = np.linspace(0, len(mel), columns + 1).astype(int)
     max_mel = np.maximum.reduceat(mel, edges[:-1], axis=0)
@@ -111,7 +145,7 @@ def _levels(mel: np.ndarray) -> np.ndarray:
 
 
 def _png(levels: np.ndarray) -> bytes:
-    """(height, width) of 0 to 15 -> a PNG of 16 colours."""
+    """Return a PNG of 16 colours: (height, width) of 0 to 15 -> bytes."""
     height, width = levels.shape
     even = np.pad(levels, ((0, 0), (0, width % 2)))
     packed = np.pad(even[:, ::2] << 4 | even[:, 1::2], ((0, 0), (1, 0)))  # the first byte of each row: no filter

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from danger_safe.core.cli import one_line
 from danger_safe.core.errors import UserError
 from danger_safe.live.config import PageConfig, RecordConfig
-from danger_safe.live.event_picture import draw
+from danger_safe.live.event_picture import draw_event_svg
 from danger_safe.live.page_access import SESSION_S, Access
 from danger_safe.live.page_texts import LANGUAGES, Texts, choose_language
 from danger_safe.live.page_view import View
@@ -199,7 +199,8 @@ class Page:
             before = min(self._record.before_seconds, event["start"]) if self._record else 0.0
             try:
                 loaded = load_windows(windows) if windows else None
-                picture = draw(loaded, sound, -before, event["end"] - event["start"], event["threshold"])
+                length = event["end"] - event["start"]
+                picture = draw_event_svg(loaded, sound, -before, length, event["threshold"])
             except UserError:  # there is neither sound nor windows, or they cannot be read
                 return None
             self._pictures[key] = picture
