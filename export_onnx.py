@@ -170,7 +170,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
              "any batch; short sounds are padded with silence)")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.checkpoint == "mfcc":
-        parser.error("--checkpoint mfcc is no network")
+        parser.error("--checkpoint mfcc is not a network")
     if args.output and args.output.suffix != ".onnx":
         parser.error("--output writes an .onnx")
     return args

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     names = class_names(clips, args.target, read_same(args.same))
     scratch = args.checkpoint == "none"
     if args.checkpoint == "mfcc":
-        raise UserError("--checkpoint mfcc is no network: nothing in it can learn")
+        raise UserError("--checkpoint mfcc is not a network: nothing in it can learn")
     if not scratch:
         checkpoint_path(args.checkpoint)
     train_clips, val_clips = split(clips, names, args.holdout_fold, args.seed)

@@ -154,7 +154,7 @@ def _read_format(source: _Stream, is_first: bool) -> _Format | None:
 
 def _refuse(reason: str) -> NoReturn:
     raise AudioError(
-        f"is no WAV stream of PCM samples ({reason}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or "
+        f"is not a WAV stream of PCM samples ({reason}): send it through ffmpeg -i … -ac 1 -c:a pcm_s16le -f wav -, or "
         "give --raw RATE"
     )
 

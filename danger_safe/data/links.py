@@ -89,7 +89,7 @@ def _read_record(output: Path) -> Placed:
             raise UserError(f"{output / 'manifest.csv'} was not written by this script: use another --output")
         return {}
     if not is_regular_file(record):
-        raise UserError(f"{record} is no file: use another --output")
+        raise UserError(f"{record} is not a file: use another --output")
     try:
         with open(record, encoding="utf-8", newline="") as file:
             placed = {

@@ -148,7 +148,7 @@ def _find_problem(saved: dict) -> str:
     if not isinstance(saved["categories"], dict) or not all(isinstance(x, list) for x in saved["categories"].values()):
         return "its categories are not lists by label"
     if not all(_is_number(metrics.get(name, 1.0)) for name in ("min_recall", "max_threshold", "seed")):
-        return "its metrics are no numbers"
+        return "its metrics are not numbers"
     points = metrics.get("operating_points", [])
     if not isinstance(points, list) or not all(map(_is_operating_point, points)):
         return "its operating points are not what measure_false_alarms.py writes"

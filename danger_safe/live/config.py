@@ -139,15 +139,15 @@ LISTS = {"source": SourceConfig, "webhook": WebhookConfig, "command": CommandCon
 def read_config(path: Path) -> Config:
     """Read and check a file. Raises UserError that names the place and says what to write."""
     if os.path.exists(path) and (not is_regular_file(path) or os.path.getsize(path) > MAX_CONFIG_BYTES):
-        raise UserError(f"{path} is no file of settings, or larger than any")
+        raise UserError(f"{path} is not a settings file, or is too large for one")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: listen.py --init writes an example to begin with") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text: save it as UTF-8") from error
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:  # RecursionError: nested too deeply
-        raise UserError(f"{path} is no TOML: {error}") from error
+        raise UserError(f"{path} is not valid TOML: {error}") from error
     try:
         return _parse_config(data)
     except ValueError as error:

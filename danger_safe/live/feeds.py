@@ -164,7 +164,7 @@ def check_can_open(config: SourceConfig) -> None:
         except OSError as error:
             raise UserError(f'"{config.name}": {config.file}: {error.strerror}') from error
         if not stat.S_ISREG(mode):
-            raise UserError(f'"{config.name}": {config.file} is no file')
+            raise UserError(f'"{config.name}": {config.file} is not a file')
 
 
 def _check_ffmpeg() -> None:

@@ -79,7 +79,7 @@ def _check_address(value: Any, schemes: tuple[str, ...]) -> None:
     try:
         parts = urlsplit(text(value))
         valid = parts.scheme in schemes and bool(parts.hostname)
-        _ = parts.port  # raises ValueError if the port is no number
+        _ = parts.port  # raises ValueError if the port is not a number
     except ValueError:
         valid = False
     if not valid:

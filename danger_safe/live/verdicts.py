@@ -78,10 +78,10 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
     """Return each event's last verdict by the event's id, oldest first, without verdicts that were taken back.
 
     Empty if there is no file. An incomplete last line, as a power cut leaves it, is ignored. Raises UserError for any
-    other line that is no verdict.
+    other line that is not a verdict.
     """
     if os.path.exists(path) and not is_regular_file(path):
-        raise UserError(f"{path} is no file")
+        raise UserError(f"{path} is not a file")
     try:
         *lines, _ = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
         try:
             verdict = _parse_verdict(json.loads(line))
         except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: this is no verdict ({error}): remove the line") from error
+            raise UserError(f"{path}, line {number}: this is not a verdict ({error}): remove the line") from error
         verdicts.pop(verdict.event, None)
         if verdict.verdict != NONE:
             verdicts[verdict.event] = verdict

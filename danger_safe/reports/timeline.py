@@ -32,6 +32,7 @@ class Overview:
         self.frames_per_column = 1
         self._columns: list[np.ndarray] = []  # blocks of (columns, 64 mel powers + lowest and highest sample)
         self.scores: list[tuple[float, float]] = []  # (middle of the window, score)
+        self.window_s = 0.0  # length of the longest window in seconds
 
     def watch(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass chunks of a recording through, and add them to the overview."""
@@ -69,6 +70,7 @@ class Overview:
     def add_score(self, window: ScoredWindow) -> None:
         """Add the score of a window."""
         self.scores.append(((window.start + window.end) / 2, window.smoothed_score))
+        self.window_s = max(self.window_s, window.end - window.start)
 
     def band_centres(self) -> np.ndarray:
         """Return the centre frequency of each mel band, in Hz: (bands,)."""
@@ -92,7 +94,7 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
     seconds = max(summary.seconds, 0.1)
     middles = (np.arange(len(columns)) + 0.5) * overview.frames_per_column * HOP_LENGTH / SAMPLE_RATE
     figure = new_figure(6.6)
-    frame(figure, *headline(summary))
+    frame(figure, *headline(summary, overview.window_s))
     wave, mel, score = figure.subplots(3, 1, sharex=True, height_ratios=(1, 1.7, 1.5))
     wave.fill_between(middles, columns[:, -2], columns[:, -1], color="#444444", linewidth=0.5)
     wave.set(ylabel="waveform", ylim=(-1.05, 1.05), yticks=(-1, 0, 1))
@@ -134,7 +136,7 @@ def draw_timeline(path: Path, overview: Overview, summary: Summary) -> None:
     save(figure, path)
 
 
-def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
+def headline(summary: Summary, window_s: float) -> tuple[str, list[str], list[str]]:
     """Return title, lines and notes for ``frame``: the verdict, the highest score, how to read the figure."""
     count = f"{len(summary.events)} event" + ("s" if len(summary.events) > 1 else "")
     verdict = {
@@ -150,7 +152,8 @@ def headline(summary: Summary) -> tuple[str, list[str], list[str]]:
     lines = [f"Highest score {summary.score:.2f}, {side} the threshold {summary.threshold:.2f} (dashed line)."]
     if summary.failure:
         lines.append(f"INCOMPLETE: the recording {summary.failure}.")
-    notes = ["A score is that of a few seconds and stands at their middle: its peaks are wider than short sounds."]
+    covered = f"Each score covers a window of {window_s:.3g} s"
+    notes = [f"{covered} and is drawn at its centre, so peaks are wider than short sounds."]
     if summary.events:
         notes.insert(0, "Shaded and marked: danger. The events with the highest scores are named, where there is room.")
     return f"{one_line(Path(summary.file).name)}: {verdict}", lines, notes

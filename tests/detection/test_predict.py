@@ -150,7 +150,7 @@ def test_streams(recording):
     broken = stream_in(whole[:100_001], status=3)  # truncated in the middle of a sample
     assert "(0:01.6;" in broken.stdout and "not all of it was heard)" in broken.stdout
     assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.stderr
-    assert "is no WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr
+    assert "is not a WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr
     assert "ended before a sound began" in stream_in(b"", status=1).stderr
 
 

@@ -205,7 +205,7 @@ def test_verdicts_are_learnt_withdrawn_and_forgotten(builtin, tmp_path):
     assert "f" in {v.event for v in learn().learnt.verdicts} and not learner.has_news
 
     (tmp_path / VERDICTS_FILE).write_text("no verdict\n")
-    with pytest.raises(UserError, match="no verdict"):
+    with pytest.raises(UserError, match="not a verdict"):
         learn()
     assert "renamed to verdicts.jsonl" in forget(tmp_path)
     assert not (tmp_path / LEARNT_FILE).exists() and list(tmp_path.glob("verdicts-forgotten-*.jsonl"))

@@ -203,7 +203,7 @@ SOURCE = '[[source]]\nname = "a"\nurl = "rtsp://camera.local/"\n'
     ("text", "words"),
     [
         ("", "nothing to listen to"),
-        ("[[source]", "is no TOML"),
+        ("[[source]", "is not valid TOML"),
         ('[[source]]\nname = "a"\n', "give one of url, file, microphone and stdin; it has none"),
         (SOURCE + 'file = "b"\n', "it has url and file"),
         (SOURCE + SOURCE.replace('"a"', '"Á"'), "another source has that name"),

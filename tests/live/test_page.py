@@ -29,7 +29,7 @@ def test_page_shows_what_is_detected_and_why_there_is_no_alarm(tmp_path, monkeyp
 
         assert why() == "Connecting: no sound has come yet." and "no sound has come" not in why("vi")
         door.status, door.problem = "offline", "Connection <refused>"
-        assert why() == "Not connected: Connection <refused>. It is tried again."
+        assert why() == "Not connected: Connection <refused>. Retrying."
         door.status = "listening"
         assert why().startswith("Starting")
         stage.hear("front door", [0.1] * 20)
@@ -60,7 +60,7 @@ def test_page_shows_what_is_detected_and_why_there_is_no_alarm(tmp_path, monkeyp
         monkeypatch.setattr("danger_safe.live.monitor.BEHIND_S", 600.0)
         stage.page.on_disconnect("front door")
         door.status = "done"
-        assert why() == "Read to its end."
+        assert why() == "Finished."
     now = datetime.now()
     around = (
         (now - timedelta(hours=2)).time().replace(microsecond=0),

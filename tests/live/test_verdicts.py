@@ -36,7 +36,7 @@ def test_last_verdict_counts_and_partial_lines_are_ignored(tmp_path, monkeypatch
     assert list(read_verdicts(path)) == ["1", "2"]
     for damage in (b"[]\n", b"{\n", b'{"event": 1}\n', whole.splitlines()[0].replace(b"false_alarm", b"yes") + b"\n"):
         path.write_bytes(whole + damage)
-        with pytest.raises(UserError, match=f"line {len(whole.splitlines()) + 1}: this is no verdict"):
+        with pytest.raises(UserError, match=f"line {len(whole.splitlines()) + 1}: this is not a verdict"):
             read_verdicts(path)
 
 
