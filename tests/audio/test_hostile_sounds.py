@@ -176,12 +176,12 @@ def test_unreadable_files_and_folders_are_reported_and_retried_when_readable(tmp
 
 STREAMS = {
     "empty": (b"", [], "it ended before a sound began"),
-    "text": (b"hello " * 100, [], "no WAV stream"),
+    "text": (b"hello " * 100, [], "not a WAV stream"),
     "header": (wav_header()[:44], [], "has no samples"),
-    "no_channels": (wav_header(channels=0) + bytes(100), [], "no WAV stream"),
-    "64_bit": (wav_header(bits=64) + bytes(100), [], "no WAV stream"),
+    "no_channels": (wav_header(channels=0) + bytes(100), [], "not a WAV stream"),
+    "64_bit": (wav_header(bits=64) + bytes(100), [], "not a WAV stream"),
     "slow": (wav_header(rate=3) + bytes(100), [], "sample rate of 3 Hz"),
-    "65535_channels": (wav_header(channels=65_535, bits=8) + bytes(100_000), [], "no WAV stream"),
+    "65535_channels": (wav_header(channels=65_535, bits=8) + bytes(100_000), [], "not a WAV stream"),
     "half_a_sample": (b"x", ["--raw", "8000"], "has no samples"),
 }
 
