@@ -14,6 +14,9 @@ from model_files import Evil, model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from danger_safe.core.errors import UserError
+from danger_safe.detection.model_file import open_model_file
+
 EXTRACT, PREDICT = "extractEmbeddingCnn14", "predict_danger"
 COMPARE, FINETUNE = "compare_models", "finetune_cnn14"
 
@@ -25,6 +28,12 @@ def one_class():
     pipeline = make_pipeline(LogisticRegression()).fit(np.eye(4), [0, 1, 0, 1])
     pipeline[-1].classes_ = np.array([1])
     return pipeline
+
+
+def test_file_of_another_kind_is_not_opened_as_a_model(tmp_path):
+    (tmp_path / "kitchen.wav").write_bytes(pickle.dumps(model()))
+    with pytest.raises(UserError, match=r"kitchen\.wav is not a model file \(\*_model\.skops\)"):
+        open_model_file(tmp_path / "kitchen.wav")
 
 
 @pytest.mark.parametrize(
