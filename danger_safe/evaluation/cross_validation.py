@@ -139,14 +139,13 @@ def evaluate(
         if windows is not None and (val_windows := val[windows.clip]).any():
             probabilities = sigmoid.predict(window_scores[val_windows])
             window_scores[val_windows] = probabilities * windows.audible[val_windows]
-    rule = _rule_for(table, rule)
     windowed = None
     if windows is not None:
         windowed = WindowedEvaluation(windows, window_scores, table.labels, folds, sources)
-    return Evaluation(
-        table.labels, scores, raw_scores, folds, sources, rule, rule.choose(table.labels, scores), splitting,
-        values=values, similarity=similarities, windowed=windowed, window_similarity=window_similarities,
-        categories=categories_of(table), unconverged=len(unconverged),
+    kept = {"scores": scores, "raw_scores": raw_scores, "unconverged": len(unconverged)}
+    return replace(
+        _from_scores(kept, table, rule, folds, splitting), values=values, similarity=similarities, windowed=windowed,
+        window_similarity=window_similarities,
     )  # fmt: skip
 
 
@@ -169,20 +168,20 @@ def restore(kept: dict, table: EmbeddingTable, rule: ThresholdRule, seed: int) -
     """
     if len(kept["scores"]) != len(table.labels) or len(kept["raw_scores"]) != len(table.labels):
         raise UserError(f"the model's scores are not of the clips of {table.path}. Train again")
-    folds, splitting = table_folds(table, seed)
-    rule = _rule_for(table, rule)
+    return _from_scores(kept, table, rule, *table_folds(table, seed))
+
+
+def _from_scores(
+    kept: dict, table: EmbeddingTable, rule: ThresholdRule, folds: np.ndarray, splitting: str
+) -> Evaluation:
+    """Choose the threshold of the scores in ``kept`` (``out_of_fold``), never above MAX_THRESHOLD for seen clips."""
+    if table.seen.any():
+        rule = replace(rule, max_threshold=min(rule.max_threshold, MAX_THRESHOLD))
     return Evaluation(
         table.labels, kept["scores"], kept["raw_scores"], folds, sources_of(table), rule,
         rule.choose(table.labels, kept["scores"]), splitting, categories=categories_of(table),
         unconverged=kept["unconverged"],
     )  # fmt: skip
-
-
-def _rule_for(table: EmbeddingTable, rule: ThresholdRule) -> ThresholdRule:
-    """Limit the threshold to MAX_THRESHOLD if the network was trained on some of the clips."""
-    if table.seen.any():
-        return replace(rule, max_threshold=min(rule.max_threshold, MAX_THRESHOLD))
-    return rule
 
 
 @contextmanager
