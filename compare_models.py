@@ -39,13 +39,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--baseline", type=Path, default=None, metavar="FILE", help="the same clips without a network, "
                         "from extractEmbeddingCnn14.py --checkpoint mfcc: does the network matter?")  # fmt: skip
     args = parser.parse_args(arguments)
-    # after the flags are checked: pandas, scikit-learn and matplotlib load for seconds
-    from danger_safe.embeddings.table import read_baseline, read_table
-    from danger_safe.embeddings.table_sounds import manifest_warnings
-    from danger_safe.evaluation.compared_models import evaluate_all
-    from danger_safe.evaluation.report import collect_warnings
-    from danger_safe.reports.comparison import write_comparison
-    from danger_safe.training import find_models, load_models
+    with cli.loading_libraries():  # after the flags are checked: pandas, scikit-learn and matplotlib load for seconds
+        from danger_safe.embeddings.table import read_baseline, read_table
+        from danger_safe.embeddings.table_sounds import manifest_warnings
+        from danger_safe.evaluation.compared_models import evaluate_all
+        from danger_safe.evaluation.report import collect_warnings
+        from danger_safe.reports.comparison import write_comparison
+        from danger_safe.training import find_models, load_models
 
     folder = args.output_dir
     files = find_models(args.models, folder)

@@ -34,18 +34,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=cli.number(0.1), default=20.0, metavar="N",
                         help="of safe sounds, joined, in which false alarms are counted")  # fmt: skip
     args = parser.parse_args(arguments)
-    # after the flags are checked: pandas, scikit-learn and matplotlib load for seconds
-    from danger_safe.detection.model_file import save_model_files
-    from danger_safe.embeddings.table import describe_data, read_table
-    from danger_safe.embeddings.table_sounds import find_sounds, manifest_warnings, table_checkpoint
-    from danger_safe.evaluation.calibration import uncalibrated
-    from danger_safe.evaluation.cross_validation import evaluate, table_folds
-    from danger_safe.evaluation.novelty_report import add_left_out_categories, summarise_novelty
-    from danger_safe.evaluation.report import summarise_windows
-    from danger_safe.evaluation.thresholds import RULE_OF_THREE, ThresholdRule
-    from danger_safe.evaluation.window_table import embed_windows
-    from danger_safe.reports.operating_point_plot import draw_operating_points
-    from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
+    with cli.loading_libraries():  # after the flags are checked: pandas, scikit-learn and matplotlib load for seconds
+        from danger_safe.detection.model_file import save_model_files
+        from danger_safe.embeddings.table import describe_data, read_table
+        from danger_safe.embeddings.table_sounds import find_sounds, manifest_warnings, table_checkpoint
+        from danger_safe.evaluation.calibration import uncalibrated
+        from danger_safe.evaluation.cross_validation import evaluate, table_folds
+        from danger_safe.evaluation.novelty_report import add_left_out_categories, summarise_novelty
+        from danger_safe.evaluation.report import summarise_windows
+        from danger_safe.evaluation.thresholds import RULE_OF_THREE, ThresholdRule
+        from danger_safe.evaluation.window_table import embed_windows
+        from danger_safe.reports.operating_point_plot import draw_operating_points
+        from danger_safe.training import find_models, key_of, load_models, metrics_file, write_metrics
 
     table = read_table(args.embeddings)
     warnings = manifest_warnings(table)

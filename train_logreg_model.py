@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-def build(seed: int, jobs: int) -> "Pipeline":
+def build(seed: int) -> "Pipeline":
     """Return an unfitted Logistic Regression, strongly regularised: embeddings have more dimensions than there are
     clips."""
     from sklearn.linear_model import LogisticRegression
@@ -43,7 +43,8 @@ def build(seed: int, jobs: int) -> "Pipeline":
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
+    with cli.loading_libraries():  # after the flags are checked: scikit-learn loads for seconds
+        from danger_safe.training import run_training
 
     return run_training(flags, "logreg", "Logistic Regression", build)
 

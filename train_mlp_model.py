@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-def build(seed: int, jobs: int) -> "Pipeline":
+def build(seed: int) -> "Pipeline":
     """Return an unfitted MLP with one hidden layer and strong weight decay.
 
     Early stopping is off: scikit-learn would split clips of one recording at random.
@@ -39,13 +39,14 @@ def build(seed: int, jobs: int) -> "Pipeline":
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = MLPClassifier((64,), alpha=1.0, max_iter=1000, learning_rate_init=1e-3, random_state=seed)
+    classifier = MLPClassifier((64,), alpha=1.0, max_iter=1000, tol=1e-3, learning_rate_init=1e-3, random_state=seed)
     return make_pipeline(StandardScaler(), classifier)
 
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
+    with cli.loading_libraries():  # after the flags are checked: scikit-learn loads for seconds
+        from danger_safe.training import run_training
 
     return run_training(flags, "mlp", "MLP", build)
 

@@ -30,19 +30,18 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-def build(seed: int, jobs: int) -> "Pipeline":
+def build(seed: int) -> "Pipeline":
     """Return an unfitted Random Forest. Trees split on one feature at a time, so no scaler is needed."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(
-        RandomForestClassifier(n_estimators=200, class_weight="balanced", random_state=seed, n_jobs=jobs)
-    )
+    return make_pipeline(RandomForestClassifier(n_estimators=200, class_weight="balanced", random_state=seed))
 
 
 def main(arguments: list[str]) -> int:
     flags = training_flags(arguments, __doc__)
-    from danger_safe.training import run_training  # after the flags are checked: scikit-learn loads for seconds
+    with cli.loading_libraries():  # after the flags are checked: scikit-learn loads for seconds
+        from danger_safe.training import run_training
 
     return run_training(flags, "rf", "Random Forest", build)
 

@@ -54,7 +54,7 @@ def main() -> None:
             used = np.isin(categories, list(labels))
             table = as_table([c for c, use in zip(clips, used, strict=True) if use], labels, features[used])
             for title, script in CLASSIFIERS.items():
-                result = evaluate(script.build(0, args.jobs), table, ThresholdRule(), 0)
+                result = evaluate(script.build(0), table, ThresholdRule(), 0, jobs=args.jobs)
                 (safe, alarms), (missed, found) = confusion(result.labels, (result.scores >= 0.5).astype(int)).tolist()
                 line = f"ROC-AUC {ranking(result.labels, result.scores)['roc_auc']:.4f}; at 0.5 {found} of "
                 line += f"{found + missed} dangers, {alarms} of {safe + alarms} safe clips in alarm"

@@ -36,14 +36,14 @@ OUTPUTS = (
 PACKAGES = ("scikit-learn", "numpy", "joblib")
 
 
-def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[int, int], Pipeline]) -> int:
+def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[int], Pipeline]) -> int:
     """Train, evaluate and save one classifier; return the exit status.
 
     Args:
         flags: the command line.
         key: prefix of the output files' names (``rf``).
         title: the model's name in output (``Random Forest``).
-        build: returns the unfitted Pipeline for a seed and a number of cores.
+        build: returns the unfitted Pipeline for a seed.
     """
     for name in OUTPUTS:
         check_overwrite(flags.output_dir / f"{key}_{name}")
@@ -55,7 +55,7 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
             "From Python, load_detector(model, embed=FUNCTION) can (docs/api.md)",
             flush=True,
         )
-    pipeline = build(flags.seed, flags.jobs)
+    pipeline = build(flags.seed)
     result = evaluate(
         pipeline, table, ThresholdRule.for_recall(flags.min_recall), flags.seed, jobs=flags.jobs, fit_full=True
     )
@@ -74,8 +74,9 @@ def run_training(flags: TrainingFlags, key: str, title: str, build: Callable[[in
     written = save_model(model_file, model, novelty, table, metrics, result)
     write_metrics(model_file, metrics)
 
-    from danger_safe.reports.category_plot import draw_category_recall
-    from danger_safe.reports.plots import draw_confusion, draw_reliability  # matplotlib takes a second to load
+    with cli.loading_libraries():  # matplotlib takes a second
+        from danger_safe.reports.category_plot import draw_category_recall
+        from danger_safe.reports.plots import draw_confusion, draw_reliability
 
     names = ("confusion_matrix", "category_recall", "reliability")
     pictures = [flags.output_dir / f"{key}_{name}.png" for name in names]

@@ -25,6 +25,7 @@ def test_training_writes_model_metrics_and_plots(trained, key, embeddings):
     contract = {"pipeline", "threshold", "checkpoint", "dimensions", "categories", "metrics", "versions"}
     assert set(saved) == contract | {"unknown", "out_of_fold", "made_by"}
     assert saved["checkpoint"]["name"] == "compact"
+    assert not hasattr(saved["pipeline"][-1].estimator, "classes_")  # the fitted classifier is in the file only once
     metrics = json.loads((folder / f"{key}_metrics.json").read_text())
     assert metrics["threshold"] == saved["threshold"]
     assert np.sum(metrics["at_0.5"]["confusion"]) == 180  # every clip once

@@ -8,13 +8,14 @@ import argparse
 import contextlib
 import difflib
 import errno
+import gc
 import math
 import os
 import re
 import signal
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         print(f"error: {_error_line(error)}", file=sys.stderr)
         status = FAILED
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def loading_libraries() -> Iterator[None]:
+    """Import large packages in a ``with`` block without garbage collection.
+
+    It finds nothing among modules, now or when Python ends, and takes a fifth of a script's start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _stop_on_sigterm() -> None:

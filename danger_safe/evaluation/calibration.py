@@ -59,7 +59,8 @@ def _calibrated(classifier: ClassifierMixin, features: np.ndarray, labels: np.nd
     all_rows = np.arange(len(labels))
     frozen = FrozenEstimator(classifier)
     fitted = CalibratedClassifierCV(frozen, method="sigmoid", cv=[(all_rows, all_rows)]).fit(features, labels)
-    return fitted.set_params(cv=None)  # the saved model needs no list of rows
+    # The saved model needs no list of rows, and a .skops file would hold the fitted classifier twice.
+    return fitted.set_params(cv=None, estimator=clone(classifier))
 
 
 def uncalibrated(pipeline: Pipeline) -> Pipeline:

@@ -126,8 +126,7 @@ def evaluate(
     tasks = [delayed(score)(fold) for fold in np.unique(folds)]
     if fit_full:
         tasks.append(delayed(pipeline.fit)(table.features, table.labels))
-    is_single_threaded = getattr(pipeline[-1], "n_jobs", None) in (None, 1)  # unlike a forest
-    workers = Parallel(jobs if is_single_threaded else 1, backend="threading", return_as="generator_unordered")
+    workers = Parallel(jobs, backend="threading", return_as="generator_unordered")
     with threadpool_limits(1, user_api="blas"), convergence_warnings() as unconverged:  # BLAS gains nothing here
         progress = f"Cross-validating {title}".rstrip()
         for _ in tqdm(workers(tasks), progress, len(tasks), unit="fold", file=sys.stderr):

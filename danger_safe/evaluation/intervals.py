@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, chi2, norm, rankdata
+from scipy.stats import beta, chi2, norm
 
 RESAMPLES = 2_000  # for a fraction or a rate; cheap, since both are ratios of sums
 AUC_RESAMPLES = 1_000
@@ -134,10 +134,13 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the ROC-AUC, computed from ranks: as scikit-learn's, but a hundred times as fast on small data."""
-    ranks = rankdata(scores)
-    danger = int(labels.sum())
-    return float((ranks[labels == 1].sum() - danger * (danger + 1) / 2) / (danger * (len(labels) - danger)))
+    """Return the ROC-AUC: as scikit-learn's, but a hundred times as fast on small data.
+
+    It is the fraction of pairs of a danger and a safe clip in which the danger has the higher score; ties count half.
+    """
+    danger, safe = np.sort(scores[labels == 1]), scores[labels == 0]
+    lower_or_equal, lower = (np.searchsorted(danger, safe, side) for side in ("right", "left"))
+    return float((len(danger) - (lower_or_equal + lower) / 2).sum() / (len(danger) * len(safe)))
 
 
 def _recording_index(sources: np.ndarray) -> np.ndarray:

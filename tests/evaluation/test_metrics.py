@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 from helpers import make_table
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 import train_logreg_model
 from danger_safe.core.errors import UserError
@@ -16,6 +16,7 @@ from danger_safe.data.splits import assign_folds, with_folds
 from danger_safe.embeddings.table import read_table
 from danger_safe.evaluation.calibration import fit_sigmoid
 from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.intervals import auc
 from danger_safe.evaluation.metrics import CategoryRecall, category_recall, false_alarms_at_recall, scores_at
 from danger_safe.evaluation.report import collect_warnings, summarise
 from danger_safe.evaluation.thresholds import ThresholdRule, most_balanced_threshold
@@ -32,6 +33,14 @@ def test_f1_and_the_recall_of_each_category():
     assert found["rain"].at_half == 0.5 and found["wind"].at_threshold == 0.0
     assert false_alarms_at_recall(labels, scores, 0.75) == 0.0
     assert false_alarms_at_recall(labels, scores, 1.0) == 1.0
+
+
+def test_area_under_the_curve_counts_ties_half():
+    rng = np.random.default_rng(0)
+    for clips in (2, 7, 100):
+        labels = rng.permutation(np.arange(clips) % 2)
+        for scores in (rng.random(clips), np.round(rng.random(clips), 1), np.zeros(clips)):
+            assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
 
 
 def evaluation(labels, scores, rule, threshold=None):
