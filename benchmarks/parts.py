@@ -22,7 +22,7 @@ BATCH = 16
 PARTS = {
     "decode": "decode and resample, 1 core",
     "logmel": "log-mel, 1 core",
-    "torchlibrosa": "log-mel by torchlibrosa",
+    "torch logmel": "log-mel by convolutions in PyTorch, as torchlibrosa does it",
     "mnn": "network, MNN, batch of 16",
     "pytorch": "network, PyTorch folded, batch of 16",
     "reference": "network, models.py, one clip",
@@ -48,7 +48,7 @@ def measure_parts(dataset: Path, checkpoint: Path, mn04: Path) -> dict[str, floa
             waveform = torch.from_numpy(clips[0])[None]
             with torch.inference_mode():
                 milliseconds["logmel"] = _median(lambda c=converted: c.front_end(clips[0]), 20)
-                milliseconds["torchlibrosa"] = _median(lambda m=model, w=waveform: m.logmel(w), 20)
+                milliseconds["torch logmel"] = _median(lambda m=model, w=waveform: m.logmel(w), 20)
                 one = torch.from_numpy(logmel[:1])[:, None]
                 milliseconds["reference"] = _median(lambda m=model, x=one: m.embed(x), 10)
         elif prefix == "mn04 ":

@@ -19,7 +19,7 @@ from models.compact import CompactNet
 from models.mn04 import Mn04
 from models.models import Cnn14
 from models.network import SoundNetwork
-from models.weights import FORMAT, read_weights
+from models.weights import FORMAT, Weights, read_weights
 
 NETWORKS = {"cnn14": Cnn14, "compact": CompactNet, "mn04": Mn04}
 
@@ -34,18 +34,24 @@ def load_model(checkpoint: str) -> tuple[SoundNetwork, CheckpointInfo]:
         UserError: the file does not exist, is not a checkpoint, contains code, or lacks tensors.
     """
     weights = read_weights(checkpoint)
+    return network_of(weights), weights.info
+
+
+def network_of(weights: Weights) -> SoundNetwork:
+    """Return the network of weights that have been read, in evaluation mode. Raises UserError as ``load_model``."""
     arguments = {k: v for k, v in weights.info.settings.items() if k not in ("network", "dimensions")}
     try:
-        model = NETWORKS[weights.architecture](**arguments)
+        with torch.device("meta"):  # without random weights, which take a second and are replaced
+            model = NETWORKS[weights.architecture](**arguments)
         learnt = {name: torch.from_numpy(array) for name, array in weights.tensors.items()}
         # The file may lack the matrices of Cnn14's front end, which are computed from its settings.
         computed = {k: v for k, v in model.state_dict().items() if k.startswith(COMPUTED)}
-        model.load_state_dict(computed | learnt, strict=True)
+        model.load_state_dict(computed | learnt, strict=True, assign=True)
     except Exception as error:  # librosa raises various exceptions for invalid settings of the mel bank
         raise UserError(
-            f"{checkpoint} is not a checkpoint of Cnn14, mn04 or the compact network: {_first_line(error)}"
+            f"{weights.info.name} is not a checkpoint of Cnn14, mn04 or the compact network: {_first_line(error)}"
         ) from error
-    return model.eval(), weights.info
+    return model.eval()
 
 
 def save_checkpoint(

@@ -1,6 +1,6 @@
 """The first step of a conversion: exports a checkpoint for MNN's converter, with probes to check the result on.
 
-converted.py runs this in a process of its own, because it needs four times the memory of the checkpoint. Output files:
+converted.py runs this in a process of its own, because it needs several times the memory of the checkpoint. It writes:
 
 - network.onnx: log-mel -> embedding.
 - arrays.npz: the mel bank and the head.
@@ -35,19 +35,20 @@ def main(arguments: list[str]) -> int:
     np.savez(folder / "arrays.npz", **arrays)
     with open(folder / "network.onnx", "wb") as file:
         write_onnx(embedding_graph(weights), file)
-    network = _reference(checkpoint, weights)
+    network = _reference(weights)
     for seconds in PROBE_LENGTHS_S:
         logmel = probe_batch(front_end, seconds)
-        embedding = np.concatenate([network.embed(clip[None]) for clip in logmel])  # one at a time, to save memory
+        # Eight at a time: as fast as all at once, in less memory than the weights take.
+        embedding = np.concatenate([network.embed(batch) for batch in np.split(logmel, 2)])
         np.savez(folder / f"probes_{seconds}.npz", logmel=logmel, embedding=embedding)
     return cli.DONE
 
 
-def _reference(checkpoint: str, weights: Weights):
+def _reference(weights: Weights):
     """Return the reference engine: NumPy, which starts at once, or for Cnn14 PyTorch, if installed."""
     if weights.architecture == "cnn14" and is_installed("torch"):
-        from models.checkpoints import load_model  # PyTorch takes seconds to import, but saves most of a minute here
+        from models.checkpoints import network_of  # PyTorch takes seconds to import, but saves most of a minute here
         from models.torch_network import TorchNetwork
 
-        return TorchNetwork(load_model(checkpoint)[0])
+        return TorchNetwork(network_of(weights))
     return NumpyNetwork(weights)

@@ -26,6 +26,7 @@ from danger_safe.core.packages import is_installed
 from models.checkpoint_files import BASELINE, CheckpointInfo, verified_sha256
 from models.converted import ConversionError, find_or_convert, is_converted
 from models.head import Head
+from models.logmel import cnn14_front_end
 from models.mnn_network import MnnNetwork
 from models.numpy_network import NumpyNetwork
 from models.weights import Weights, read_weights
@@ -169,7 +170,7 @@ def _mfcc_engine() -> Engine:
     prepare_numba()
     from models import mfcc  # librosa takes a second to import
 
-    return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), mfcc.front_end(), mfcc.MfccStatistics())
+    return Engine(mfcc.checkpoint_info(verified_sha256("mfcc", BASELINE)), cnn14_front_end(), mfcc.MfccStatistics())
 
 
 def _engine_without_mnn(checkpoint: str, cores: int) -> Engine:

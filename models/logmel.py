@@ -92,6 +92,11 @@ class LogMel:
         return mel_blocks(self.mel_bank)
 
 
+def cnn14_front_end() -> LogMel:
+    """Return the front end of the official Cnn14."""
+    return LogMel(mel_bank(50.0, 14_000.0), floor=1e-10, normalise=False)
+
+
 def mel_blocks(mel_bank: np.ndarray) -> list[MelBlock]:
     """Split a mel bank, (FFT bins, mel bins), into dense blocks of BLOCK_BINS mel bins.
 

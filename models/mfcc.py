@@ -12,19 +12,11 @@ from importlib.metadata import version
 import librosa
 import numpy as np
 
-from danger_safe.audio.decode import SAMPLE_RATE
 from models.checkpoint_files import CheckpointInfo
-from models.logmel import MEL_BINS, N_FFT, LogMel
 
 COEFFICIENTS = 20
 DELTA_FRAMES = 9  # frames over which a delta is estimated
 DIMENSIONS = 2 * COEFFICIENTS * 4
-
-
-def front_end() -> LogMel:
-    """Return the front end of Cnn14, so that only the features after it differ."""
-    mel_bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=50.0, fmax=14_000.0)
-    return LogMel(mel_bank.T.astype(np.float32), floor=1e-10, normalise=False)
 
 
 class MfccStatistics:

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from danger_safe.audio.decode import SAMPLE_RATE
-from danger_safe.core.cache_folder import prepare_numba
 from models.head import Head
 from models.kaldimel import KaldiMel
-from models.logmel import HOP_LENGTH, MEL_BINS, MIN_PEAK, MIN_SAMPLES, N_FFT, LogMel, mel_bank
+from models.logmel import MEL_BINS, MIN_PEAK, MIN_SAMPLES, LogMel, mel_bank
+from models.torch_logmel import LogmelFilterBank, Spectrogram
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -138,9 +137,10 @@ class LogMelNetwork(SoundNetwork):
             "floor": floor, "normalise": normalise, "multilabel": multilabel,
         }  # fmt: skip
         self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
-        self._unregistered_front_end: tuple[nn.Module, nn.Module] | None = None
+        # A tuple keeps the modules unregistered, so that their tensors stay out of the state dict.
+        self._front_end = (Spectrogram(), LogmelFilterBank(fmin, fmax, floor))
         if self.stores_front_end:
-            self.spectrogram_extractor, self.logmel_extractor = self._make_front_end()
+            self.spectrogram_extractor, self.logmel_extractor = self._front_end
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
 
     def add_last_layers(self, channels: int, dimensions: int) -> None:
@@ -177,25 +177,8 @@ class LogMelNetwork(SoundNetwork):
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
-        waveform = prepare(waveform, self.normalise)
-        if self.stores_front_end:
-            return self.logmel_extractor(self.spectrogram_extractor(waveform))
-        # A tuple, so that PyTorch does not register the modules and their tensors stay out of the state dict.
-        self._unregistered_front_end = self._unregistered_front_end or self._make_front_end()
-        spectrogram, mel_filters = self._unregistered_front_end
-        return mel_filters.to(waveform.device)(spectrogram.to(waveform.device)(waveform))
-
-    def _make_front_end(self) -> tuple[nn.Module, nn.Module]:
-        """Return torchlibrosa's spectrogram and log-mel modules, which PANNs use."""
-        prepare_numba()
-        # librosa takes seconds to import, and the engines do not need it.
-        from torchlibrosa.stft import LogmelFilterBank, Spectrogram
-
-        settings = self.settings
-        return Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH), LogmelFilterBank(
-            sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=settings["fmin"], fmax=settings["fmax"],
-            amin=settings["floor"], top_db=None,
-        )  # fmt: skip
+        spectrogram, mel_filters = (module.to(waveform.device) for module in self._front_end)
+        return mel_filters(spectrogram(prepare(waveform, self.normalise)))
 
     @property
     def mel_bank(self) -> np.ndarray:

@@ -17,10 +17,9 @@ import soxr
 from tqdm import tqdm
 
 from danger_safe.audio.decode import SAMPLE_RATE, AudioError, read_blocks, read_header
-from danger_safe.core.cache_folder import prepare_numba
 from danger_safe.core.cores import available_cores
 from danger_safe.core.paths import PathOrUrl
-from models.logmel import LogMel
+from models.logmel import LogMel, cnn14_front_end
 
 PLAYED_SECONDS = 10.0
 PLAYED_RATE = 16_000  # Hz
@@ -127,10 +126,7 @@ def _result_or_reason(function: Callable, *arguments) -> tuple:
 
 def draw_logmels(sounds: dict[int, PathOrUrl]) -> dict[int, tuple[str, float]]:
     """Return log-mel pictures, {row: (PNG in base64, seconds)}, without those of sounds that cannot be read."""
-    prepare_numba()
-    from models.mfcc import front_end  # librosa takes a second to load
-
-    mel = front_end()
+    mel = cnn14_front_end()
     with ThreadPoolExecutor(available_cores()) as threads:
         results = threads.map(lambda sound: _result_or_reason(_draw_logmel, sound, mel), sounds.values())
         bar = tqdm(results, "Log-mel pictures", len(sounds), unit="clip")

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from helpers import needs_shared, reference_module, run
+from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from danger_safe.audio.decode import SAMPLE_RATE, read_clip
 from danger_safe.core.errors import UserError
@@ -16,8 +17,9 @@ from models import converted, engine
 from models.checkpoints import load_model
 from models.converted import ConversionError, find_or_convert
 from models.engine import open_engine
-from models.logmel import MIN_SAMPLES, N_FFT, mel_bank
+from models.logmel import HOP_LENGTH, MEL_BINS, MIN_SAMPLES, N_FFT, mel_bank
 from models.models import Cnn14
+from models.network import prepare
 from models.numpy_network import NumpyNetwork
 from models.onnx_network import OnnxNetwork
 from models.parity import MAX_ENGINE_ERROR, PROBE_LENGTHS_S, largest_error
@@ -69,12 +71,25 @@ def test_engines_agree_on_other_weights(other_checkpoint):
     check(str(other_checkpoint), clips)
 
 
+def torchlibrosa_modules(fmin=50.0, fmax=14_000.0, floor=1e-10, normalise=False):
+    """Return PANNs' own front end, without the normalisation, which theirs lacks."""
+    return Spectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH), LogmelFilterBank(
+        sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BINS, fmin=fmin, fmax=fmax, amin=floor, top_db=None
+    )
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_log_mel_equals_torchlibrosa_s(settings):
     model = Cnn14(classes=2, width=1, **settings)
     waveform = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
     fast = model.front_end(waveform.numpy())
     assert np.abs(fast - model.logmel(waveform)[:, 0].numpy()).max() < 1e-4
+    spectrogram, mel_filters = torchlibrosa_modules(**settings)
+    reference = mel_filters(spectrogram(prepare(waveform, model.normalise)))
+    assert torch.allclose(model.logmel(waveform), reference, atol=1e-5)
+    for ours, theirs in ((model.spectrogram_extractor, spectrogram), (model.logmel_extractor, mel_filters)):
+        for name, tensor in theirs.state_dict().items():
+            assert torch.allclose(ours.state_dict()[name], tensor, rtol=1e-6, atol=1e-7), name
     short = waveform[0, : MIN_SAMPLES // 2]
     assert np.abs(model.front_end(short.numpy()) - model.logmel(short[None])[0, 0].numpy()).max() < 1e-4
 
@@ -84,9 +99,11 @@ def test_log_mel_equals_torchlibrosa_s(settings):
 def test_log_mel_is_as_exact_as_torchlibrosa(settings):
     """Next to a pure tone, 32-bit arithmetic leaves noise in empty bins; the error may not exceed torchlibrosa's."""
     model = Cnn14(classes=2, width=1, **settings)
+    spectrogram, mel_filters = torchlibrosa_modules(**settings)
     for name, clip in reference_module().signals().items():
         with torch.inference_mode():
-            reference = model.logmel(torch.from_numpy(clip)[None])[0, 0].numpy()
+            waveform = prepare(torch.from_numpy(clip)[None], model.normalise)
+            reference = mel_filters(spectrogram(waveform))[0, 0].numpy()
         exact = _exact_log_mel(model.front_end, clip)
         ours = np.abs(model.front_end(clip) - exact).max()
         assert ours <= max(1e-4, np.abs(reference - exact).max()), name
