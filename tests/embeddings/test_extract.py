@@ -8,9 +8,12 @@ import pytest
 import soundfile
 from helpers import run
 
+import extractEmbeddingCnn14
 from danger_safe.data.fingerprint import fingerprint
+from models import engine
 
-SCRIPT = "extractEmbeddingCnn14.py"
+MODULE = "extractEmbeddingCnn14"
+SCRIPT = f"{MODULE}.py"
 COLUMNS = ["file", "label", "category", "fold", "source", "seen"]
 
 
@@ -18,10 +21,9 @@ def noise(seconds, rate, channels=1, seed=0):
     return 0.1 * np.random.default_rng(seed).standard_normal((int(seconds * rate), channels))
 
 
-def extracted(folder, tmp_path, *flags, status=0, own_process=False):
+def extracted(folder, tmp_path, *flags, status=0):
     table = tmp_path / "table.csv"
-    command = (SCRIPT, "--dataset", folder, "--checkpoint", "compact", "--output", table, *flags)
-    done = run(*command, status=status, own_process=own_process)
+    done = run(SCRIPT, "--dataset", folder, "--checkpoint", "compact", "--output", table, *flags, status=status)
     return done, pd.read_csv(table)
 
 
@@ -39,7 +41,7 @@ def test_table_has_the_documented_columns(embeddings, sample):
     assert embeddings.with_name("audio_embeddings_failures.csv").read_text() == "file,reason\n"
 
 
-def test_clips_csv_sets_recordings_or_is_refused(tmp_path):
+def test_clips_csv_sets_recordings_or_is_refused(tmp_path, refused):
     folder = tmp_path / "sounds"
     for number, name in enumerate(("Danger/a.wav", "Danger/b.wav", "Safe/c.wav")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +49,10 @@ def test_clips_csv_sets_recordings_or_is_refused(tmp_path):
     (folder / "clips.csv").write_text(
         "file,source\nDanger\\a.wav,one\nDanger/b.wav,one\ngone.wav,two\nSafe/c.wav,two\n"
     )
-    assert extracted(folder, tmp_path)[1]["source"].tolist() == ["one", "one", "two"]
+    assert extracted(folder, tmp_path, "--checkpoint", "mfcc")[1]["source"].tolist() == ["one", "one", "two"]
     (folder / "clips.csv").write_text("file,source\nDanger/a.wav,one\ndanger/B.wav,one\n")
-    done = run(SCRIPT, "--dataset", folder, "--checkpoint", "compact", "--output", tmp_path / "t.csv", status=1)
-    assert "names danger/B.wav, which is not there, and does not name Danger/b.wav" in done.stderr
+    words = "names danger/B.wav, which is not there, and does not name Danger/b.wav"
+    refused(MODULE, "--dataset", folder, "--checkpoint", "mfcc", "--output", tmp_path / "t.csv", words=words)
 
 
 def test_unreadable_clips_are_listed_and_the_others_embedded(tmp_path):
@@ -59,7 +61,7 @@ def test_unreadable_clips_are_listed_and_the_others_embedded(tmp_path):
         (folder / name).mkdir(parents=True)
     soundfile.write(folder / "Danger" / "còi báo động, 1.flac", noise(1, 48_000, channels=2), 48_000)
     soundfile.write(folder / "Safe" / "short.wav", noise(0.01, 8_000), 8_000)
-    soundfile.write(folder / "Safe" / "long.ogg", noise(70, 16_000), 16_000)
+    soundfile.write(folder / "Safe" / "long.ogg", noise(35, 16_000), 16_000)
     (folder / "Safe" / "empty.wav").touch()
     (folder / "Safe" / "text.wav").write_text("not a sound at all")
     soundfile.write(folder / "Danger" / "no_samples.wav", noise(0, 8_000), 8_000)
@@ -80,21 +82,18 @@ def test_unreadable_clips_are_listed_and_the_others_embedded(tmp_path):
     assert "5 failures" in done.stdout
 
 
-def test_table_is_reproducible_and_rows_do_not_depend_on_batches(sample, tmp_path):
+def test_rows_do_not_depend_on_batches(sample, embeddings, tmp_path):
     folder = tmp_path / "sounds"
     for name in ("Danger", "Safe"):
         (folder / name).mkdir(parents=True)
-        for path in sorted((sample / name).glob("*.wav"))[:5]:
+        for path in sorted((sample / name).glob("*.wav"))[:3]:
             (folder / name / path.name).write_bytes(path.read_bytes())
-    _, first = extracted(folder, tmp_path / "a")
-    extracted(folder, tmp_path / "b", own_process=True)  # with another PYTHONHASHSEED
-    for name in ("table.csv", "table.json", "table_failures.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    _, single = extracted(folder, tmp_path / "c", "--batch-size", "1")
-    assert np.allclose(single.filter(like="feat_"), first.filter(like="feat_"), atol=1e-4)
+    _, single = extracted(folder, tmp_path, "--batch-size", "1")
+    batched = pd.read_csv(embeddings).set_index("file").loc[single["file"]]
+    assert np.allclose(single.filter(like="feat_"), batched.filter(like="feat_"), atol=1e-4)
 
 
-def test_training_clips_are_recognised_under_any_name(tmp_path):
+def test_training_clips_are_recognised_under_any_name(tmp_path, monkeypatch, capsys):
     """Renamed, in another folder, as FLAC with tags. A new sound with an old name is not recognised."""
     import torch
 
@@ -117,11 +116,16 @@ def test_training_clips_are_recognised_under_any_name(tmp_path):
     torch.manual_seed(0)
     network, heard = tmp_path / "net.pth", [fingerprint(path) for path in trained.iterdir()]
     save_checkpoint(network, CompactNet(2, 1), categories=["a", "b"], fingerprints=heard, licence="", training={})
-    done, table = extracted(folder, tmp_path, "--checkpoint", network, status=3)
+    arguments = ["--dataset", folder, "--checkpoint", network, "--output", tmp_path / "table.csv"]
+    with monkeypatch.context() as patch:  # without MNN, for which the network would be converted first
+        patch.setattr(engine, "is_installed", lambda name: name == "torch")
+        assert extractEmbeddingCnn14.main([str(argument) for argument in arguments]) == 3
+    table = pd.read_csv(tmp_path / "table.csv")
     assert dict(zip(table["file"], table["seen"], strict=True)) == {
         "Danger/elsewhere/renamed.wav": True, "Safe/2.wav": False, "Safe/as FLAC.flac": True,
     }  # fmt: skip
-    assert "2 of 4 clips were in the checkpoint's own training" in done.stderr and "older" not in done.stderr
+    said = capsys.readouterr().err
+    assert "2 of 4 clips were in the checkpoint's own training" in said and "older" not in said
     content = torch.load(network, weights_only=True)
     torch.save({k: v for k, v in content.items() if k != "fingerprints"} | {"clips": ["2.wav"]}, network)
     done, table = extracted(folder, tmp_path, "--checkpoint", network, status=3)
@@ -138,7 +142,5 @@ def test_training_clips_are_recognised_under_any_name(tmp_path):
         (["--device", "gpu"], "invalid choice", 2),
     ],
 )
-def test_wrong_usage_is_explained(sample, tmp_path, flags, words, status):
-    done = run(SCRIPT, "--dataset", sample, "--checkpoint", "compact", *flags, cwd=tmp_path, status=status)
-    assert words in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_wrong_usage_is_explained(sample, refused, flags, words, status):
+    refused(MODULE, "--dataset", sample, "--checkpoint", "compact", *flags, status=status, words=words)
