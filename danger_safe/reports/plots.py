@@ -52,8 +52,8 @@ def draw_confusion(path: Path, title: str, data: str, metrics: dict) -> None:
         figure,
         f"{title}: Danger or Safe?",
         [
-            f"At the chosen threshold it finds {tp} of {tp + fn} dangers, misses {fn}, "
-            f"and raises a false alarm on {fp} of {tn + fp} safe clips."
+            f"At the chosen threshold: {tp} of {tp + fn} dangers found, {fn} missed; "
+            f"false alarms on {fp} of {tn + fp} safe clips."
         ],
         [
             f"{data}. Percentages are of the row: of all that are Safe, of all that are Danger.",
