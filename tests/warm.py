@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = (
     "numpy", "scipy.signal", "scipy.special", "scipy.stats", "pandas", "sklearn.calibration", "sklearn.ensemble",
     "sklearn.linear_model", "sklearn.manifold", "sklearn.neighbors", "sklearn.neural_network", "skops.io", "joblib",
-    "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch",
+    "threadpoolctl", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.patheffects", "torch._dynamo",
     "soundfile", "soxr", "jinja2", "librosa.feature.spectral", "librosa.filters",
 )  # fmt: skip
 WARM_ADDRESS = "WARM_ADDRESS"  # environment variable: address of a running server

@@ -39,7 +39,7 @@ def sounds(tmp_path_factory):
 @pytest.mark.parametrize("start", [["--checkpoint", "none", "--width", "2"], ["--checkpoint", "compact"]])
 def test_trained_network_works_in_extraction(sounds, tmp_path, start):
     output = tmp_path / "mine.pth"
-    flags = ["--epochs", "2", "--target", "label", "--batch-size", "8", "--per-category", "8", *start]
+    flags = ["--epochs", "2", "--target", "label", "--batch-size", "4", "--per-category", "4", *start]
     done = run("finetune_cnn14.py", "--dataset", sounds, "--output", output, "--licence", "mine", *flags)
     assert "balanced accuracy on 3 clips of other recordings" in done.stdout
     content = torch.load(output, weights_only=True)
@@ -49,29 +49,19 @@ def test_trained_network_works_in_extraction(sounds, tmp_path, start):
     assert content["training"]["settings"]["epochs"] == 2
     assert len(content["training"]["history"]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.pth", "mine_learning.png"]
-    if "compact" in start:
+    if "none" in start:
         again, mapping = tmp_path / "again.pth", tmp_path.parent / "mapping.toml"
         mapping.write_text('Danger = ["Danger"]\nSafe = ["Safe"]\n')
-        flags = [
-            "--epochs",
-            "1",
-            "--target",
-            "label",
-            "--learning-rate",
-            "1e-9",
-            "--dangers",
-            mapping,
-            "--per-category",
-            "8",
-        ]
-        run("finetune_cnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", again, *flags)
+        flags = ["--epochs", "1", "--target", "label", "--learning-rate", "1e-9", "--per-category", "4"]
+        flags += ["--checkpoint", output, "--output", again, "--dangers", mapping]
+        run("finetune_cnn14.py", "--dataset", sounds, *flags)
         before, after = (torch.load(file, weights_only=True)["model"]["fc_audioset.weight"] for file in (output, again))
         assert torch.allclose(before.float(), after.float(), atol=1e-3)  # the last layer already had these classes
         table = tmp_path / "t.csv"
         run("extractEmbeddingCnn14.py", "--dataset", sounds, "--checkpoint", output, "--output", table)
         rows = pd.read_csv(table)
         assert rows["seen"].sum() == 13
-        assert len(rows.filter(like="feat_").columns) == 768
+        assert len(rows.filter(like="feat_").columns) == 64
 
 
 @pytest.mark.parametrize(
@@ -87,10 +77,8 @@ def test_trained_network_works_in_extraction(sounds, tmp_path, start):
         (["--dangers", ROOT / "dataset" / "categories.toml"], "neither Danger nor Safe in", 1),
     ],
 )
-def test_bad_settings_are_refused_before_the_first_epoch(sounds, tmp_path, flags, words, status):
-    done = run("finetune_cnn14.py", "--dataset", sounds, *flags, cwd=tmp_path, status=status)
-    assert words in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_bad_settings_are_refused_before_the_first_epoch(sounds, refused, flags, words, status):
+    refused("finetune_cnn14", "--dataset", sounds, *flags, words=words, status=status)
 
 
 def prepared(sounds, state_file, **settings):
@@ -100,7 +88,8 @@ def prepared(sounds, state_file, **settings):
     learn, hold = split(clips, {clip: str(clip.label) for clip in clips}, "auto", 0)
     stores = [WaveformStore(learn), WaveformStore(hold)]
     targets = [np.array([clip.label for clip in store.clips]) for store in stores]
-    settings = Settings(**{"epochs": 4, "batch_size": 8, "crop_seconds": 0.5, "long_crop_seconds": 1.0} | settings)
+    quick = {"epochs": 3, "batch_size": 4, "per_category": 4, "crop_seconds": 0.5, "long_crop_seconds": 1.0}
+    settings = Settings(**quick | settings)
     return Training(model, stores[0], targets[0], settings, state_file, val=ValidationSet(stores[1], targets[1]))
 
 
@@ -170,14 +159,14 @@ def test_resumed_training_gives_the_same_network(sounds, tmp_path, monkeypatch):
     complete = trained(sounds, tmp_path / "whole.training", lambda run: None)
 
     def stop(run):
-        if run.epoch == 3:
+        if run.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         trained(sounds, tmp_path / "cut.training", stop)
     passes = []
     resumed = trained(sounds, tmp_path / "cut.training", lambda run: passes.append(run.epoch))
-    assert passes == [3, 4]
+    assert passes == [2, 3]
     state = (tmp_path / "cut.training").read_bytes()
     for damaged in (state[: len(state) // 2], b"", b"no state"):
         (tmp_path / "cut.training").write_bytes(damaged)
