@@ -19,8 +19,8 @@ from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import is_marked_folder, marked_folder
 from danger_safe.data.clips import path_inside, read_csv_rows
 
-# Tests point this at a local server. The real address could not be tried where this was written.
-URL = os.environ.get("DANGER_SAFE_ESC50_URL", "https://github.com/karolpiczak/ESC-50/archive/master.zip")
+# This address could not be tried where this was written.
+URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 CLIPS = 2_000
 CLIP_BYTES = 441_044  # size of each WAV file
 

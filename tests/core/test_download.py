@@ -8,17 +8,20 @@ import io
 import threading
 import time
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from helpers import SHARED, needs_shared, run
+from helpers import SHARED, needs_shared
 
+import filterAudioToDangerousAndSafe
 from danger_safe.core import download as downloads
 from danger_safe.core.download import download
 from danger_safe.core.errors import UserError
 from danger_safe.core.ownership import marked_folder
+from danger_safe.data import esc50
 from danger_safe.data.esc50 import download_esc50
 
 CONTENT = bytes(range(256)) * 4_000  # 1 MB
@@ -83,7 +86,7 @@ def server():
         requests: ClassVar[list] = []
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     Fresh.url = f"http://127.0.0.1:{httpd.server_port}/file"
     yield Fresh
     httpd.shutdown()
@@ -239,18 +242,25 @@ def esc50_zip(clips, clip_bytes, names=()):
     return data.getvalue()
 
 
-def filtered(server, tmp_path, status):
+def test_expected_size_is_that_of_esc50():
+    assert (esc50.CLIPS, esc50.CLIP_BYTES) == (5 * 50 * 8, 44 + 2 * 5 * 44_100)  # WAV header, 16 bits, five seconds
+
+
+@pytest.fixture
+def filtered(server, tmp_path, monkeypatch):
+    """A function that runs step 1 with an ESC-50 of 40 clips of 10 bytes, which ``server`` has."""
     (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
-    return run(
-        "filterAudioToDangerousAndSafe.py", "--output", tmp_path / "out", "--categories", tmp_path / "c.toml",
-        cwd=tmp_path, env={"DANGER_SAFE_ESC50_URL": server.url}, status=status,
-    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("URL", server.url), ("CLIPS", 40), ("CLIP_BYTES", 10)):
+        monkeypatch.setattr(esc50, name, value)
+    return lambda: filterAudioToDangerousAndSafe.main(["--output", "out", "--categories", "c.toml"])
 
 
-def test_esc50_is_downloaded_checked_and_used(server, tmp_path):
-    server.content = esc50_zip(2_000, 441_044)
-    assert "2000 clips placed" in filtered(server, tmp_path, status=0).stdout
-    assert len(list((tmp_path / "dataset" / "ESC-50-master" / "audio").iterdir())) == 2_000
+def test_esc50_is_downloaded_checked_and_used(server, filtered, tmp_path, capsys):
+    server.content = esc50_zip(40, 10)
+    assert filtered() == 0
+    assert "40 clips placed" in capsys.readouterr().out
+    assert len(list((tmp_path / "dataset" / "ESC-50-master" / "audio").iterdir())) == 40
     assert [p.name for p in (tmp_path / "dataset").iterdir()] == ["ESC-50-master"]
 
 
@@ -270,17 +280,21 @@ def test_only_leftovers_of_a_killed_run_are_removed(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (esc50_zip(1_999, 10), "1999 clips are listed"),
-        (esc50_zip(2_000, 10), "another size"),
+        (esc50_zip(39, 10), "39 clips are listed"),
+        (esc50_zip(40, 9), "another size"),
         (esc50_zip(5, 10, ["../evil.txt"]), "would leave"),
         (esc50_zip(5, 10, ["/evil.txt"]), "would leave"),
-        (esc50_zip(2_000, 10)[:-2_000], "not usable"),
-        (esc50_zip(2_000, 10).replace(b"\x63\x60\x00", b"\xff\xff\xff"), "not usable"),  # damaged in transit
+        (esc50_zip(40, 10)[:-2_000], "not a zip file"),
+        (
+            esc50_zip(40, 10).replace(zlib.compress(bytes(10))[2:-4], b"\xff\xff\xff\xff\xff"),
+            "decompressing",
+        ),  # damaged in transit
     ],
 )
-def test_incomplete_esc50_is_not_kept(server, tmp_path, content, words):
+def test_incomplete_esc50_is_not_kept(server, filtered, tmp_path, content, words):
     server.content = content
-    assert words in filtered(server, tmp_path, status=1).stderr
+    with pytest.raises(UserError, match=rf"not usable and was removed: .*{words}"):
+        filtered()
     assert [p.name for p in (tmp_path / "dataset").rglob("*")] == ["ESC-50-master.download", ".danger-safe"]
     assert not list(Path(tmp_path).rglob("evil.txt"))
 
