@@ -1,6 +1,7 @@
 """Shared fixtures. Slow ones are made once for all processes of make test."""
 
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -97,17 +98,36 @@ def embeddings(sample, offline, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(embeddings, offline, tmp_path_factory):
-    """All three models of the sample sounds and their comparison, made with the network forbidden: (folder, output of
-    compare_models.py). Tests must not write into the folder."""
+def trained(sample, embeddings, offline, tmp_path_factory):
+    """All three models of a quarter of the sample sounds and their comparison, made with the network forbidden: (folder
+    with the table and the sounds in ``dataset``, output of compare_models.py). Tests must not write into the folder."""
     with once(tmp_path_factory, "trained") as (folder, new):
         said = folder / "said.txt"
         if new:
-            flags = ["--embeddings", embeddings, "--output-dir", folder]
+            take_quarter(sample, embeddings, folder)
+            flags = ["--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder]
             for key in ("rf", "logreg", "mlp"):
                 run(f"train_{key}_model.py", *flags, "--jobs", 1, env=offline, own_process=key == "rf")
             said.write_text(run("compare_models.py", *flags, env=offline).stdout, encoding="utf-8")
     return folder, said.read_text(encoding="utf-8")
+
+
+def take_quarter(dataset, table, folder):
+    """Copy a clip of each category and fold: its sound, and its rows of the manifest and of the table."""
+    import pandas as pd
+
+    clips = pd.read_csv(dataset / "manifest.csv", dtype=str).groupby(["category", "fold"], sort=False).head(1)
+    for file in clips["file"]:
+        (folder / "dataset" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset / file, folder / "dataset" / file)
+    clips.to_csv(folder / "dataset" / "manifest.csv", index=False)
+    rows = pd.read_csv(table, dtype=str)
+    rows[rows["file"].isin(clips["file"])].to_csv(folder / table.name, index=False)
+    info = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+    info["made_of"]["dataset"] = str(folder / "dataset")
+    dangers = int((clips["label"] == "1").sum())
+    info["counts"] |= {"clips": len(clips), "danger": dangers, "safe": len(clips) - dangers}
+    (folder / table.name).with_suffix(".json").write_text(json.dumps(info), encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -130,7 +130,7 @@ def test_cached_arrays_take_no_more_memory_than_their_file(tmp_path):
     save_cache(file, "key", {"a": np.arange(5.0)})
     assert load_cache(file, "key", ["a"])["a"].tolist() == [0, 1, 2, 3, 4]
     assert load_cache(file, "other", ["a"]) is None
-    np.savez_compressed(file, key=np.array("key"), a=np.zeros(10**8))
+    np.savez_compressed(file, key=np.array("key"), a=np.zeros(3 * 10**6))
     tracemalloc.start()
     assert load_cache(file, "key", ["a"]) is None
     content = b"x" * 100

@@ -14,8 +14,8 @@ from danger_safe.core.errors import UserError
 from danger_safe.data.clips import NO_FOLD, Clip
 from danger_safe.data.splits import assign_folds, with_folds
 from danger_safe.embeddings.table import read_table
-from danger_safe.evaluation.calibration import fit_sigmoid
-from danger_safe.evaluation.cross_validation import Evaluation
+from danger_safe.evaluation.calibration import calibrated, fit_sigmoid
+from danger_safe.evaluation.cross_validation import Evaluation, evaluate
 from danger_safe.evaluation.intervals import auc
 from danger_safe.evaluation.metrics import CategoryRecall, category_recall, false_alarms_at_recall, scores_at
 from danger_safe.evaluation.report import collect_warnings, summarise
@@ -81,13 +81,16 @@ def test_undetectable_dangers_do_not_make_everything_danger():
 
 
 def test_too_few_recordings_are_explained(tmp_path):
-    for recordings, folds in ((2, 0), (2, 2), (3, 0), (3, 3)):
+    for recordings, folds in ((2, 0), (2, 2), (3, 3), (3, 0)):
         table = tmp_path / f"{recordings}_{folds}.csv"
         make_table(table, clips=2 * recordings, takes=1, folds=folds, apart=9.0)
         arguments = ["--embeddings", str(table), "--output-dir", str(tmp_path)]
         if recordings == 2:
             with pytest.raises(UserError, match="at least 3 each"):
                 train_logreg_model.main(arguments)
+        elif folds:
+            result = evaluate(train_logreg_model.build(0), read_table(table), ThresholdRule(), seed=0)
+            assert np.isfinite(result.scores).all() and summarise(result)
         else:
             assert train_logreg_model.main(arguments) == 0
     labels, alone = np.tile([0, 1], 2), np.arange(4)
@@ -102,20 +105,33 @@ def test_training_prints_the_usual_metrics(tmp_path, capsys):
     table.to_csv(tmp_path / "t.csv", index=False)
     train_logreg_model.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
     printed = capsys.readouterr().out
-    for words in ("f1-score", "macro avg", "Recall of each category", "dog", "wind", "MISSED (FN)"):
+    for words in (
+        "f1-score",
+        "macro avg",
+        "Recall of each category",
+        "dog",
+        "wind",
+        "MISSED (FN)",
+        "On new recordings like these: finds",
+    ):
         assert words in printed
     metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
     assert metrics["at_threshold"]["f1"]["all"] == pytest.approx(metrics["classification_report"]["Danger"]["f1-score"])
     assert metrics["categories"]["dog"]["clips"] == 2 and set(metrics["categories"]) == {"dog", "siren", "rain", "wind"}
-    assert metrics.pop("made_by") and joblib.load(tmp_path / "logreg_model.joblib")["metrics"] == metrics
+    saved = joblib.load(tmp_path / "logreg_model.joblib")
+    assert metrics.pop("made_by") and saved["metrics"] == metrics
+    table, pipeline = read_table(tmp_path / "t.csv"), train_logreg_model.build(0)
+    result = evaluate(pipeline, table, ThresholdRule(), seed=0, fit_full=True)
+    model = calibrated(pipeline, fit_sigmoid(result.values, table.labels), table.features, table.labels)
+    assert np.array_equal(saved["pipeline"].predict_proba(table.features), model.predict_proba(table.features))
 
 
-def test_training_that_does_not_converge_warns(tmp_path, monkeypatch, capsys):
+def test_training_that_does_not_converge_warns(tmp_path):
     make_table(tmp_path / "t.csv")
-    build = train_logreg_model.build
-    monkeypatch.setattr(train_logreg_model, "build", lambda *a: build(*a).set_params(logisticregression__max_iter=1))
-    train_logreg_model.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
-    assert "NOT CONVERGED: scikit-learn ended 6 trainings" in capsys.readouterr().err
+    pipeline = train_logreg_model.build(0).set_params(logisticregression__max_iter=1)
+    result = evaluate(pipeline, read_table(tmp_path / "t.csv"), ThresholdRule(), seed=0, fit_full=True)
+    warned = "\n".join(collect_warnings(summarise(result), seen=0))
+    assert "NOT CONVERGED: scikit-learn ended 6 trainings" in warned
 
 
 def test_duplicate_sounds_are_reported_in_pairs(tmp_path):
