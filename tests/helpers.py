@@ -3,12 +3,13 @@
 import atexit
 import functools
 import importlib.util
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pandas as pd
 import pytest
 import soundfile
 from warm import WARM_ADDRESS, Warm, WarmServer
+
+from danger_safe.core import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -47,6 +50,17 @@ def run(script, *arguments, cwd=None, status=0, env=None, stdin=None, own_proces
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def run_in_process(script, *arguments, status=0):
+    """Run a script's ``main`` in this process, in milliseconds, otherwise like ``run``. For quick scripts only."""
+    main = importlib.import_module(script.removesuffix(".py")).main
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        cli.run(main, [str(argument) for argument in arguments])
+    assert ended.value.code == status, output.getvalue() + errors.getvalue()
+    assert "error: unexpected" not in errors.getvalue(), errors.getvalue()
+    return subprocess.CompletedProcess([script, *arguments], status, output.getvalue(), errors.getvalue())
 
 
 @functools.cache

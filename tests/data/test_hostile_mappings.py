@@ -8,7 +8,7 @@ import os
 import unicodedata
 
 import pytest
-from helpers import run, write_esc50
+from helpers import run_in_process, write_esc50
 from hostile_files import encoded, noise
 
 from danger_safe.core.errors import UserError
@@ -60,7 +60,7 @@ def test_line_endings_and_a_byte_order_mark_are_accepted(tmp_path, ends):
     table = folder / "meta" / "esc50.csv"
     table.write_bytes(b"\xef\xbb\xbf" + table.read_text().replace("\n", ends).encode())
     (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbfDanger = ["dog"]\r\nSafe = ["rain"]\r\n')
-    run(f"{FILTER}.py", "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
+    run_in_process(FILTER, "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_both_unicode_forms_of_accents_are_accepted(tmp_path):
     """macOS uses separate combining characters; outputs are named as in the table."""
     folder = write_esc50(tmp_path / "esc", [(unicodedata.normalize("NFD", "còi"), 1, 1), ("rain", 2, 2)])
     (tmp_path / "c.toml").write_text('Danger = ["còi"]\nSafe = ["rain"]\n', encoding="utf-8")
-    run(f"{FILTER}.py", "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
+    run_in_process(FILTER, "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
@@ -114,19 +114,10 @@ def test_unusual_file_names_are_placed_and_kept(tmp_path, flags):
             csv.writer(file).writerow([name, 1, 0, "dog", False, number + 10, "A"])
             (folder / "audio" / name).write_bytes(encoded(noise(seed=number)))
     (tmp_path / "c.toml").write_text('Danger = ["dog"]\nSafe = ["rain"]\n')
-    command = [
-        f"{FILTER}.py",
-        "--esc50",
-        folder,
-        "--categories",
-        tmp_path / "c.toml",
-        "--output",
-        tmp_path / "out",
-        *flags,
-    ]
-    assert f"{len(names) + 2} clips placed" in run(*command).stdout
+    command = [FILTER, "--esc50", folder, "--categories", tmp_path / "c.toml", "--output", tmp_path / "out", *flags]
+    assert f"{len(names) + 2} clips placed" in run_in_process(*command).stdout
     assert {p.name for p in (tmp_path / "out" / "Danger").iterdir()} >= set(names)
-    assert "0 clips placed" in run(*command).stdout
+    assert "0 clips placed" in run_in_process(*command).stdout
 
 
 @pytest.mark.parametrize(
