@@ -115,7 +115,7 @@ class Distillation:
         losses = []
         with torch.inference_mode():
             for start in range(0, VALIDATION_SIZE, 128):
-                logmel, logits, features = self.validation.batch(np.arange(start, start + 128))
+                logmel, logits, features = self.validation.batch(np.arange(start, min(start + 128, VALIDATION_SIZE)))
                 losses.append(self.targets.losses(self.average(logmel), logits, features, torch.ones(TAGS)))
         return torch.stack(losses).mean(dim=0).tolist()
 
