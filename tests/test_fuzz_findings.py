@@ -102,10 +102,18 @@ def test_detectors_with_inconsistent_arrays_are_refused(tmp_path):
             load_builtin(spoilt_detector(tmp_path, **changes))
 
 
-def checkpoint(path, **changes):
-    """Write a small checkpoint with some of its entries or settings replaced."""
+@pytest.fixture(scope="module")
+def valid_checkpoint(tmp_path_factory):
+    """The content of a small checkpoint."""
+    path = tmp_path_factory.mktemp("valid") / "c.pth"
     save_checkpoint(path, CompactNet(2, 1), categories=["a", "b"], fingerprints=["00" * 8], licence="", training={})
-    content = torch.load(path, weights_only=True)
+    load_model(str(path))
+    return torch.load(path, weights_only=True)
+
+
+def save_changed(content, path, **changes):
+    """Write a checkpoint with some of its entries or settings replaced."""
+    content = content | {name: dict(content[name]) for name in ("settings", "model")}
     for name, value in changes.items():
         place = next(p for p in (content["settings"], content["model"], content) if name in p)
         place[name] = value
@@ -113,9 +121,9 @@ def checkpoint(path, **changes):
     return str(path)
 
 
-def test_inconsistent_checkpoints_are_refused(tmp_path):
+def test_inconsistent_checkpoints_are_refused(tmp_path, valid_checkpoint):
     path = tmp_path / "c.pth"
-    load_model(checkpoint(path))
+    load_model(save_changed(valid_checkpoint, path))
     for changes in (
         {"width": 10**6}, {"width": 4_000}, {"classes": -1}, {"fmin": "low"}, {"fmin": 9_000.0}, {"fmax": float("nan")},
         {"floor": 0.0}, {"floor": 2**63}, {"floor": 1e-320}, {"floor": torch.ones(())}, {"normalise": 3},
@@ -124,7 +132,7 @@ def test_inconsistent_checkpoints_are_refused(tmp_path):
         {"fc_audioset.weight": torch.zeros(1).expand(2, 512)}, {"fc1.bias": torch.zeros(512).to_sparse()},
     ):  # fmt: skip
         with pytest.raises(UserError, match=r"not a checkpoint|is damaged|NaN"):
-            load_model(checkpoint(path, **changes))
+            load_model(save_changed(valid_checkpoint, path, **changes))
 
 
 def test_small_file_cannot_allocate_terabytes(tmp_path):

@@ -42,7 +42,11 @@ def test_commands_work_from_any_folder(installed):
     assert output.returncode == 0 and '"file": "kitchen.wav"' in output.stdout, output.stderr
     absent = run("filter", "--esc50", "nowhere")  # after the included mapping has been read
     assert absent.returncode == 1 and "nowhere is not there" in absent.stderr
-    assert "Make it with danger-safe extract" in run("train", "rf").stderr  # not with a script that is not there
+    assert (
+        "run danger-safe filter first" in run("extract", "--dataset", "nowhere").stderr
+    )  # not a script, as in a checkout
+    wrong = run("train", "rf", "--seed", "x")
+    assert wrong.returncode == 2 and "usage: danger-safe train rf" in wrong.stderr
 
 
 def test_every_script_is_a_command_and_every_module_is_installed(installed):
