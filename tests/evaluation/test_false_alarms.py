@@ -20,19 +20,17 @@ from danger_safe.evaluation.window_table import WindowTable
 
 
 @pytest.fixture(scope="module")
-def measured(embeddings, trained, tmp_path_factory):
-    """(folder of a Logistic Regression on the sample, output of the measurement, the model before it)."""
+def measured(trained, tmp_path_factory):
+    """(folder of a Logistic Regression on some of the sample, output of the measurement, the model before it)."""
     folder = tmp_path_factory.mktemp("hour")
-    for file in (*embeddings.parent.glob("audio_embeddings*"), *trained[0].glob("logreg_*")):
+    for file in (*trained[0].glob("audio_embeddings*"), *trained[0].glob("logreg_*")):
         shutil.copy(file, folder)
     flags = ("--embeddings", folder / "audio_embeddings.csv", "--output-dir", folder)
     before = joblib.load(folder / "logreg_model.joblib")
     assert "operating_points" not in before["metrics"] and not (folder / "audio_embeddings_windows.npz").exists()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        measure_false_alarms.main(
-            [str(flag) for flag in flags]
-        )  # in this process, because the measurement takes a while
+        measure_false_alarms.main([str(flag) for flag in flags])  # in this process, because it takes a while
     return folder, printed.getvalue(), before
 
 

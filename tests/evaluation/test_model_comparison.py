@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -12,14 +13,16 @@ from sklearn.metrics import roc_auc_score
 
 import compare_models
 import train_logreg_model
-import train_mlp_model
 from danger_safe.core.errors import UserError
 from danger_safe.embeddings.table import read_table
+from danger_safe.embeddings.table_sounds import manifest_warnings
 from danger_safe.evaluation import compared_models
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.intervals import Estimate
 from danger_safe.evaluation.model_comparison import HourlyRates, difference, recommend, resampled_metrics
 from danger_safe.evaluation.thresholds import HourlyEstimate, ThresholdRule
+from danger_safe.reports import comparison
+from danger_safe.training import load_models
 
 
 def results_of(noises, clips=200):
@@ -103,37 +106,33 @@ def test_significantly_better_auc_outweighs_insignificantly_fewer_false_alarms()
     assert chosen.title == "sharp" and "few has fewer, which may be due to chance" in chosen.sentence
 
 
-@pytest.fixture(scope="module")
-def two_models(tmp_path_factory):
-    """Return a folder with a table and two models trained on it."""
-    folder = tmp_path_factory.mktemp("two")
-    make_table(folder / "audio_embeddings.csv", clips=80, apart=3.0)
-    for script in (train_logreg_model, train_mlp_model):
-        script.main(["--embeddings", str(folder / "audio_embeddings.csv"), "--output-dir", str(folder)])
-    return folder
-
-
 @pytest.fixture
-def here(two_models, tmp_path, monkeypatch):
-    """Return a copy of that folder, the working directory of the scripts."""
-    shutil.copytree(two_models, tmp_path, dirs_exist_ok=True)
+def here(trained, tmp_path, monkeypatch):
+    """Return a folder with a table and two models trained on it, the working directory of the scripts."""
+    for pattern in ("audio_embeddings.csv", "audio_embeddings.json", "logreg_*", "mlp_*"):
+        for file in trained[0].glob(pattern):
+            shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_timings_do_not_change_the_recommendation(here, monkeypatch, capsys):
+    table = read_table(here / "audio_embeddings.csv")
+    files = [here / "logreg_model.skops", here / "mlp_model.skops"]
+    models = compared_models.evaluate_all(load_models(files, table), table, None, 1)
+    for name in ("draw_comparison", "draw_confusions", "write_mistakes"):
+        monkeypatch.setattr(comparison, name, lambda *_: [])
     answers = set()
     for timings in ((0.1, 10.0), (10.0, 0.1)):  # whichever of the two is faster
-        seconds = iter(timings)
-        monkeypatch.setattr(compared_models, "seconds_per_thousand", lambda *_: next(seconds))  # noqa: B023
-        compare_models.main([])
+        timed = [replace(model, seconds_per_thousand=seconds) for model, seconds in zip(models, timings, strict=True)]
+        comparison.write_comparison(here, table, timed, None)
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1
 
 
-def test_scores_that_a_model_file_keeps_are_those_of_a_cross_validation(two_models):
-    table = read_table(two_models / "audio_embeddings.csv")
-    file = two_models / "logreg_model.joblib"
+def test_scores_that_a_model_file_keeps_are_those_of_a_cross_validation(trained):
+    table = read_table(trained[0] / "audio_embeddings.csv")
+    file = trained[0] / "logreg_model.joblib"
     saved = joblib.load(file)
     older = {key: value for key, value in saved.items() if key != "out_of_fold"}
     kept, again = (compared_models.evaluate_all([(file, model)], table, None, 1)[0] for model in (saved, older))
@@ -160,25 +159,27 @@ def test_models_of_another_mapping_or_an_older_table_are_not_compared(here):
         compare_models.main(["--models", "logreg_model.joblib"])
 
 
-def test_table_older_than_its_manifest_is_refused(here, capsys):
-    table = pd.read_csv("audio_embeddings.csv")
-    (here / "dataset").mkdir()
+def test_table_older_than_its_manifest_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = make_table(tmp_path / "audio_embeddings.csv")
+    (tmp_path / "dataset").mkdir()
     checkpoint = {"name": "x", "sha256": "x"}
     info = {"checkpoint": checkpoint, "settings": {"dimensions": 16}, "made_of": {"dataset": "dataset"}}
-    (here / "audio_embeddings.json").write_text(json.dumps(info))
+    (tmp_path / "audio_embeddings.json").write_text(json.dumps(info))
 
-    def train(manifest):
+    def warned(manifest):
         manifest.to_csv("dataset/manifest.csv", index=False)
-        train_logreg_model.main([])
-        return capsys.readouterr().err
+        return "\n".join(manifest_warnings(read_table(tmp_path / "audio_embeddings.csv")))
 
     manifest = table[["file", "label", "category", "fold", "source"]]
-    assert "warning" not in train(manifest)
+    assert not warned(manifest)
     with pytest.raises(UserError, match=r"4 of its clips have another label .* and 2 are gone"):
-        train(manifest.assign(label=manifest["label"].where(manifest.index >= 4, 1 - manifest["label"])).iloc[:-2])
+        outdated = manifest.assign(label=manifest["label"].where(manifest.index >= 4, 1 - manifest["label"])).iloc[:-2]
+        outdated.to_csv("dataset/manifest.csv", index=False)
+        train_logreg_model.main([])
     more = pd.concat([manifest, manifest.iloc[:3].assign(file=["x.wav", "y.wav", "z.wav"])])
-    assert "has 3 clips that audio_embeddings.csv has not" in train(more)
+    assert "has 3 clips that audio_embeddings.csv has not" in warned(more)
     pd.DataFrame({"file": ["x.wav", "y.wav", "z.wav"], "reason": "?"}).to_csv(
         "audio_embeddings_failures.csv", index=False
     )
-    assert "warning" not in train(more)
+    assert not warned(more)
