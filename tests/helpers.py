@@ -63,6 +63,14 @@ def run_in_process(script, *arguments, status=0):
     return subprocess.CompletedProcess([script, *arguments], status, output.getvalue(), errors.getvalue())
 
 
+def train(script, *arguments):
+    """Train in this process without drawing, which takes most of the time and which other tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plots.draw_confusion", "plots.draw_reliability", "category_plot.draw_category_recall"):
+            patch.setattr(f"danger_safe.reports.{name}", lambda *_: None)
+        assert script.main([str(argument) for argument in arguments]) == 0
+
+
 @functools.cache
 def warm_process():
     """Return the process that scripts are forked from: that of make test (conftest.py), otherwise a new one."""

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import make_table, run
+from helpers import make_table, run, train
 
 import train_logreg_model
 import train_mlp_model
@@ -87,9 +87,9 @@ def test_classifier_that_always_answers_safe_gets_a_warning(tmp_path, script, ca
     table[features(table)] = 1.0 + 1e-6 * np.random.default_rng(1).standard_normal((80, 16))
     table.to_csv(tmp_path / "t.csv", index=False)
     if script is train_logreg_model:
-        script.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
+        train(script, "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
         warned = capsys.readouterr().err
-    else:  # without the pictures
+    else:
         result = evaluate(script.build(0), read_table(tmp_path / "t.csv"), ThresholdRule(), seed=0)
         warned = "\n".join(collect_warnings(summarise(result), seen=0))
     assert "NO BETTER THAN GUESSING" in warned or "TO EVERYTHING" in warned
@@ -103,16 +103,16 @@ def test_always_safe_has_its_own_warning():
     assert any("ANSWERS SAFE TO EVERYTHING" in warning for warning in collect_warnings(summarise(result), seen=0))
 
 
-def test_scores_on_seen_clips_get_a_warning(tmp_path):
+def test_scores_on_seen_clips_get_a_warning(tmp_path, capsys):
     table = make_table(tmp_path / "t.csv")
     rule = ThresholdRule.for_recall(0.5)
     assert evaluate(train_logreg_model.build(0), read_table(tmp_path / "t.csv"), rule, seed=0).threshold > 0.5
     table["seen"] = True
     table.to_csv(tmp_path / "t.csv", index=False)
-    flags = ["--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path, "--min-recall", "0.5"]
-    done = run("train_logreg_model.py", *flags)
-    assert "OPTIMISTIC: 60 of 60" in done.stderr
-    assert "NO ESTIMATE" in done.stdout and "On new recordings" not in done.stdout
+    train(train_logreg_model, "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path, "--min-recall", 0.5)
+    printed, warned = capsys.readouterr()
+    assert "OPTIMISTIC: 60 of 60" in warned
+    assert "NO ESTIMATE" in printed and "On new recordings" not in printed
     assert joblib.load(tmp_path / "logreg_model.joblib")["threshold"] == 0.5
     metrics = json.loads((tmp_path / "logreg_metrics.json").read_text())
     assert metrics["estimate"]["danger_recall"][0] == metrics["at_0.5"]["danger_recall"]["all"]  # of this threshold

@@ -6,7 +6,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from helpers import make_table
+from helpers import make_table, train
 from sklearn.metrics import f1_score, roc_auc_score
 
 import train_logreg_model
@@ -103,7 +103,7 @@ def test_training_prints_the_usual_metrics(tmp_path, capsys):
     table = make_table(tmp_path / "t.csv", apart=3.0)
     table.loc[0:3, "category"] = ["wind", "wind", "dog", "dog"]
     table.to_csv(tmp_path / "t.csv", index=False)
-    train_logreg_model.main(["--embeddings", str(tmp_path / "t.csv"), "--output-dir", str(tmp_path)])
+    train(train_logreg_model, "--embeddings", tmp_path / "t.csv", "--output-dir", tmp_path)
     printed = capsys.readouterr().out
     for words in (
         "f1-score",

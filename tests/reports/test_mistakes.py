@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import make_table, run
+from helpers import make_table, run, train
 
+import train_logreg_model
 from danger_safe.detection.model_file import save_model_files
 from danger_safe.embeddings.table import read_table
+from danger_safe.evaluation.compared_models import evaluate_all
 from danger_safe.evaluation.cross_validation import Evaluation
 from danger_safe.evaluation.thresholds import ThresholdRule
 from danger_safe.reports import mistakes_page
 from danger_safe.reports.embedding_map import SHADES, plan_map, write_map
 from danger_safe.reports.mistakes import files_and_categories, find_mistakes, nearest_neighbours
 from danger_safe.reports.page_media import GOOD, PLANS, SMALLEST, encode, encode_sounds
+from danger_safe.training import load_models
 
 # Linux and macOS allow this file name; the / becomes _
 NASTY = 'a "q" <b> & </script><script>alert(1)</script> {{rows}} $x\'.wav'
@@ -37,7 +40,7 @@ def compared(tmp_path_factory):
     for number, file in enumerate(table["file"][:-1]):
         noise = np.random.default_rng(number).standard_normal(16_000) * 0.1
         soundfile.write(folder / "sounds" / file, noise, 16_000, format="WAV")
-    run("train_logreg_model.py", "--embeddings", folder / "t.csv", "--output-dir", folder, "--min-recall", 0.8)
+    train(train_logreg_model, "--embeddings", folder / "t.csv", "--output-dir", folder, "--min-recall", 0.8)
     other = joblib.load(
         folder / "logreg_model.joblib"
     )  # the same model with a higher threshold, which saves a training
@@ -75,11 +78,13 @@ def test_page_escapes_any_name(compared):
     assert len(json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])) == 59
 
 
-def test_page_without_sounds_has_a_warning(compared, tmp_path):
+def test_page_without_sounds_has_a_warning(compared, tmp_path, capsys):
     folder, _, _ = compared
-    flags = ["--embeddings", folder / "t.csv", "--models", folder / "logreg_model.joblib", "--output-dir", tmp_path]
-    done = run("compare_models.py", *flags)
-    assert "no players" in done.stderr and "give --dataset" in done.stderr
+    table = read_table(folder / "t.csv")
+    (model,) = evaluate_all(load_models([folder / "logreg_model.joblib"], table), table, None, jobs=1)
+    mistakes_page.write_mistakes(tmp_path, table, {model.title: model.result}, [model.title], None)
+    warned = capsys.readouterr().err
+    assert "no players" in warned and "give --dataset" in warned
     page = (tmp_path / "mistakes.html").read_text(encoding="utf-8")
     assert "sounds were not found" in page and "<button" not in page
     assert (tmp_path / "mistakes.csv").is_file()
