@@ -13,6 +13,7 @@ import soundfile
 from helpers import run
 
 import measure_false_alarms
+from danger_safe.evaluation import window_table
 from danger_safe.evaluation.false_alarms import WindowedEvaluation
 from danger_safe.evaluation.intervals import Estimate, fraction_with_interval, rate_with_interval
 from danger_safe.evaluation.thresholds import threshold_for, too_little_sound
@@ -61,23 +62,31 @@ def test_false_alarms_per_hour_are_measured_and_kept_in_the_model(measured):
     )
 
 
-def test_window_scores_are_reused_for_unchanged_sounds(measured, tmp_path, monkeypatch):
+def test_windows_are_reused_for_unchanged_sounds(measured, tmp_path, monkeypatch):
     folder, _, _ = measured
     for file in folder.iterdir():
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("danger_safe.reports.operating_point_plot.draw_operating_points", lambda *_: None)
     kept = tmp_path / "audio_embeddings_windows.npz"
     before = kept.read_bytes()
+    with np.load(kept) as arrays:
+        windows = WindowTable(**{name: arrays[name] for name in arrays.files if name != "key"})
+    listened = []
 
-    def listened(*flags):
-        before = kept.stat().st_mtime_ns
-        measure_false_alarms.main([*flags])
-        return kept.stat().st_mtime_ns > before
+    def listen(*arguments):
+        listened.append(arguments)
+        return windows
 
-    assert not listened() and kept.read_bytes() == before
-    kept.write_bytes(before[:1000])  # damaged, or a user's file: neither used nor overwritten
-    assert not listened() and len(kept.read_bytes()) == 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(window_table, "_embed", listen)
+        measure_false_alarms.main([])
+        assert not listened and kept.read_bytes() == before
+        kept.write_bytes(before[:1000])  # damaged, or a user's file: neither used nor overwritten
+        measure_false_alarms.main([])
+        assert len(listened) == 1 and kept.read_bytes() == before[:1000]
     kept.unlink()
+    monkeypatch.setattr(window_table, "MAX_DANGERS", 5)
     measure_false_alarms.main(["--minutes", "1"])
     assert kept.exists()
     assert json.loads((tmp_path / "logreg_metrics.json").read_text())["per_hour"]["minutes"] <= 1
