@@ -1,13 +1,15 @@
 """Shared fixtures. Slow ones are made once for all processes of make test."""
 
 import importlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -192,6 +194,38 @@ def refused(tmp_path, monkeypatch, capsys):
         assert "Traceback" not in printed
         assert ended.value.code == status
         assert tree(tmp_path) == before
+
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def opened_detector():
+    """The engine and the built-in detector, (engine, detector), on one core."""
+    from danger_safe.detection.loading import open_detector
+
+    with open_detector(cores=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def predict(opened_detector, monkeypatch, capsys):
+    """Run predict_danger.py in this process, with ``opened_detector`` unless --model is given; ``stdin`` are the bytes
+    of the stream. Assert the exit status and return (out, err)."""
+    import predict_danger
+    from danger_safe.core import cli
+
+    def run_script(*arguments, status=0, stdin=b""):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(raw=io.BytesIO(stdin))))
+            if "--model" not in arguments:
+                patched.setattr(predict_danger, "open_detector", lambda *_: nullcontext(opened_detector))
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                cli.run(predict_danger.main, [str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert ended.value.code == status, printed.err
+        assert "Traceback" not in printed.err
+        return printed
 
     return run_script
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from danger_safe.detection import audioset
 from danger_safe.detection.event_reporter import EventReporter, check_categories
 from danger_safe.detection.events import Event, EventConfig, EventFinder
 from danger_safe.detection.scorer import Smoother
-from danger_safe.detection.writers import Json, Summary, Writer
+from danger_safe.detection.writers import Csv, Json, Summary, Writer
 from models.checkpoint_files import CheckpointInfo
 from models.checkpoints import load_model, save_checkpoint
 from models.mnn_network import NetworkError
@@ -49,7 +48,7 @@ def recording(tmp_path_factory):
 
 
 def test_detection_works_without_training(recording):
-    done = run(SCRIPT, recording)
+    done = run(SCRIPT, recording, "--jobs", 1)
     first, *events = done.stdout.splitlines()
     assert first.startswith(("DANGER", "Safe", "Unknown"))
     assert "đêm, 1.wav  (0:07.2" in first
@@ -57,19 +56,19 @@ def test_detection_works_without_training(recording):
     assert "built-in detector" in done.stderr
 
 
-def test_output_formats(recording):
-    rows = list(csv.DictReader(io.StringIO(run(SCRIPT, recording, "--format", "csv").stdout)))
+def test_output_formats(predict, recording):
+    rows = list(csv.DictReader(io.StringIO(predict(recording, "--format", "csv").out)))
     assert [row["start"] for row in rows[:3]] == ["0.000", "0.500", "1.000"]
     assert float(rows[-1]["end"]) == pytest.approx(7.2, abs=0.01)
     assert all(row["file"] == str(recording) for row in rows)
     scores = [float(row["score"]) for row in rows]
     for threshold, verdicts in ((min(scores) / 2, ("Danger",)), (1.0, ("Safe", "Unknown"))):
         flags = ["--threshold", threshold, "--format"]
-        line = json.loads(run(SCRIPT, recording, *flags, "json").stdout)
+        line = json.loads(predict(recording, *flags, "json").out)
         assert line["verdict"] in verdicts and line["threshold"] == pytest.approx(threshold, abs=1e-6)
         assert line["seconds"] == pytest.approx(7.2, abs=0.01)
         assert line["score"] == pytest.approx(max(scores), abs=1e-5)
-        labels = [row.split("\t") for row in run(SCRIPT, recording, *flags, "audacity").stdout.splitlines()]
+        labels = [row.split("\t") for row in predict(recording, *flags, "audacity").out.splitlines()]
         assert [(float(a), float(b)) for a, b, _ in labels] == [(e["start"], e["end"]) for e in line["events"]]
         if line["verdict"] == "Danger":
             (event,) = line["events"]
@@ -78,99 +77,79 @@ def test_output_formats(recording):
             assert "category" in event["heard"][0]
 
 
-def test_exit_status_reports_danger(recording):
-    run(SCRIPT, recording, "--threshold", "1e-9", "--fail-on-danger", status=4)
-    run(SCRIPT, recording, "--threshold", "1", "--fail-on-danger", status=0)
+def test_exit_status_reports_danger(predict, recording):
+    predict(recording, "--threshold", "1e-9", "--fail-on-danger", status=4)
+    predict(recording, "--threshold", "1", "--fail-on-danger", status=0)
 
 
-def test_sample_rate_channels_and_format_do_not_matter(tmp_path, recording):
+def test_sample_rate_channels_and_format_do_not_matter(predict, tmp_path, recording):
     low = sound(7.2)
     soundfile.write(tmp_path / "a.flac", np.repeat(low, 2, axis=1), RATE)
     soundfile.write(tmp_path / "b.wav", low, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "c.wav", low, RATE, subtype="PCM_24")
     (tmp_path / "notes.txt").write_text("no sound")
-    lines = run(SCRIPT, tmp_path, recording, "--format", "json").stdout.splitlines()
-    scores = [json.loads(line)["score"] for line in lines]
+    scores = [json.loads(line)["score"] for line in predict(tmp_path, recording, "--format", "json").out.splitlines()]
     assert len(scores) == 4
     assert np.ptp(scores) < 0.02
     soundfile.write(tmp_path / "d.wav", sound(1.5, 96_000, 2), 96_000)
-    assert json.loads(run(SCRIPT, tmp_path / "d.wav", "--format", "json").stdout)["seconds"] == pytest.approx(
-        1.5, abs=0.01
-    )
+    assert json.loads(predict(tmp_path / "d.wav", "--format", "json").out)["seconds"] == pytest.approx(1.5, abs=0.01)
 
 
-def test_unreadable_files_are_reported_and_the_others_processed(tmp_path, recording):
+def test_unreadable_files_are_reported_and_the_others_processed(predict, tmp_path, monkeypatch, recording):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "text.wav").write_text("this is not a sound")
     (tmp_path / "good.wav").write_bytes(recording.read_bytes())
-    done = run(SCRIPT, tmp_path, status=3)
-    assert "empty.wav is an empty file" in done.stderr
-    assert "text.wav cannot be decoded" in done.stderr
-    assert "good.wav" in done.stdout
-    assert run(SCRIPT, tmp_path / "empty.wav", status=1).stdout == ""
-    missing = run(SCRIPT, "nowhere.wav", cwd=tmp_path, status=1)
-    assert missing.stderr == "error: nowhere.wav: no such file\n"  # before the network is loaded
-    assert "nowhere.wav is missing" in run(SCRIPT, tmp_path / "nowhere.wav", tmp_path / "good.wav", status=3).stderr
+    done = predict(tmp_path, status=3)
+    assert "empty.wav is an empty file" in done.err
+    assert "text.wav cannot be decoded" in done.err
+    assert "good.wav" in done.out
+    assert predict(tmp_path / "empty.wav", status=1).out == ""
+    monkeypatch.chdir(tmp_path)
+    assert predict("nowhere.wav", status=1).err == "error: nowhere.wav: no such file\n"  # before the network is loaded
+    assert "nowhere.wav is missing" in predict(tmp_path / "nowhere.wav", tmp_path / "good.wav", status=3).err
 
 
 @pytest.mark.parametrize("ffmpeg", [True, False])
-def test_video_is_read_by_ffmpeg(tmp_path, recording, ffmpeg):
+def test_video_is_read_by_ffmpeg(predict, tmp_path, monkeypatch, recording, ffmpeg):
     if ffmpeg and not shutil.which("ffmpeg"):
         pytest.skip("ffmpeg is not installed")
     video = tmp_path / "-video.mkv"
     if ffmpeg:
-        picture = ["-f", "lavfi", "-i", "color=size=32x32:duration=7"]
+        picture = ["-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=7"]
         command = ["ffmpeg", "-v", "error", "-i", recording, *picture, "-c:a", "flac", f"file:{video}"]
         subprocess.run(command, check=True)
-        line = json.loads(run(SCRIPT, video.parent, "--format", "json").stdout)
-        plain = json.loads(run(SCRIPT, recording, "--format", "json").stdout)
+        line = json.loads(predict(video.parent, "--format", "json").out)
+        plain = json.loads(predict(recording, "--format", "json").out)
         assert line["score"] == pytest.approx(plain["score"], abs=0.05)
     else:
         video.write_bytes(b"\x1aE\xdf\xa3" + bytes(1000))
-        environment = os.environ | {"PATH": ""}
-        assert "with ffmpeg installed" in run(SCRIPT, video.parent, status=1, env=environment).stderr
+        monkeypatch.setenv("PATH", "")
+        assert "with ffmpeg installed" in predict(video.parent, status=1).err
 
 
-def stream_in(data, *flags, status=0):
-    return run(SCRIPT, "-", *flags, stdin=data, status=status)
-
-
-def test_streams(recording):
+def test_streams(predict, recording):
     whole = recording.read_bytes()
-    expected = run(SCRIPT, recording, "--format", "csv").stdout
+    expected = predict(recording, "--format", "csv").out
     expected = [row.split(",")[-5:-2] for row in expected.splitlines()[1:]]
     for data, flags in ((whole, ()), (whole[44:], ("--raw", str(RATE)))):
-        rows = [row.split(",") for row in stream_in(data, *flags, "--format", "csv").stdout.splitlines()[1:]]
+        rows = [row.split(",") for row in predict("-", *flags, "--format", "csv", stdin=data).out.splitlines()[1:]]
         assert [row[1:3] for row in rows] == [row[:2] for row in expected]
         assert np.allclose([float(row[3]) for row in rows], [float(row[2]) for row in expected], atol=0.002)
     samples = soundfile.read(recording, always_2d=True)[0]
     soundfile.write(wide := io.BytesIO(), samples.repeat(6, axis=1), RATE, format="WAVEX", subtype="PCM_24")
-    answer = json.loads(stream_in(wide.getvalue(), "--format", "json").stdout)
+    answer = json.loads(predict("-", "--format", "json", stdin=wide.getvalue()).out)
     assert answer["score"] == pytest.approx(max(float(row[2]) for row in expected), abs=0.002)
-    broken = stream_in(whole[:100_001], status=3)  # truncated in the middle of a sample
-    assert "(0:01.6;" in broken.stdout and "not all of it was heard)" in broken.stdout
-    assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.stderr
-    assert "is not a WAV stream" in stream_in(b"fLaC" + whole, status=1).stderr
-    assert "ended before a sound began" in stream_in(b"", status=1).stderr
-
-
-def test_live_stream_is_processed_while_it_runs(recording):
-    command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "csv"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    samples = soundfile.read(recording, dtype="int16")[0]
-    process.stdin.write(samples[: 4 * RATE].tobytes())
-    process.stdin.flush()
-    with patience(process):
-        rows = [process.stdout.readline() for _ in range(4)]  # the header and three complete windows
-        assert rows[-1].startswith(b"-,1.000,4.000,")
-        process.stdin.close()
-        assert process.wait() == 0
+    broken = predict("-", stdin=whole[:100_001], status=3)  # truncated in the middle of a sample
+    assert "(0:01.6;" in broken.out and "not all of it was heard)" in broken.out
+    assert "the stream on stdin breaks off at 0:01.6 of 0:07.2" in broken.err
+    assert "is not a WAV stream" in predict("-", stdin=b"fLaC" + whole, status=1).err
 
 
 def test_stream_events_are_reported_when_they_begin_and_sigterm_ends_it(recording):
     command = [sys.executable, ROOT / SCRIPT, "-", "--raw", str(RATE), "--format", "json", "--threshold", "1e-9"]
+    command += ["--jobs", "1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process.stdin.write(soundfile.read(recording, dtype="int16")[0].tobytes())
+    process.stdin.write(soundfile.read(recording, dtype="int16")[0][: 4 * RATE].tobytes())
     process.stdin.flush()
     with patience(process):
         begin = json.loads(process.stdout.readline())
@@ -182,6 +161,12 @@ def test_stream_events_are_reported_when_they_begin_and_sigterm_ends_it(recordin
         end, whole = map(json.loads, process.communicate()[0].splitlines())
     assert process.returncode == 0 and end["event"] == "end" and whole["verdict"] == "Danger"
     assert whole["events"] == [{key: end[key] for key in ("start", "end", "peak", "score", "heard")}]
+
+
+def test_rows_of_a_live_stream_are_printed_at_once(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written := io.BytesIO()))
+    Csv().on_window(Summary("-", 0.5), ScoredWindow(1.0, 4.0, 0.1, 0.1, np.zeros(1)), is_live=True)
+    assert written.getvalue().splitlines()[1].startswith(b"-,1.000,4.000,")
 
 
 def test_only_and_ignore_name_categories():
@@ -223,13 +208,12 @@ def test_recording_is_incomplete_if_the_network_fails(tmp_path, capsys):
     assert summary.failure == "the network ended" and json.loads(capsys.readouterr().out)["incomplete"]
 
 
-def test_own_model_is_used(trained, tmp_path, other_checkpoint, recording):
+def test_own_model_is_used(trained, predict, tmp_path, other_checkpoint, recording):
     model = trained[0] / "logreg_model.joblib"
-    done = run(SCRIPT, recording, "--model", model)
-    assert done.stderr.startswith("logreg_model.joblib")
-    refused = run(SCRIPT, recording, "--model", model, "--checkpoint", other_checkpoint, status=1)
-    assert "trained on embeddings of checkpoint compact" in refused.stderr
-    assert "no such model" in run(SCRIPT, recording, "--model", tmp_path / "no.joblib", status=1).stderr
+    assert run(SCRIPT, recording, "--model", model, "--jobs", 1).stderr.startswith("logreg_model.joblib")
+    refused = predict(recording, "--model", model, "--checkpoint", other_checkpoint, status=1)
+    assert "trained on embeddings of checkpoint compact" in refused.err
+    assert "no such model" in predict(recording, "--model", tmp_path / "no.joblib", status=1).err
 
 
 def test_tags_are_those_of_the_network(tmp_path, monkeypatch):
@@ -255,11 +239,6 @@ def test_tags_are_those_of_the_network(tmp_path, monkeypatch):
     audioset._find_names.cache_clear()
 
 
-def test_plot_is_written(recording, tmp_path):
-    run(SCRIPT, recording, "--plot", tmp_path / "p.png", "--threshold", "1e-9")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a.wav", "--mic"], ["a.wav", "--raw", "16000"], ["a.wav", "--hop", "5", "--window", "1"],
@@ -267,8 +246,8 @@ def test_plot_is_written(recording, tmp_path):
      ["a.wav", "--threshold", "0.5", "--max-false-alarms-per-hour", "3"],
      ["a.wav", "b.wav", "--format", "audacity"]],
 )  # fmt: skip
-def test_wrong_usage(arguments):
-    assert run(SCRIPT, *arguments, status=2).stdout == ""
+def test_wrong_usage(predict, arguments):
+    assert predict(*arguments, status=2).out == ""
 
 
 def test_windows_cover_the_whole_recording():
@@ -291,25 +270,24 @@ def test_smoothing_removes_single_windows_and_does_not_mix_recordings():
     assert Smoother(3.0).add(3.0, 0.6) == 0.6
 
 
-def test_microphone_noise_is_safe_and_a_distant_siren_is_danger(tmp_path):
+def test_microphone_noise_is_safe_and_a_distant_siren_is_danger(predict, tmp_path):
     rng = np.random.default_rng(0)
     siren = 2 * listening.siren(6)
     steps = np.round(rng.standard_normal(6 * RATE) * 4) / 32_768  # 16-bit
     for name, samples in (("room", steps), ("near", 0.5 * siren), ("distant", 0.002 * siren)):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
-    done = run(SCRIPT, *(tmp_path / f"{name}.wav" for name in ("room", "near", "distant")), "--format", "json")
-    room, near, distant = map(json.loads, done.stdout.splitlines())
+    done = predict(*(tmp_path / f"{name}.wav" for name in ("room", "near", "distant")), "--format", "json")
+    room, near, distant = map(json.loads, done.out.splitlines())
     assert (room["verdict"], room["silent"], room["score"]) == ("Safe", 1, 0)
     assert near["silent"] == distant["silent"] == 0
     assert near["verdict"] == distant["verdict"] == "Danger"
     assert distant["score"] == pytest.approx(near["score"], abs=0.2)
 
 
-def test_digital_silence_is_safe_and_the_false_alarm_limit_is_used(tmp_path):
+def test_digital_silence_is_safe_and_the_false_alarm_limit_is_used(predict, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(6 * RATE), RATE)
-    line = json.loads(run(SCRIPT, tmp_path / "silence.wav", "--format", "json").stdout)
+    line = json.loads(predict(tmp_path / "silence.wav", "--format", "json").out)
     assert (line["verdict"], line["score"], line["silent"]) == ("Safe", 0, 1)
-    assert "louder than -60 dB" in run(SCRIPT, tmp_path / "silence.wav").stdout
-    done = run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "10")
-    assert "false alarms per hour" in done.stderr
-    assert "0 or more" in run(SCRIPT, tmp_path / "silence.wav", "--max-false-alarms-per-hour", "-1", status=2).stderr
+    done = predict(tmp_path / "silence.wav", "--max-false-alarms-per-hour", "10")
+    assert "louder than -60 dB" in done.out and "false alarms per hour" in done.err
+    assert "0 or more" in predict(tmp_path / "silence.wav", "--max-false-alarms-per-hour", "-1", status=2).err
