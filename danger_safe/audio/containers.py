@@ -4,12 +4,13 @@ Decoders trust a header's length and stop there; what a file holds beyond it is 
 """
 
 import struct
+from pathlib import Path
 
 from danger_safe.audio import chained, chunked, indexed, mpeg
 from danger_safe.audio.sections import Section, Source, skip_id3, skip_padding
 
 _ASF_MAGIC, _FLV_MAGIC = b"\x30\x26\xb2\x75", b"FLV\x01"
-ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the object with the file's size
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the object with the file's size
 
 
 def find_sections(source: Source) -> list[Section]:
@@ -76,7 +77,7 @@ def _mp4(source: Source, begin: int) -> tuple[list[Section], int]:
 
 def _asf(source: Source, begin: int) -> tuple[list[Section], int]:
     """Parse WMA or WMV, whose header has the file size if the writer knew it."""
-    properties = source.find(ASF_FILE_PROPERTIES, begin, begin + (1 << 16))
+    properties = source.find(_ASF_FILE_PROPERTIES, begin, begin + (1 << 16))
     end = begin + source.number(properties + 40, 8, "little") if properties >= 0 else 0
     end = end if end > begin and source.read(end, 4) == _ASF_MAGIC else source.size
     return [Section(begin, end)], end
@@ -89,3 +90,14 @@ def _flv(source: Source, begin: int) -> tuple[list[Section], int]:
         position += 11 + source.number(position + 1, 3, "big") + 4
     end = position if source.read(position, 4) == _FLV_MAGIC else source.size
     return [Section(begin, end)], end
+
+
+def is_truncated_asf(path: Path) -> bool:
+    """Return whether a WMA or WMV file is shorter than its header says, which ffmpeg does not report."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+        size = file.seek(0, 2)
+    start = head.find(_ASF_FILE_PROPERTIES)
+    # Bit 0 of the flags: a broadcast, whose size was not known when the header was written.
+    is_broadcast = start >= 0 and head[start + 88 : start + 89] and head[start + 88] & 1
+    return start >= 0 and not is_broadcast and int.from_bytes(head[start + 40 : start + 48], "little") > size

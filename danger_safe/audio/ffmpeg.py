@@ -5,6 +5,7 @@ duration is compared with the declared one, and gaps are filled with silence, so
 Files may come from anybody: ffmpeg may not follow playlists, or open any other file.
 """
 
+import functools
 import queue
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from danger_safe.audio.containers import ASF_FILE_PROPERTIES
+from danger_safe.audio.containers import is_truncated_asf
 from danger_safe.audio.pcm import SAMPLE_RATE, AudioError, check_samples, stack_tracks, truncation_message
 
 TIMEOUT_S = 60  # seconds without a sample after which a file or a stream is given up
@@ -66,12 +67,11 @@ class StreamInfo:
 
     def __init__(self, path: Path):
         """Probe a file. Raises AudioError if ffmpeg cannot decode it."""
-        command = [*input_command(f"file:{path}"), "-v", "info"]
         try:
-            done = subprocess.run([*command, "-i", f"file:{path}"], capture_output=True, timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise AudioError(f"cannot be decoded: ffmpeg found nothing in {TIMEOUT_S} seconds") from error
-        log = done.stderr.replace(b"\r", b"")
+            status = path.stat()
+        except OSError as error:
+            raise AudioError(f"cannot be read: {error.strerror}") from error
+        log = _probe(path, status.st_ino, status.st_mtime_ns, status.st_size)
         self.audio_codecs = [name.decode() for name in _AUDIO_STREAM.findall(log)]
         self.picture_codecs = {name.decode() for name in _PICTURE_STREAM.findall(log)}
         self.has_video = _VIDEO_STREAM.search(log) is not None
@@ -85,6 +85,16 @@ class StreamInfo:
             lines = log.decode(errors="replace").strip().splitlines() or ["no reason given"]
             reason = "holds no sound" if demuxer else lines[-1].rsplit(": ", 1)[-1]
             raise AudioError(f"cannot be decoded, by ffmpeg neither: {reason}")
+
+
+@functools.lru_cache(maxsize=1024)  # a file's length is read before it is decoded, and ffmpeg starts slowly
+def _probe(path: Path, inode: int, modified_ns: int, size: int) -> bytes:
+    """Return what ffmpeg prints about a file, which may not have changed. Raises AudioError after TIMEOUT_S."""
+    command = [*input_command(f"file:{path}"), "-v", "info", "-i", f"file:{path}"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT_S).stderr.replace(b"\r", b"")
+    except subprocess.TimeoutExpired as error:
+        raise AudioError(f"cannot be decoded: ffmpeg found nothing in {TIMEOUT_S} seconds") from error
 
 
 def decode_file(path: Path, libsndfile_error: AudioError) -> Iterator[np.ndarray]:
@@ -110,7 +120,7 @@ def decode_file(path: Path, libsndfile_error: AudioError) -> Iterator[np.ndarray
         yield chunk
     position_s = max([num_samples / SAMPLE_RATE, *(track.position_s for track in tracks)])
     complaint = next((track.complaint for track in tracks if track.complaint), "")
-    if not complaint and _is_truncated_asf(path):
+    if not complaint and is_truncated_asf(path):
         complaint = "the file is shorter than it states"
     if complaint and not num_samples:
         raise AudioError(f"cannot be decoded, by ffmpeg neither: {complaint}")
@@ -120,17 +130,6 @@ def decode_file(path: Path, libsndfile_error: AudioError) -> Iterator[np.ndarray
         raise AudioError(truncation_message(num_samples, info.declared_s if is_short else 0.0, reason))
     if not num_samples:
         raise AudioError("has no samples")
-
-
-def _is_truncated_asf(path: Path) -> bool:
-    """Return whether a WMA or WMV file is shorter than its header says, which ffmpeg does not report."""
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-        size = file.seek(0, 2)
-    start = head.find(ASF_FILE_PROPERTIES)
-    # Bit 0 of the flags: a broadcast, whose size was not known when the header was written.
-    is_broadcast = start >= 0 and head[start + 88 : start + 89] and head[start + 88] & 1
-    return start >= 0 and not is_broadcast and int.from_bytes(head[start + 40 : start + 48], "little") > size
 
 
 def decode_url(url: str, stopped: threading.Event | None = None) -> Iterator[np.ndarray]:

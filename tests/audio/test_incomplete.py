@@ -193,6 +193,12 @@ def made(path, *arguments):
     return path
 
 
+def made_kinds(folder, recording, kinds):
+    """Encode a recording into several files by one process; ``kinds``: ffmpeg's flags by name."""
+    *others, (last, flags) = kinds.items()
+    made(folder / last, "-i", recording, *(part for name, more in others for part in (*more, folder / name)), *flags)
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     path = tmp_path_factory.mktemp("recording") / "sound.wav"
@@ -202,42 +208,38 @@ def recording(tmp_path_factory):
 
 @ffmpeg
 def test_sound_that_ffmpeg_drops_is_reported(tmp_path, recording):
-    for name, *flags in (
-        ("a.m4a", "-movflags", "faststart"), ("a.aac",), ("a.mka", "-c:a", "aac"), ("a.webm", "-c:a", "libopus"),
-        ("a.wma",),
-        ("a.flv",),
-        ("f.mp4", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "500000"),
-    ):  # fmt: skip
-        path = made(tmp_path / name, "-i", recording, *flags)
-        assert read_sound(path) == (pytest.approx(6, abs=0.1), ""), name
-        content = path.read_bytes()
-        if name in ("a.m4a", "a.wma", "a.flv"):
-            assert read_sound(tmp_path / f"two{name}", 2 * content) == (pytest.approx(12, abs=0.3), ""), name
-        seconds, error_text = read_sound(path, content[: int(len(content) * 0.6)])
+    kinds = {
+        "a.m4a": ("-movflags", "faststart"), "a.aac": (), "a.mka": ("-c:a", "aac"), "a.webm": ("-c:a", "libopus"),
+        "a.wma": (), "a.flv": (), "f.mp4": ("-movflags", "frag_keyframe+empty_moov", "-frag_duration", "500000"),
+    }  # fmt: skip
+    others = {"alac.caf": ("-c:a", "alac", "-sample_fmt", "s32p"), "mp3.wav": ("-c:a", "libmp3lame")}
+    made_kinds(tmp_path, recording, kinds | others)
+    for name in kinds:
+        content = (tmp_path / name).read_bytes()
+        whole, seconds = (2 * content, 12) if name in ("a.m4a", "a.wma", "a.flv") else (content, 6)
+        assert read_sound(tmp_path / f"whole{name}", whole) == (pytest.approx(seconds, abs=0.3), ""), name
+        seconds, error_text = read_sound(tmp_path / f"cut{name}", content[: int(len(content) * 0.6)])
         assert seconds < 5 and error_text.startswith("breaks off at"), name
         if name != "a.wma":  # undetectable
-            assert "breaks off" in read_sound(path, spoilt(content, 0.5, 4_000))[1], name
-    lossless = made(tmp_path / "two.caf", "-i", recording, "-c:a", "alac", "-sample_fmt", "s32p").read_bytes()
+            assert "breaks off" in read_sound(tmp_path / name, spoilt(content, 0.5, 4_000))[1], name
+    lossless = (tmp_path / "alac.caf").read_bytes()
     assert read_sound(tmp_path / "two.caf", 2 * lossless) == (pytest.approx(12, abs=0.1), "")
-    assert read_sound(made(tmp_path / "mp3.wav", "-i", recording, "-c:a", "libmp3lame")) == (
-        pytest.approx(6, abs=0.1),
-        "",
-    )
+    assert read_sound(tmp_path / "mp3.wav") == (pytest.approx(6, abs=0.1), "")
 
 
 @ffmpeg
 def test_lengths_of_parts_are_checked(tmp_path, recording):
     """In TTA and AVI: ffmpeg skips missing parts without a message."""
-    for name, *flags in (("a.tta",), ("pcm.avi", "-c:a", "pcm_s16le"), ("mp3.avi", "-c:a", "mp3")):
-        content = made(tmp_path / name, "-i", recording, *flags).read_bytes()
+    kinds = {"a.tta": (), "pcm.avi": ("-c:a", "pcm_s16le"), "mp3.avi": ("-c:a", "mp3")}
+    made_kinds(tmp_path, recording, kinds | {"a.thd": ("-c:a", "truehd", "-strict", "-2", "-f", "truehd")})
+    complete = (tmp_path / "a.tta").read_bytes()
+    for name in kinds:
+        content = (tmp_path / name).read_bytes()
         half, more = len(content) // 2, len(content) * 2 // 3
-        assert read_sound(tmp_path / name) == (pytest.approx(6, abs=0.1), ""), name
         assert read_sound(tmp_path / name, 2 * content) == (pytest.approx(12, abs=0.2), ""), name
         assert read_sound(tmp_path / name, content[:half] + content[more:])[1], name
-    complete = made(tmp_path / "whole.tta", "-i", recording).read_bytes()
     assert "is damaged" in read_sound(tmp_path / "b.tta", patched(complete, len(complete) // 2, bytes(4_000)))[1]
-    truehd = made(tmp_path / "a.thd", "-i", recording, "-c:a", "truehd", "-strict", "-2", "-f", "truehd")
-    assert read_sound(truehd)[1].startswith("cannot be decoded")  # it has no length field
+    assert read_sound(tmp_path / "a.thd")[1].startswith("cannot be decoded")  # it has no length field
 
 
 @ffmpeg
