@@ -1,19 +1,15 @@
 """The built-in detector: how it is built, and that its file contains no code."""
 
-import subprocess
-import sys
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, write_esc50
+from helpers import write_esc50
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.audio.room_tone import synthesize_room_tone
 from danger_safe.core.errors import UserError
 from danger_safe.detection import detector
-from models.engine import open_engine
+from tools import build_detector
 from tools.detector_training import collection_folds, fit_sigmoid
 
 
@@ -25,13 +21,11 @@ def test_detector_is_evaluated_on_held_out_collections(tmp_path, monkeypatch):
         (tmp_path / "ordinary" / collection).mkdir(parents=True)
         noise = 0.05 * rng.standard_normal(12 * SAMPLE_RATE)
         soundfile.write(tmp_path / "ordinary" / collection / "noise.flac", noise, SAMPLE_RATE)
-    command = [
-        sys.executable, "-m", "tools.build_detector", "--labelled", *labelled, "--unlabelled", tmp_path / "ordinary",
-        "--ordinary", tmp_path / "ordinary", "--hold-out", "kept back", "--rooms", "4", "--teacher", "compact",
-        "--output", tmp_path / "d.npz",
+    flags = [
+        "--labelled", *labelled, "--unlabelled", tmp_path / "ordinary", "--ordinary", tmp_path / "ordinary",
+        "--hold-out", "kept back", "--rooms", "4", "--teacher", "compact", "--output", tmp_path / "d.npz",
     ]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert build_detector.main(list(map(str, flags))) == 0
     monkeypatch.setattr(detector, "BUILTIN_FILE", tmp_path / "d.npz")
     builtin = detector.load_builtin()
     assert builtin.about["ordinary"] == {"hours": 12 / 3600, "recordings": 1, "collections": ["kept back"]}
@@ -85,12 +79,11 @@ def test_pickled_objects_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_microphone_noise_is_not_danger():
-    with open_engine("compact", "cpu", 1) as engine:
-        builtin = replace(detector.load_builtin(), head=engine.head)
-        for number in range(1000, 1012):  # room tones that it was not trained on
-            embedding = engine.embed(engine.front_end(synthesize_room_tone(number)[: 3 * SAMPLE_RATE])[None])
-            assert builtin.scores(embedding)[0] < builtin.threshold, number
+def test_microphone_noise_is_not_danger(opened_detector):
+    engine, builtin = opened_detector
+    for number in range(1000, 1012):  # room tones that it was not trained on
+        embedding = engine.embed(engine.front_end(synthesize_room_tone(number)[: 3 * SAMPLE_RATE])[None])
+        assert builtin.scores(embedding)[0] < builtin.threshold, number
 
 
 def test_built_in_detector_belongs_to_the_included_network():

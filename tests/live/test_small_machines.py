@@ -61,7 +61,7 @@ def recordings(tmp_path_factory):
 
 
 def test_predictions_equal_those_of_the_full_installation(recordings, small, tmp_path):
-    done = run("predict_danger.py", *recordings, "--format", "json", env=small, own_process=True)
+    done = run("predict_danger.py", *recordings, "--format", "json", "--jobs", 1, env=small, own_process=True)
     with load_detector() as detector:
         for line, recording in zip(done.stdout.splitlines(), recordings, strict=True):
             answer, expected = json.loads(line), detector.detect(recording)
