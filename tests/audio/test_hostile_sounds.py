@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -134,21 +134,22 @@ def test_event_of_a_very_short_recording_is_inside_it(predict, tmp_path):
     assert 0 <= event["start"] < event["end"] <= 0.2
 
 
-@contextmanager
-def unprivileged():
-    """Take from this thread, and from threads that it starts, root's permission to read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    if sys.platform != "linux":
+def unprivileged(function, *arguments):
+    """Call a function in a thread, and return its result. The thread lacks root's permission to read everything."""
+
+    def call():
+        if os.geteuid() == 0:
+            libc, header = ctypes.CDLL(None, use_errno=True), struct.pack("<Ii", CAPABILITIES_VERSION, 0)
+            libc.capget(header, held := ctypes.create_string_buffer(24))
+            *low, a, b, c = struct.unpack("<6I", held)
+            kept = struct.pack("<6I", *(word & ~(CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH) for word in low), a, b, c)
+            assert libc.capset(header, kept) == 0, os.strerror(ctypes.get_errno())
+        return function(*arguments)
+
+    if os.geteuid() == 0 and sys.platform != "linux":
         pytest.skip("runs as root, whom no permission stops")
-    libc, header = ctypes.CDLL(None, use_errno=True), struct.pack("<Ii", CAPABILITIES_VERSION, 0)
-    libc.capget(header, held := ctypes.create_string_buffer(24))
-    effective, *others = struct.unpack("<6I", held)
-    for changed in (effective & ~(CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH), effective):
-        assert libc.capset(header, struct.pack("<6I", changed, *others)) == 0, os.strerror(ctypes.get_errno())
-        if changed != effective:
-            yield
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 @pytest.mark.skipif(not POSIX, reason="permissions of POSIX")
@@ -161,15 +162,14 @@ def test_unreadable_files_and_folders_are_reported_and_retried_when_readable(tmp
     flags = ["--dataset", str(folder), "--checkpoint", "compact", "--output", str(tmp_path / "t.csv")]
     for path in closed:
         path.chmod(0)
-    with unprivileged():
-        status = extractEmbeddingCnn14.main(flags)
+    status = unprivileged(extractEmbeddingCnn14.main, flags)
     closed[0].chmod(0o755)
     closed[1].chmod(0o644)
     printed = capsys.readouterr().err
     assert status == 3, printed
     assert "warning: Safe/closed/ cannot be read: Permission denied" in printed
     assert "warning: Safe/unreadable.wav cannot be read: Permission denied" in printed
-    assert extractEmbeddingCnn14.main(flags) == 0
+    assert unprivileged(extractEmbeddingCnn14.main, flags) == 0
     assert len(pd.read_csv(tmp_path / "t.csv")) == 4
 
 
