@@ -118,7 +118,7 @@ class Embedder:
     def embed(self, sound: Sound, sample_rate: int | None = None) -> np.ndarray:
         """Return the embedding of a sound, (dimensions,) float32, as step 2 writes it into a table.
 
-        For a sound longer than 60 s it is the mean over windows of 60 s, weighted by their length.
+        For a sound longer than 30 s it is the mean over windows of 30 s, weighted by their length.
 
         Args:
             sound: A path or an array (or list) of float.
@@ -211,7 +211,7 @@ def _read_chunks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
 
 
 def _read_blocks(sound: Sound, sample_rate: int | None) -> Iterator[np.ndarray]:
-    """Yield float32 mono blocks of 60 s at 32 kHz, (samples,); the last one may be shorter."""
+    """Yield float32 mono blocks of 30 s at 32 kHz, (samples,); the last one may be shorter."""
     if isinstance(sound, str | os.PathLike):
         return read_blocks(Path(sound), EMBEDDING_WINDOW_S)
     whole, rate = _validate_array(sound, sample_rate)
