@@ -260,7 +260,7 @@ class Source:
             if len(chunk):
                 self._last_sound = time.monotonic()
                 self._first_sound = self._first_sound or self._last_sound
-                if self.status != "listening" and self.status != "silent":
+                if self.status not in ("listening", "silent", "stalled"):  # stalled: the rest of a broken connection
                     self._on_sound()
             if self._sound is not None:
                 self._sound.add(chunk)

@@ -20,7 +20,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 
 class Camera:
-    """Sends WAV in real time to each connection, as its ``acts`` say: one per connection, then always the last one."""
+    """Sends WAV, twice as fast as in real time, as its ``acts`` say: one per connection, then always the last one."""
 
     def __init__(self, *acts):
         self.acts, self.connections = acts, 0
@@ -47,7 +47,7 @@ class Camera:
             connection.sendall(header)
             for _ in range(round(seconds * 10)):
                 connection.sendall(noise.astype("<i2").tobytes())
-                time.sleep(0.1)
+                time.sleep(0.05)
             if kind == "stall":
                 time.sleep(PATIENCE_S)
 
@@ -94,12 +94,12 @@ def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeyp
     monkeypatch.setattr(sources, "CONNECT_S", 15.0)
     start, messages, results, shown = listen
     ends = Camera(("end", 1), ("play", PATIENCE_S))
-    stalls = Camera(("stall", 1), ("play", PATIENCE_S))
+    stalls = Camera(("stall", 6), ("play", PATIENCE_S))
     silent = Camera(("silence", PATIENCE_S), ("silence", PATIENCE_S), ("play", PATIENCE_S))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     start(name="ends", url=ends.address)
-    start(name="stalls", url=stalls.address, stall_seconds=8)
+    start(name="stalls", url=stalls.address, stall_seconds=5)
     start(name="silent", url=silent.address, silence_seconds=2)
     refused = start(name="refused", url=f"tcp://127.0.0.1:{port}")
     steady = start(name="steady", url=Camera(("play", PATIENCE_S)).address)
@@ -118,6 +118,17 @@ def test_each_problem_is_reported_once_and_the_source_reconnects(listen, monkeyp
     assert not [line for line in messages if line.startswith("steady") or "secret" in line]
     times = [window.end for name, _, window in results if name == "steady"]
     assert times == [1 + 0.5 * n for n in range(len(times))]  # it lost nothing while the others failed
+
+
+def test_a_connection_has_more_time_for_its_first_sound():
+    messages = []
+    source = Source(SourceConfig(name="a", url="rtsp://a/", stall_seconds=5), WindowQueue(), messages.append, 1.0, 0.5)
+    source._last_sound -= sources.CONNECT_S - 1
+    source.check()
+    assert (source.status, messages) == ("connecting", [])
+    source._last_sound -= 1
+    source.check()
+    assert (source.status, messages) == ("stalled", ["a: no sound for 30 s; it is tried again"])
 
 
 def test_many_sources_take_turns():
