@@ -5,6 +5,7 @@ on them say nothing about real sounds. The files are the same in every run.
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,12 @@ def make_samples(folder: Path) -> None:
 
 def _band(noise: np.ndarray, low: float, high: float) -> np.ndarray:
     """Band-pass filter from ``low`` to ``high`` Hz."""
-    return sosfilt(butter(2, [low, high], "bandpass", fs=RATE, output="sos"), noise)
+    return sosfilt(_bandpass(low, high), noise)
+
+
+@cache
+def _bandpass(low: float, high: float) -> np.ndarray:
+    return butter(2, [low, high], "bandpass", fs=RATE, output="sos")
 
 
 def _phase(frequency: np.ndarray) -> np.ndarray:
