@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import make_table, run, train
+from helpers import make_table, train
 
 import train_logreg_model
 import train_mlp_model
@@ -56,22 +56,6 @@ def test_comparison_uses_the_saved_scores(trained):
     assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
     assert printed.count("(95 % interval over recordings)") == 2 and "\nUse " in printed
     assert printed.count("true Danger") == 2  # all matrices side by side, at 0.5 and at the chosen thresholds
-
-
-def test_network_is_compared_with_a_baseline_without_one(trained, tmp_path, refused):
-    folder, baseline = trained[0], tmp_path / "mfcc.csv"
-    run("extractEmbeddingCnn14.py", "--dataset", folder / "dataset", "--checkpoint", "mfcc", "--output", baseline)
-    flags = ["--embeddings", folder / "audio_embeddings.csv", "--models", folder / "logreg_model.joblib"]
-    flags += ["--output-dir", tmp_path, "--baseline", baseline]
-    done = run("compare_models.py", *flags)
-    rows = pd.read_csv(tmp_path / "model_comparison.csv").set_index("model")
-    assert set(rows.index) == {"Logistic Regression", "Logistic Regression on mfcc"}
-    assert rows.loc["Logistic Regression on mfcc", "roc_auc"] > 0.6
-    assert "minus Logistic Regression on mfcc" in done.stdout and "it is the only one" in done.stdout
-    table = pd.read_csv(baseline)
-    assert len(table.filter(like="feat_").columns) == 160
-    table.iloc[::-1].to_csv(baseline, index=False)
-    refused("compare_models", *flags, words="not of the same clips")
 
 
 def test_model_of_another_checkpoint_is_refused(trained, tmp_path, refused):

@@ -8,13 +8,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import make_table
+from helpers import make_table, run
 from sklearn.metrics import roc_auc_score
 
 import compare_models
 import train_logreg_model
 from danger_safe.core.errors import UserError
-from danger_safe.embeddings.table import read_table
+from danger_safe.embeddings.table import read_baseline, read_table
 from danger_safe.embeddings.table_sounds import manifest_warnings
 from danger_safe.evaluation import compared_models
 from danger_safe.evaluation.cross_validation import Evaluation
@@ -116,18 +116,42 @@ def here(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_timings_do_not_change_the_recommendation(here, monkeypatch, capsys):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Compare without pictures and the page of mistakes."""
+    for name in ("draw_comparison", "draw_confusions", "write_mistakes"):
+        monkeypatch.setattr(comparison, name, lambda *_: [])
+
+
+def test_timings_do_not_change_the_recommendation(here, undrawn, capsys):
     table = read_table(here / "audio_embeddings.csv")
     files = [here / "logreg_model.skops", here / "mlp_model.skops"]
     models = compared_models.evaluate_all(load_models(files, table), table, None, 1)
-    for name in ("draw_comparison", "draw_confusions", "write_mistakes"):
-        monkeypatch.setattr(comparison, name, lambda *_: [])
     answers = set()
     for timings in ((0.1, 10.0), (10.0, 0.1)):  # whichever of the two is faster
         timed = [replace(model, seconds_per_thousand=seconds) for model, seconds in zip(models, timings, strict=True)]
         comparison.write_comparison(here, table, timed, None)
         answers.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Use ")))
     assert len(answers) == 1
+
+
+def test_network_is_compared_with_a_baseline_without_one(trained, tmp_path, undrawn, capsys):
+    folder, file = trained[0], tmp_path / "mfcc.csv"
+    run("extractEmbeddingCnn14.py", "--dataset", folder / "dataset", "--checkpoint", "mfcc", "--output", file)
+    table = read_table(folder / "audio_embeddings.csv")
+    files, baseline = [folder / "logreg_model.joblib"], read_baseline(file, table)
+    models = compared_models.evaluate_all(load_models(files, table), table, baseline, 1)
+    comparison.write_comparison(tmp_path, table, models, None)
+    rows = pd.read_csv(tmp_path / "model_comparison.csv").set_index("model")
+    assert set(rows.index) == {"Logistic Regression", "Logistic Regression on mfcc"}
+    assert rows.loc["Logistic Regression on mfcc", "roc_auc"] > 0.6
+    printed = capsys.readouterr().out
+    assert "minus Logistic Regression on mfcc" in printed and "it is the only one" in printed
+    content = pd.read_csv(file)
+    assert len(content.filter(like="feat_").columns) == 160
+    content.iloc[::-1].to_csv(file, index=False)
+    with pytest.raises(UserError, match="not of the same clips"):
+        read_baseline(file, table)
 
 
 def test_scores_that_a_model_file_keeps_are_those_of_a_cross_validation(trained):
