@@ -210,6 +210,7 @@ def test_closed_and_full_streams(tmp_path, closed):
     assert (">&-" in closed.split()) if not done.stdout else json.loads(done.stdout)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # of the emoji, in fonts without it
 def test_sound_before_a_truncation_is_scored_and_drawn(predict, tmp_path):
     """Even less than a batch of the network. The name looks like a formula, and is drawn as text."""
     path = tmp_path / ("$\\frac{$ 🔥.flac" if POSIX else "$_{$ 🔥.flac")
