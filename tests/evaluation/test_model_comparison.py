@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -193,7 +194,7 @@ def test_table_older_than_its_manifest_is_refused(tmp_path, monkeypatch):
 
     def warned(manifest):
         manifest.to_csv("dataset/manifest.csv", index=False)
-        return "\n".join(manifest_warnings(read_table(tmp_path / "audio_embeddings.csv")))
+        return "\n".join(manifest_warnings(read_table(Path("audio_embeddings.csv"))))
 
     manifest = table[["file", "label", "category", "fold", "source"]]
     assert not warned(manifest)
