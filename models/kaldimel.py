@@ -16,16 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
-from models.logmel import (
-    HOP_LENGTH,
-    MIN_SAMPLES,
-    N_FFT,
-    MelBlock,
-    mel_blocks,
-    mel_power,
-    pad_last_axis,
-    power_blocks,
-)
+from models.logmel import HOP_LENGTH, MIN_SAMPLES, N_FFT, MelBlock, mel_blocks, mel_power, pad_last_axis, power_blocks
 
 WINDOW_LENGTH = 800  # samples: 25 ms
 KALDI_MEL_BINS = 128

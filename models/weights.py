@@ -23,15 +23,7 @@ import numpy as np
 
 from danger_safe.audio.decode import SAMPLE_RATE
 from danger_safe.core.errors import UserError
-from models.architectures import (
-    DEFAULTS,
-    LAST_LAYER,
-    MEL_BANK,
-    NORM_EPS,
-    Shapes,
-    official_front_end,
-    tensor_shapes,
-)
+from models.architectures import DEFAULTS, LAST_LAYER, MEL_BANK, NORM_EPS, Shapes, official_front_end, tensor_shapes
 from models.checkpoint_files import CheckpointInfo, checkpoint_name, checkpoint_path, official_licence, verified_sha256
 from models.head import Head
 from models.kaldimel import KaldiMel

@@ -12,14 +12,7 @@ import soundfile
 
 from danger_safe.audio.windows import ScoredWindow
 from danger_safe.live.alarms import Policy, Tracker
-from danger_safe.live.config import (
-    AlarmConfig,
-    Config,
-    LogConfig,
-    PageConfig,
-    RecordConfig,
-    SourceConfig,
-)
+from danger_safe.live.config import AlarmConfig, Config, LogConfig, PageConfig, RecordConfig, SourceConfig
 from danger_safe.live.event_log import EventLog
 from danger_safe.live.page_service import PageService
 from danger_safe.live.sources import Source, WindowQueue

@@ -81,10 +81,7 @@ def recommend(results: dict[str, Evaluation], models: list[str], per_hour: dict[
 
 
 def choose_model(
-    models: list[str],
-    alarms: dict[str, np.ndarray],
-    aucs: dict[str, np.ndarray],
-    hourly: dict[str, HourlyRates] | None,
+    models: list[str], alarms: dict[str, np.ndarray], aucs: dict[str, np.ndarray], hourly: dict[str, HourlyRates] | None
 ) -> Choice:
     """Choose among ``models``; ``alarms`` and ``aucs`` are as returned by ``resampled_metrics``."""
     cost = {title: hourly[title].at_min_recall.value if hourly else float(alarms[title][0]) for title in models}

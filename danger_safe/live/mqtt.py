@@ -125,10 +125,7 @@ class Mqtt:
                     "model": "Detector of dangerous sounds",
                 },
                 "origin": {"name": "danger-safe"},
-                "availability": [
-                    {"topic": self._topic("status")},
-                    {"topic": self._topic(source.slug, "status")},
-                ],
+                "availability": [{"topic": self._topic("status")}, {"topic": self._topic(source.slug, "status")}],
                 "availability_mode": "all",
                 "state_topic": state,
                 "components": {
