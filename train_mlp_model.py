@@ -33,14 +33,16 @@ if TYPE_CHECKING:
 def build(seed: int) -> "Pipeline":
     """Return an unfitted MLP with one hidden layer and strong weight decay.
 
-    Early stopping is off: scikit-learn would split clips of one recording at random.
+    The principal components hold all of the information in at most as many numbers as there are clips, which makes the
+    training several times as fast. Early stopping is off: scikit-learn would split clips of one recording at random.
     """
+    from sklearn.decomposition import PCA
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     classifier = MLPClassifier((64,), alpha=1.0, max_iter=1000, tol=1e-3, learning_rate_init=1e-3, random_state=seed)
-    return make_pipeline(StandardScaler(), classifier)
+    return make_pipeline(StandardScaler(), PCA(), classifier)
 
 
 def main(arguments: list[str]) -> int:

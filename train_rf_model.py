@@ -35,7 +35,7 @@ def build(seed: int) -> "Pipeline":
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(RandomForestClassifier(n_estimators=200, class_weight="balanced", random_state=seed))
+    return make_pipeline(RandomForestClassifier(class_weight="balanced", random_state=seed))
 
 
 def main(arguments: list[str]) -> int:
