@@ -1,4 +1,4 @@
-# make run       run the whole pipeline offline on synthetic sounds (a minute and a half on two cores, after the installation)
+# make run       run the whole pipeline offline on synthetic sounds (a minute on two cores, after the installation)
 # make esc50     run it on real sounds: downloads ESC-50 (600 MB) and the official Cnn14 (327 MB)
 # make test      run the tests
 # make coverage  list the lines that no test runs (takes twice as long)
