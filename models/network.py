@@ -138,9 +138,9 @@ class LogMelNetwork(SoundNetwork):
         }  # fmt: skip
         self.normalise, self.multilabel, self.dropout = normalise, multilabel, dropout
         # A tuple keeps the modules unregistered, so that their tensors stay out of the state dict.
-        self._front_end = (Spectrogram(), LogmelFilterBank(fmin, fmax, floor))
+        self._logmel_modules = (Spectrogram(), LogmelFilterBank(fmin, fmax, floor))
         if self.stores_front_end:
-            self.spectrogram_extractor, self.logmel_extractor = self._front_end
+            self.spectrogram_extractor, self.logmel_extractor = self._logmel_modules
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
 
     def add_last_layers(self, channels: int, dimensions: int) -> None:
@@ -177,7 +177,7 @@ class LogMelNetwork(SoundNetwork):
 
     def logmel(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) -> log-mel power in dB, (batch, 1, frames, 64), with samples // 320 + 1 frames."""
-        spectrogram, mel_filters = (module.to(waveform.device) for module in self._front_end)
+        spectrogram, mel_filters = (module.to(waveform.device) for module in self._logmel_modules)
         return mel_filters(spectrogram(prepare(waveform, self.normalise)))
 
     @property
