@@ -116,6 +116,16 @@ def write_esc50(folder, clips, seconds=0.5):
     return folder
 
 
+def write_noises(folder, clips, suffix="wav", sample_rate=32_000):
+    """Write a folder of sounds: of each label, ``clips`` different noises of a second."""
+    for label in ("Danger", "Safe"):
+        (folder / label).mkdir(parents=True)
+        for number in range(clips):
+            noise = 0.1 * np.random.default_rng([number, len(label)]).standard_normal(sample_rate)
+            soundfile.write(folder / label / f"{number}.{suffix}", noise, sample_rate)
+    return folder
+
+
 def make_table(path, clips=60, dimensions=16, apart=2.0, folds=5, takes=2, seed=0):
     """Write a table of random embeddings; the labels differ by ``apart`` standard deviations in one dimension."""
     rng = np.random.default_rng(seed)

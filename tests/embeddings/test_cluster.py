@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
-from helpers import ROOT, run, wait_for
+from helpers import ROOT, run, wait_for, write_noises
 
 from danger_safe.core.errors import UserError
 from danger_safe.embeddings import cluster as cluster_module
@@ -94,19 +93,9 @@ def test_unreachable_or_unresponsive_scheduler_is_explained(monkeypatch):
                 cluster_module.embed_on_cluster(f"tcp://127.0.0.1:{port}", [], None, "compact", "", 512, 1)
 
 
-def noises(folder, clips):
-    """Write seconds of noise of both labels."""
-    for label in ("Danger", "Safe"):
-        (folder / label).mkdir(parents=True)
-        for number in range(clips):
-            noise = 0.1 * np.random.default_rng([number, len(label)]).standard_normal(44_100)
-            soundfile.write(folder / label / f"{number}.flac", noise, 44_100)
-    return folder
-
-
 def test_sounds_at_an_address_are_embedded(tmp_path, refused):
     pytest.importorskip("fsspec")
-    sounds = noises(tmp_path / "sounds", clips=1)
+    sounds = write_noises(tmp_path / "sounds", 1, "flac", 44_100)
     (sounds / "Safe" / "bad.wav").write_text("no sound")
     tables = []
     for name, dataset in (("path", sounds), ("address", sounds.as_uri()), ("address", sounds.as_uri())):
@@ -121,7 +110,7 @@ def test_sounds_at_an_address_are_embedded(tmp_path, refused):
 def test_parquet_parts_are_the_same_table(tmp_path, refused):
     pytest.importorskip("pyarrow", reason="the optional package pyarrow is not installed")
     whole, one, parts = (tmp_path / name for name in ("whole.csv", "one.parquet", "parts.parquet"))
-    arguments = ["--dataset", noises(tmp_path / "sounds", clips=4), "--checkpoint", "mfcc", "--output"]
+    arguments = ["--dataset", write_noises(tmp_path / "sounds", 4, "flac", 44_100), "--checkpoint", "mfcc", "--output"]
     run(SCRIPT, *arguments, whole)
     run(SCRIPT, *arguments, one)
     run(SCRIPT, *arguments, parts, "--rows-per-part", 3)

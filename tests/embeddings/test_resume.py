@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import ROOT, run
+from helpers import ROOT, run, write_noises
 
 from danger_safe.core import atomic
 from danger_safe.data.clips import Clip
@@ -25,19 +25,10 @@ def command(folder, output, checkpoint="compact"):
     return ["--dataset", folder, "--checkpoint", checkpoint, "--output", output / "table.csv", "--batch-size", 1]
 
 
-def folders(path, clips):
-    for label in ("Danger", "Safe"):
-        (path / label).mkdir(parents=True)
-        for number in range(clips):
-            sound = 0.1 * np.random.default_rng([number, len(label)]).standard_normal(32_000)
-            soundfile.write(path / label / f"{number}.wav", sound, 32_000)
-    return path
-
-
 @pytest.fixture(scope="module")
 def some(tmp_path_factory):
     """Twenty clips, with folds."""
-    folder = folders(tmp_path_factory.mktemp("some"), clips=10)
+    folder = write_noises(tmp_path_factory.mktemp("some"), clips=10)
     rows = [
         f"{label}/{n}.wav,{int(label == 'Danger')},{label},{n % 5 + 1},{n}"
         for label in ("Danger", "Safe")
@@ -84,7 +75,7 @@ def features_of(output):
 
 
 def test_changed_new_removed_and_failed_clips_are_detected(tmp_path):
-    sounds = folders(tmp_path / "sounds", clips=3)
+    sounds = write_noises(tmp_path / "sounds", clips=3)
     (sounds / "Safe" / "bad.wav").write_text("no sound")
     run(SCRIPT, *command(sounds, tmp_path, "mfcc"), status=3)
     done = run(SCRIPT, *command(sounds, tmp_path, "mfcc"), status=3)
@@ -103,7 +94,7 @@ def test_changed_new_removed_and_failed_clips_are_detected(tmp_path):
 
 
 def test_damaged_journal_or_another_checkpoint_starts_over(tmp_path):
-    sounds = folders(tmp_path / "sounds", clips=3)
+    sounds = write_noises(tmp_path / "sounds", clips=3)
     run(SCRIPT, *command(sounds, tmp_path, "mfcc"))
     journal = tmp_path / "table.journal"
     journal.write_bytes(journal.read_bytes()[:100] + b"not a database at all" * 99)
